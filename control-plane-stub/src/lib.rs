@@ -1,0 +1,1 @@
+//! A minimal Kubernetes control plane. See ARCHITECTURE.md for the picture.
