@@ -1,0 +1,208 @@
+//! The lab's test program, one static binary for every container of the tests.
+//!
+//! `web serve [--port P] [--udp P]` answers HTTP with its pod's name and can be told to fail its health check, to stop
+//! being ready or to exit; `web help` lists the other commands. On SIGTERM the server stops being ready at once and
+//! goes on answering for `WEB_DRAIN_MS` (default 1500), as a well-behaved server does, then exits with 0.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn signal(signum: i32, handler: usize) -> usize;
+}
+const SIGTERM: i32 = 15;
+static TERMINATING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_term(_: i32) {
+    TERMINATING.store(true, Ordering::SeqCst);
+}
+
+const HELP: &str = "web serve [--port P] [--udp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
+sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | crash";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = args.split_first().map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
+    let code = match run(command, rest) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("web {command}: {error}");
+            1
+        }
+    };
+    std::process::exit(code);
+}
+
+type Outcome = Result<i32, Box<dyn std::error::Error>>;
+
+fn run(command: &str, args: &[String]) -> Outcome {
+    let first = || args.first().map(String::as_str).ok_or("an argument is missing");
+    match command {
+        "serve" => return serve(args),
+        "env" => print!("{}", environment()),
+        "echo" => println!("{}", args.join(" ")),
+        "cat" => {
+            for path in args {
+                std::io::stdout().write_all(&std::fs::read(path)?)?;
+            }
+        }
+        "ls" => {
+            let mut names: Vec<_> = std::fs::read_dir(first()?)?.flatten().map(|e| e.file_name()).collect();
+            names.sort();
+            names.iter().for_each(|name| println!("{}", name.to_string_lossy()));
+        }
+        "write" => std::fs::write(first()?, args[1..].join(" "))?,
+        "lines" => (0..first()?.parse::<u64>()?).for_each(|i| println!("line {i}")),
+        "sleep" => sleep(first()?.parse()?, true),
+        "ignore-term" => sleep(first()?.parse()?, false),
+        "exit" => return Ok(first()?.parse()?),
+        "stdin" => {
+            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())?;
+        }
+        "get" => print!("{}", get(first()?, args.get(1).map_or("/", |p| p))?),
+        "crash" => std::process::abort(),
+        _ => println!("{HELP}"),
+    }
+    Ok(0)
+}
+
+/// Waits; with `obey` a SIGTERM ends the wait (PID 1 has no default action for it), otherwise it is ignored.
+fn sleep(seconds: f64, obey: bool) {
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { signal(SIGTERM, on_term as *const () as usize) };
+    let end = std::time::Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 1e6));
+    while std::time::Instant::now() < end && !(obey && TERMINATING.load(Ordering::SeqCst)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn environment() -> String {
+    let mut all: Vec<_> = std::env::vars_os().map(|(k, v)| format!("{}={}\n", k.to_string_lossy(), v.to_string_lossy())).collect();
+    all.sort();
+    all.concat()
+}
+
+fn get(address: &str, path: &str) -> Result<String, Box<dyn std::error::Error>> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+}
+
+#[derive(Default)]
+struct State {
+    unhealthy: AtomicBool,
+    unready: AtomicBool,
+    exit: AtomicI32,
+    requests: AtomicU64,
+}
+
+fn serve(args: &[String]) -> Outcome {
+    let option = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+    let port: u16 = option("--port").map_or(Ok(8080), |p| p.parse())?;
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { signal(SIGTERM, on_term as *const () as usize) };
+    let state = Arc::new(State { exit: AtomicI32::new(-1), ..State::default() });
+    if let Some(port) = option("--udp") {
+        let socket = UdpSocket::bind(("::", port.parse()?)).or_else(|_| UdpSocket::bind(("0.0.0.0", port.parse().unwrap_or(0))))?;
+        std::thread::spawn(move || answer_datagrams(&socket));
+    }
+    let listener = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))?;
+    println!("{} listening on {port}", name());
+    let accepting = state.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let state = accepting.clone();
+            std::thread::spawn(move || drop(answer(stream, &state)));
+        }
+    });
+    let drain = std::env::var("WEB_DRAIN_MS").ok().and_then(|v| v.parse().ok()).unwrap_or(1500);
+    loop {
+        std::thread::sleep(Duration::from_millis(10));
+        let code = state.exit.load(Ordering::SeqCst);
+        if code >= 0 {
+            println!("{} told to exit with {code}", name());
+            return Ok(code);
+        }
+        if TERMINATING.load(Ordering::SeqCst) {
+            println!("{} draining for {drain} ms", name());
+            std::thread::sleep(Duration::from_millis(drain));
+            println!("{} done", name());
+            return Ok(0);
+        }
+    }
+}
+
+fn name() -> String {
+    std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "web".into())
+}
+
+fn answer_datagrams(socket: &UdpSocket) {
+    let mut buffer = [0u8; 2048];
+    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+        let _ = socket.send_to(name().as_bytes(), from);
+    }
+}
+
+fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let peer = stream.peer_addr()?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut request = String::new();
+    // A request line and headers of more than 16 KiB are cut off.
+    (&mut reader).take(16 << 10).read_line(&mut request)?;
+    loop {
+        let mut header = String::new();
+        if (&mut reader).take(16 << 10).read_line(&mut header)? == 0 || header.trim().is_empty() {
+            break;
+        }
+    }
+    let target = request.split_whitespace().nth(1).unwrap_or("/");
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (status, body) = route(path, query, state, &peer.ip().to_canonical().to_string());
+    let reason = if status == 200 { "OK" } else { "Failed" };
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    (&stream).write_all((head + &body).as_bytes())
+}
+
+fn route(path: &str, query: &str, state: &State, peer: &str) -> (u16, String) {
+    let set = |flag: &AtomicBool, value| {
+        flag.store(value, Ordering::SeqCst);
+        (200, format!("{} {}\n", name(), path))
+    };
+    let terminating = TERMINATING.load(Ordering::SeqCst);
+    match path {
+        "/" => {
+            state.requests.fetch_add(1, Ordering::Relaxed);
+            (200, format!("{}\n", name()))
+        }
+        "/env" => (200, environment()),
+        "/peer" => (200, format!("{peer}\n")),
+        "/requests" => (200, format!("{}\n", state.requests.load(Ordering::Relaxed))),
+        "/file" => std::fs::read_to_string(query).map_or_else(|e| (500, format!("{query}: {e}\n")), |text| (200, text)),
+        "/healthz" if state.unhealthy.load(Ordering::SeqCst) => (500, "told to be unhealthy\n".into()),
+        "/readyz" if terminating || state.unready.load(Ordering::SeqCst) || state.unhealthy.load(Ordering::SeqCst) => {
+            (503, "not ready\n".into())
+        }
+        "/healthz" | "/readyz" => (200, "ok\n".into()),
+        "/fail-health" => set(&state.unhealthy, true),
+        "/fail-ready" => set(&state.unready, true),
+        "/recover" => {
+            set(&state.unhealthy, false);
+            set(&state.unready, false)
+        }
+        "/exit" => {
+            state.exit.store(query.parse().unwrap_or(0), Ordering::SeqCst);
+            (200, format!("{} exits\n", name()))
+        }
+        _ => (404, format!("{path}: not found\n")),
+    }
+}
