@@ -1,1 +1,2 @@
 //! A minimal Kubernetes control plane. See ARCHITECTURE.md for the picture.
+pub mod kinds;

@@ -1,0 +1,24 @@
+//! Namespace.
+
+use crate::kinds::{Kind, STORED, Sub, meta, table};
+
+pub static NAMESPACE: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short_names: &["ns"],
+    categories: &[],
+    namespaced: false,
+    subresources: &[Sub::Status, Sub::Finalize],
+    verbs: STORED,
+    view: None,
+    defaults: meta::no_defaults,
+    prepare: meta::prepare_spec_status,
+    validate: meta::validate_nothing,
+    selectable_fields: meta::selectable_cluster,
+    columns: table::NAME_AGE,
+    cells: table::name_age,
+    schema: schemars::SchemaGenerator::subschema_for::<k8s_openapi::api::core::v1::Namespace>,
+};
