@@ -1,2 +1,4 @@
 //! A minimal Kubernetes control plane. See ARCHITECTURE.md for the picture.
 pub mod kinds;
+pub mod status;
+pub mod store;
