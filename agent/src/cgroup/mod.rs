@@ -1,1 +1,17 @@
 //! Pod cgroups: a pure plan by QoS class, and the thin writer for cgroup v1 and v2.
+//!
+//! Owns the cgroups named `kubepods*` below the configured root, and nothing else. `qos` and `plan` are pure; `Manager` is
+//! the only thing that writes to the hierarchy. It never moves a process: the runtime puts containers below the parent it
+//! is given.
+
+mod error;
+mod manager;
+mod plan;
+mod qos;
+
+pub use error::{Class, Error};
+pub use manager::{Manager, Version};
+pub use plan::{Driver, Limits, NodeCgroups, PodCgroup, cpu_quota, cpu_shares, cpu_weight, plan};
+pub use qos::{Qos, qos};
+
+type Result<T> = std::result::Result<T, Error>;

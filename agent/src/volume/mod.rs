@@ -1,1 +1,17 @@
 //! Volumes of pods: one module for each kind, prepared before a pod starts and removed after it is gone.
+//!
+//! Owns everything below `<root>/pods/<uid>/volumes`. `prepare` and `teardown` are idempotent and may be interrupted at any
+//! point: they look again. Nothing here ever follows a symbolic link that a pod could have made, and nothing is removed
+//! across a mount. What a pod asks for and this agent cannot do is named by `unsupported`, never passed over.
+
+mod error;
+pub mod fields;
+mod manager;
+mod unsupported;
+
+pub use error::{Class, Error};
+pub use fields::{FieldError, PodContext, field_value, resource_value};
+pub use manager::{Manager, Prepared};
+pub use unsupported::{Unsupported, unsupported};
+
+type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,42 @@
+//! What can go wrong with a cgroup.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What a caller should do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again later.
+    Transient,
+    /// Trying again will not help until something is changed.
+    Permanent,
+    /// The thing asked for is not there any more.
+    Gone,
+}
+
+/// A failed operation on the cgroup hierarchy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no cgroup hierarchy found in {0}: neither a v2 mount nor a v1 controller")]
+    NoHierarchy(PathBuf),
+    #[error("cgroup root {0:?} is not an absolute path without `..`")]
+    Root(String),
+    #[error("pod uid {0:?} cannot name a cgroup")]
+    Uid(String),
+    #[error("{op} {path}: {source}")]
+    Io { op: &'static str, path: PathBuf, source: io::Error },
+    #[error("cgroup {path} still holds processes {pids:?} after {tries} tries to remove it")]
+    Busy { path: PathBuf, pids: Vec<i32>, tries: u32 },
+    #[error("cgroup work was interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    pub fn class(&self) -> Class {
+        match self {
+            Error::NoHierarchy(_) | Error::Root(_) | Error::Uid(_) => Class::Permanent,
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::Gone,
+            Error::Io { .. } | Error::Busy { .. } | Error::Interrupted => Class::Transient,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Which volumes of a pod this agent cannot provide. Pure.
+
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+
+/// A field of the pod that asks for something that is not there yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Path in the object, as in `spec.volumes[2].nfs`.
+    pub field: String,
+    pub reason: String,
+}
+
+/// Everything about volumes in this pod that cannot be done; empty if the pod's volumes can all be prepared.
+pub fn unsupported(pod: &Pod) -> Vec<Unsupported> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let mut out = Vec::new();
+    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        if let Some(source) = unsupported_source(volume) {
+            let reason = format!("volume {:?}: volumes of type {source} are not supported by this agent", volume.name);
+            out.push(Unsupported { field: format!("spec.volumes[{i}].{source}"), reason });
+        }
+        for (j, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
+            let kind = match source {
+                s if s.cluster_trust_bundle.is_some() => "clusterTrustBundle",
+                s if s.pod_certificate.is_some() => "podCertificate",
+                _ => continue,
+            };
+            let reason = format!("volume {:?}: projected sources of type {kind} are not supported by this agent", volume.name);
+            out.push(Unsupported { field: format!("spec.volumes[{i}].projected.sources[{j}].{kind}"), reason });
+        }
+    }
+    containers(&mut out, "initContainers", spec.init_containers.as_deref().unwrap_or_default());
+    containers(&mut out, "containers", &spec.containers);
+    out
+}
+
+fn containers(out: &mut Vec<Unsupported>, list: &str, containers: &[Container]) {
+    for (i, container) in containers.iter().enumerate() {
+        if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
+            let reason = format!("container {:?}: block devices are not supported by this agent", container.name);
+            out.push(Unsupported { field: format!("spec.{list}[{i}].volumeDevices"), reason });
+        }
+    }
+}
+
+/// The name of the volume's source if it is one that is not done here, or if there is none at all.
+pub(super) fn unsupported_source(volume: &Volume) -> Option<&'static str> {
+    let v = volume;
+    if v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some() || v.host_path.is_some()
+    {
+        return None;
+    }
+    if let Some(empty_dir) = &v.empty_dir {
+        let medium = empty_dir.medium.as_deref().unwrap_or_default();
+        return (!matches!(medium, "" | "Memory")).then_some("emptyDir.medium");
+    }
+    let others = [
+        ("awsElasticBlockStore", v.aws_elastic_block_store.is_some()),
+        ("azureDisk", v.azure_disk.is_some()),
+        ("azureFile", v.azure_file.is_some()),
+        ("cephfs", v.cephfs.is_some()),
+        ("cinder", v.cinder.is_some()),
+        ("csi", v.csi.is_some()),
+        ("ephemeral", v.ephemeral.is_some()),
+        ("fc", v.fc.is_some()),
+        ("flexVolume", v.flex_volume.is_some()),
+        ("flocker", v.flocker.is_some()),
+        ("gcePersistentDisk", v.gce_persistent_disk.is_some()),
+        ("gitRepo", v.git_repo.is_some()),
+        ("glusterfs", v.glusterfs.is_some()),
+        ("image", v.image.is_some()),
+        ("iscsi", v.iscsi.is_some()),
+        ("nfs", v.nfs.is_some()),
+        ("persistentVolumeClaim", v.persistent_volume_claim.is_some()),
+        ("photonPersistentDisk", v.photon_persistent_disk.is_some()),
+        ("portworxVolume", v.portworx_volume.is_some()),
+        ("quobyte", v.quobyte.is_some()),
+        ("rbd", v.rbd.is_some()),
+        ("scaleIO", v.scale_io.is_some()),
+        ("storageos", v.storageos.is_some()),
+        ("vsphereVolume", v.vsphere_volume.is_some()),
+    ];
+    others.iter().find(|(_, set)| *set).map(|(name, _)| *name).or(Some("source"))
+}
+
+#[cfg(test)]
+mod tests;
