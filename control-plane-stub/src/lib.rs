@@ -1,4 +1,5 @@
 //! A minimal Kubernetes control plane. See ARCHITECTURE.md for the picture.
+pub mod controllers;
 pub mod kinds;
 pub mod status;
 pub mod store;
