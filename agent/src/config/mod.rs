@@ -1,10 +1,30 @@
 //! The agent's effective configuration: kubelet's and kube-proxy's files and flags, read and checked.
 //!
-//! Owns every default. The rest of the agent sees only `Config`, never a flag or a file.
+//! Owns every default. The rest of the agent sees only `Config`, never a flag or a file. Reading the files is `load`;
+//! everything below it (`kubelet`, `proxy`, `fields`, `duration`) is pure and reports every problem at once, each with
+//! the path of its field. A field that exists in Kubernetes but is not honoured here is refused by name when it is set
+//! to something other than its default: nobody should believe in a setting that does nothing.
 
-use std::net::IpAddr;
+pub mod args;
+pub mod duration;
+pub mod fields;
+mod hostinfo;
+mod kubelet;
+mod load;
+mod proxy;
+#[cfg(test)]
+mod tests;
+
+use ferrolet_quantity::Quantity;
+use k8s_openapi::api::core::v1::Taint;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use args::Args;
+pub use fields::Problem;
+pub use load::{Error, load};
 
 /// What the agent runs with. Names follow KubeletConfiguration v1beta1.
 #[derive(Debug, Clone)]
@@ -12,19 +32,230 @@ pub struct Config {
     pub node_name: String,
     /// Addresses of this node, primary first; at most one of each family.
     pub node_ips: Vec<IpAddr>,
+    /// `--kubeconfig`
+    pub kubeconfig: PathBuf,
     /// `--root-dir`, `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// `podLogsDir`, `/var/log/pods`.
     pub pod_logs_dir: PathBuf,
     /// `--container-runtime-endpoint`, `unix://...`.
     pub container_runtime_endpoint: String,
+    /// `imageServiceEndpoint`, the runtime's endpoint unless set.
+    pub image_service_endpoint: String,
+    /// `runtimeRequestTimeout`
+    pub runtime_request_timeout: Duration,
     /// `cgroupRoot`, empty or `/` for the root of the hierarchy.
     pub cgroup_root: String,
+    pub cgroup_driver: CgroupDriver,
+    /// `failCgroupV1`: refuse to run on cgroup v1. Off by default here, as v1 works.
+    pub fail_cgroup_v1: bool,
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
+    /// `resolvConf`: what pods with `dnsPolicy: Default` see. `None` for an empty one.
+    pub resolv_conf: Option<PathBuf>,
     pub max_pods: u32,
     /// `maxParallelImagePulls`; 1 when `serializeImagePulls` is true.
     pub max_parallel_image_pulls: usize,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_container_restart_period: Duration,
+    pub server: ServerConfig,
+    pub authentication: Authentication,
+    pub authorization: Authorization,
+    pub node: NodeConfig,
+    pub upkeep: Upkeep,
+    pub proxy: ProxyConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    Cgroupfs,
+    Systemd,
+}
+
+/// The HTTPS server for logs, exec and metrics, and the plain health server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// `enableServer`
+    pub enabled: bool,
+    pub address: IpAddr,
+    pub port: u16,
+    /// `healthzBindAddress` and `healthzPort`; `None` when the port is 0.
+    pub healthz: Option<(IpAddr, u16)>,
+    /// `tlsCertFile` and `tlsPrivateKeyFile`; a self-signed pair in `cert_dir` otherwise.
+    pub tls_files: Option<(PathBuf, PathBuf)>,
+    /// `--cert-dir`
+    pub cert_dir: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    /// `authentication.x509.clientCAFile`
+    pub client_ca_file: Option<PathBuf>,
+    /// `authentication.webhook.enabled`: bearer tokens by TokenReview.
+    pub webhook: bool,
+    pub webhook_cache_ttl: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorizationMode {
+    AlwaysAllow,
+    Webhook,
+}
+
+#[derive(Debug, Clone)]
+pub struct Authorization {
+    pub mode: AuthorizationMode,
+    pub authorized_ttl: Duration,
+    pub unauthorized_ttl: Duration,
+}
+
+/// A threshold of `evictionHard`: an amount or a share of the capacity.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Threshold {
+    Amount(Quantity),
+    /// Thousandths of a percent: `12.5%` is 12500.
+    MilliPercent(u64),
+}
+
+/// How the node presents itself to the API.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// `registerNode`
+    pub register: bool,
+    /// `registerWithTaints`
+    pub taints: Vec<Taint>,
+    /// `--node-labels`
+    pub labels: BTreeMap<String, String>,
+    pub status_update_frequency: Duration,
+    pub status_report_frequency: Duration,
+    pub lease_duration: Duration,
+    pub status_max_images: Option<usize>,
+    pub provider_id: String,
+    /// `systemReserved` and `kubeReserved`, added up.
+    pub reserved: BTreeMap<String, Quantity>,
+    /// `evictionHard`, what allocatable keeps free.
+    pub eviction_hard: BTreeMap<String, Threshold>,
+}
+
+/// Image and log upkeep: read now, carried out by the resources tasks.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    pub image_minimum_gc_age: Duration,
+    pub image_gc_high_percent: u32,
+    pub image_gc_low_percent: u32,
+    pub container_log_max_size: u64,
+    pub container_log_max_files: u32,
+}
+
+/// What of KubeProxyConfiguration is honoured.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// `clusterCIDR`, at most one of each family. Empty: nothing is known to be outside.
+    pub cluster_cidrs: Vec<ipnet::IpNet>,
+    /// `nodePortAddresses`
+    pub node_port_addresses: NodePortAddresses,
+    /// `healthzBindAddress`; `None` when it is disabled.
+    pub healthz: Option<std::net::SocketAddr>,
+    /// `nftables.masqueradeBit` (0..=31)
+    pub masquerade_bit: u8,
+    /// `nftables.masqueradeAll`
+    pub masquerade_all: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The node's primary addresses, as kube-proxy's nftables mode does by default.
+    Primary,
+    Cidrs(Vec<ipnet::IpNet>),
+}
+
+impl Default for Config {
+    /// KubeletConfiguration's defaults, for a node without a name; tests start from here.
+    fn default() -> Self {
+        Config {
+            node_name: String::new(),
+            node_ips: Vec::new(),
+            kubeconfig: PathBuf::new(),
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
+            image_service_endpoint: "unix:///run/containerd/containerd.sock".into(),
+            runtime_request_timeout: Duration::from_secs(120),
+            cgroup_root: String::new(),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            fail_cgroup_v1: false,
+            cluster_dns: Vec::new(),
+            cluster_domain: String::new(),
+            resolv_conf: Some("/etc/resolv.conf".into()),
+            max_pods: 110,
+            max_parallel_image_pulls: 1,
+            max_container_restart_period: Duration::from_secs(300),
+            server: ServerConfig {
+                enabled: true,
+                address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                port: 10250,
+                healthz: Some((IpAddr::V4(Ipv4Addr::LOCALHOST), 10248)),
+                tls_files: None,
+                cert_dir: "/var/lib/kubelet/pki".into(),
+            },
+            authentication: Authentication { client_ca_file: None, webhook: true, webhook_cache_ttl: Duration::from_secs(120) },
+            authorization: Authorization {
+                mode: AuthorizationMode::Webhook,
+                authorized_ttl: Duration::from_secs(300),
+                unauthorized_ttl: Duration::from_secs(30),
+            },
+            node: NodeConfig::default(),
+            upkeep: Upkeep {
+                image_minimum_gc_age: Duration::from_secs(120),
+                image_gc_high_percent: 85,
+                image_gc_low_percent: 80,
+                container_log_max_size: 10 << 20,
+                container_log_max_files: 5,
+            },
+            proxy: ProxyConfig::default(),
+        }
+    }
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        NodeConfig {
+            register: true,
+            taints: Vec::new(),
+            labels: BTreeMap::new(),
+            status_update_frequency: Duration::from_secs(10),
+            status_report_frequency: Duration::from_secs(300),
+            lease_duration: Duration::from_secs(40),
+            status_max_images: Some(50),
+            provider_id: String::new(),
+            reserved: BTreeMap::new(),
+            eviction_hard: default_eviction_hard(),
+        }
+    }
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        ProxyConfig {
+            cluster_cidrs: Vec::new(),
+            node_port_addresses: NodePortAddresses::Primary,
+            healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
+            masquerade_bit: 14,
+            masquerade_all: false,
+        }
+    }
+}
+
+/// Kubelet's `evictionHard` on Linux when the field is not set.
+fn default_eviction_hard() -> BTreeMap<String, Threshold> {
+    [
+        ("memory.available", Threshold::Amount(Quantity::from_bytes(100 << 20))),
+        ("nodefs.available", Threshold::MilliPercent(10_000)),
+        ("nodefs.inodesFree", Threshold::MilliPercent(5_000)),
+        ("imagefs.available", Threshold::MilliPercent(15_000)),
+        ("imagefs.inodesFree", Threshold::MilliPercent(5_000)),
+    ]
+    .into_iter()
+    .map(|(name, threshold)| (name.to_owned(), threshold))
+    .collect()
 }

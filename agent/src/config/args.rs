@@ -1,0 +1,66 @@
+//! The command line, in kubelet's names.
+//!
+//! Pure. Underscores in flag names count as dashes, and values may follow a space or `=`, as kubelet accepts both.
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Ferrolet makes this host a Kubernetes node: kubelet and kube-proxy in one process.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "ferrolet", version, disable_help_subcommand = true)]
+pub struct Args {
+    /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1), YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub proxy_config: Option<PathBuf>,
+    /// How to reach the API server and who to be
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name, instead of the host's
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// The node's address, or two of different families separated by a comma
+    #[arg(long, value_name = "IP[,IP]")]
+    pub node_ip: Option<String>,
+    /// Where pods' folders and volumes live
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<PathBuf>,
+    /// Where the serving certificate is kept when none is configured
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// The CRI socket, such as unix:///run/containerd/containerd.sock
+    #[arg(long, value_name = "ENDPOINT")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Labels for the node when it registers
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub node_labels: Option<String>,
+    /// Log verbosity: 0 and 1 info, 2 to 4 debug, more trace; RUST_LOG wins
+    #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
+    pub v: u8,
+}
+
+impl Args {
+    /// Reads a command line, the program's name first.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Args, clap::Error> {
+        Args::try_parse_from(args.into_iter().map(normalise))
+    }
+}
+
+/// `--node_ip=x_y` becomes `--node-ip=x_y`.
+fn normalise(arg: OsString) -> OsString {
+    let Some(text) = arg.to_str().filter(|text| text.starts_with("--") && text.contains('_')) else {
+        return arg;
+    };
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    let name = name.replace('_', "-");
+    match value {
+        Some(value) => format!("{name}={value}").into(),
+        None => name.into(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Files and flags to `Config`: the only part of the configuration that touches the host.
+
+use super::fields::Problem;
+use super::{Args, Config, hostinfo, kubelet, proxy};
+use serde_json::Value;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A configuration file larger than this is not one.
+const MAX_FILE: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {flag} {}", path.display())]
+    Read { flag: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{flag} {} is larger than 1 MiB", path.display())]
+    TooLarge { flag: &'static str, path: PathBuf },
+    #[error("{flag} {} is not valid YAML or JSON", path.display())]
+    Syntax { flag: &'static str, path: PathBuf, source: serde_yaml_ng::Error },
+    #[error("{flag} {} has {} problem(s): {}", path.display(), problems.len(), list(problems))]
+    Invalid { flag: &'static str, path: PathBuf, problems: Vec<Problem> },
+    #[error("flag --{flag}: {detail}")]
+    Flag { flag: &'static str, detail: String },
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Reads what the flags name; flags win over the files.
+pub fn load(args: &Args) -> Result<Config, Error> {
+    let mut config = Config { node_name: node_name(args)?, ..Config::default() };
+    apply_file(&mut config, "--config", args.config.as_deref(), kubelet::apply)?;
+    apply_file(&mut config, "--proxy-config", args.proxy_config.as_deref(), proxy::apply)?;
+    config.kubeconfig = match &args.kubeconfig {
+        Some(path) => path.clone(),
+        None => return Err(flag("kubeconfig", "required: without an API server there is nothing to run")),
+    };
+    if let Some(dir) = &args.root_dir {
+        if !dir.is_absolute() {
+            return Err(flag("root-dir", format!("{:?} must be an absolute path", dir.display())));
+        }
+        config.root_dir = dir.clone();
+        config.server.cert_dir = dir.join("pki");
+    }
+    if let Some(dir) = &args.cert_dir {
+        config.server.cert_dir = dir.clone();
+    }
+    if let Some(endpoint) = &args.container_runtime_endpoint {
+        if config.image_service_endpoint == config.container_runtime_endpoint {
+            config.image_service_endpoint = endpoint.clone();
+        }
+        config.container_runtime_endpoint = endpoint.clone();
+    }
+    if !config.container_runtime_endpoint.starts_with("unix:///") {
+        let detail = format!("{:?} must be of the form unix:///path/to/socket", config.container_runtime_endpoint);
+        return Err(flag("container-runtime-endpoint", detail));
+    }
+    config.node_ips = match &args.node_ip {
+        Some(text) => node_ips(text)?,
+        None => hostinfo::default_addresses(),
+    };
+    if config.node_ips.is_empty() {
+        return Err(flag("node-ip", "the host has no usable address, name one"));
+    }
+    for pair in args.node_labels.iter().flat_map(|text| text.split(',')).filter(|pair| !pair.is_empty()) {
+        let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(flag("node-labels", format!("{pair:?} is not key=value")));
+        };
+        config.node.labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(config)
+}
+
+type Apply = fn(&mut Config, Value, &mut Vec<Problem>);
+
+fn apply_file(config: &mut Config, flag: &'static str, path: Option<&Path>, apply: Apply) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    let text = read(flag, path)?;
+    let document = document(&text).map_err(|source| Error::Syntax { flag, path: path.to_owned(), source })?;
+    let mut problems = Vec::new();
+    apply(config, document, &mut problems);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Invalid { flag, path: path.to_owned(), problems })
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::Read { flag, path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
+        return Err(Error::TooLarge { flag, path: path.to_owned() });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+/// One YAML or JSON document. Duplicate keys are errors; an empty file is an empty document.
+pub(super) fn document(text: &str) -> Result<Value, serde_yaml_ng::Error> {
+    // Through YAML's own value: it refuses duplicate keys, which JSON's silently overwrites.
+    let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(text)?;
+    serde_yaml_ng::from_value(value)
+}
+
+fn node_name(args: &Args) -> Result<String, Error> {
+    let name = match &args.hostname_override {
+        Some(name) => name.trim().to_lowercase(),
+        None => hostinfo::hostname().ok_or_else(|| flag("hostname-override", "the host has no name, give one"))?,
+    };
+    match is_subdomain(&name) {
+        true => Ok(name),
+        false => Err(flag("hostname-override", format!("{name:?} is not a DNS name in lower case"))),
+    }
+}
+
+/// RFC 1123 subdomain, which names of nodes must be.
+pub(super) fn is_subdomain(name: &str) -> bool {
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = label.as_bytes();
+        matches!((bytes.first(), bytes.last()), (Some(&a), Some(&z)) if inner(a) && inner(z))
+            && bytes.iter().all(|&b| inner(b) || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+pub(super) fn node_ips(text: &str) -> Result<Vec<IpAddr>, Error> {
+    let parse = |part: &str| part.trim().parse().map_err(|_| flag("node-ip", format!("{part:?} is not an IP address")));
+    let ips: Vec<IpAddr> = text.split(',').map(parse).collect::<Result<_, _>>()?;
+    let v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
+    if v4 > 1 || ips.len() - v4 > 1 {
+        return Err(flag("node-ip", format!("{text:?} must hold at most one address of each family")));
+    }
+    if let Some(ip) = ips.iter().find(|ip| ip.is_unspecified() || ip.is_multicast() || ip.is_loopback()) {
+        return Err(flag("node-ip", format!("{ip} cannot be a node's address")));
+    }
+    Ok(ips)
+}
+
+fn flag(flag: &'static str, detail: impl Into<String>) -> Error {
+    Error::Flag { flag, detail: detail.into() }
+}
