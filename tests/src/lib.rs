@@ -1,1 +1,17 @@
-//! placeholder
+//! The lab: a small cluster on one machine, in network namespaces without a route out.
+//!
+//! Owns everything the demo and the end-to-end tests start, and removes all of it again: namespaces, processes, mounts,
+//! cgroups and folders, also what an earlier run that was killed left behind. It never touches the host's own network
+//! namespace, cgroups that it did not make, or processes that it did not start.
+
+pub mod bins;
+pub mod cluster;
+pub mod containerd;
+pub mod demo;
+pub mod images;
+pub mod leftovers;
+pub mod load;
+pub mod netns;
+pub mod setup;
+pub mod sys;
+pub mod verify;

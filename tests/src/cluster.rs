@@ -1,0 +1,284 @@
+//! One lab: a fabric with `ferrolet-stub`, and nodes with containerd and `ferrolet`.
+
+use crate::bins::Bins;
+use crate::containerd::Containerd;
+use crate::images::{self, Image};
+use crate::leftovers;
+use crate::netns::{self, FABRIC_IP};
+use crate::setup::Tools;
+use crate::sys::{Proc, run, wait_for};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+pub const API_PORT: u16 = 6443;
+pub const DNS_IP: &str = "10.96.0.10";
+
+/// Where a lab keeps its state and its sockets; fixed, so that a later run finds what an earlier one left.
+pub fn state_dir(lab: &str) -> PathBuf {
+    Path::new("/var/lib/ferrolet-lab").join(lab)
+}
+
+pub fn run_dir(lab: &str) -> PathBuf {
+    Path::new("/run/ferrolet-lab").join(lab)
+}
+
+/// The cgroup below every hierarchy's root that holds all of a lab's pods.
+pub fn cgroup_root(lab: &str) -> String {
+    format!("/ferrolet-lab/{lab}")
+}
+
+/// Namespace names: the demo's are plain, those of other labs carry the lab's name.
+pub fn ns_name(lab: &str, role: &str) -> String {
+    if lab == "demo" { role.to_owned() } else { format!("{lab}-{role}") }
+}
+
+pub struct Lab {
+    pub name: String,
+    pub dir: PathBuf,
+    pub fabric: String,
+    pub bins: Bins,
+    pub tools: Tools,
+    pub stub: Option<Proc>,
+    pub nodes: Vec<Node>,
+}
+
+pub struct Node {
+    pub name: String,
+    pub netns: String,
+    pub ip: String,
+    pub dir: PathBuf,
+    pub containerd: Containerd,
+    pub agent: Option<Proc>,
+    lab: String,
+    ferrolet: PathBuf,
+}
+
+impl Lab {
+    /// Removes what an earlier run left, then makes namespaces and starts containerd on each node, with the images.
+    pub fn create(name: &str, nodes: u8, bins: Bins, tools: Tools) -> Result<Lab> {
+        leftovers::remove(name)?;
+        let (dir, fabric) = (state_dir(name), ns_name(name, "fabric"));
+        std::fs::create_dir_all(&dir)?;
+        std::fs::create_dir_all(run_dir(name))?;
+        netns::create_fabric(&fabric)?;
+        let mut lab = Lab { name: name.into(), dir, fabric, bins, tools, stub: None, nodes: vec![] };
+        let archives = lab.archives()?;
+        for n in 1..=nodes {
+            let node = lab.create_node(n, &archives)?;
+            lab.nodes.push(node);
+        }
+        Ok(lab)
+    }
+
+    fn archives(&self) -> Result<Vec<PathBuf>> {
+        let mut files = vec![];
+        let pause: &[(&str, &Path)] = &[("/pause", &self.bins.pause)];
+        let web: &[(&str, &Path)] = &[("/web", &self.bins.web)];
+        for (name, content, entrypoint) in [(images::PAUSE, pause, &["/pause"]), (images::WEB, web, &["/web"])] {
+            let file = self.dir.join(format!("{}.tar", name.replace(['/', ':'], "_")));
+            images::write_archive(&Image { name, files: content, entrypoint, user: "" }, &file)?;
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    fn create_node(&self, n: u8, archives: &[PathBuf]) -> Result<Node> {
+        let name = format!("node-{n}");
+        let netns = ns_name(&self.name, &name);
+        netns::create_node(&self.fabric, &netns, n)?;
+        let dir = self.dir.join(&name);
+        for sub in ["kubelet", "pod-logs"] {
+            std::fs::create_dir_all(dir.join(sub))?;
+        }
+        let run = run_dir(&self.name).join(&name);
+        let mut containerd = Containerd::new(&self.name, &netns, n, &dir.join("containerd"), &run, &self.tools)?;
+        containerd.start()?;
+        for archive in archives {
+            containerd.import(archive)?;
+        }
+        let ferrolet = self.bins.ferrolet.clone();
+        Ok(Node { name, netns, ip: netns::node_ip(n), dir, containerd, agent: None, lab: self.name.clone(), ferrolet })
+    }
+
+    pub fn stub_dir(&self) -> PathBuf {
+        self.dir.join("stub")
+    }
+
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.stub_dir().join("admin.kubeconfig")
+    }
+
+    /// Starts the control plane and waits until it answers.
+    pub fn start_stub(&mut self) -> Result<()> {
+        let argv: Vec<String> = vec![
+            self.bins.stub.display().to_string(),
+            format!("--data-dir={}", self.stub_dir().display()),
+            format!("--listen={FABRIC_IP}:{API_PORT}"),
+            format!("--service-cidr={}", netns::SERVICE_CIDR),
+            format!("--cluster-cidr={}", netns::CLUSTER_CIDR),
+        ];
+        let log = self.dir.join("stub.log");
+        self.stub = Some(Proc::spawn("ferrolet-stub", &self.name, Some(&self.fabric), &log, &argv, &[])?);
+        wait_for("the control plane to answer", Duration::from_secs(30), || {
+            self.stub.as_mut().context("not started")?.check_alive()?;
+            self.kubectl(&["get", "--raw", "/readyz"]).map(drop)
+        })
+    }
+
+    pub fn stop_stub(&mut self) -> Result<()> {
+        if let Some(mut stub) = self.stub.take() {
+            stub.end(Duration::from_secs(10))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the agent of one node; [`Lab::wait_ready`] waits for it.
+    pub fn start_agent(&mut self, index: usize) -> Result<()> {
+        let kubeconfig = self.node_kubeconfig(index)?;
+        let ca = self.stub_dir().join("pki/ca.crt");
+        let cgroups = cgroup_root(&self.name);
+        self.nodes[index].start_agent(&kubeconfig, &ca, &cgroups)
+    }
+
+    fn node_kubeconfig(&self, index: usize) -> Result<PathBuf> {
+        let name = &self.nodes[index].name;
+        run(Command::new(&self.bins.stub).args(["kubeconfig", "--data-dir"]).arg(self.stub_dir()).args(["--node", name]))?;
+        let path = self.stub_dir().join(format!("node-{name}.kubeconfig"));
+        if path.exists() { Ok(path) } else { bail!("ferrolet-stub kubeconfig wrote no {}", path.display()) }
+    }
+
+    /// Waits until every node says it is Ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            let name = self.nodes[index].name.clone();
+            wait_for(&format!("{name} to be Ready"), Duration::from_secs(30), || {
+                self.nodes[index].agent.as_mut().context("the agent is not started")?.check_alive()?;
+                let node = self.object("node", &name)?;
+                let ready = condition(&node, "Ready");
+                if ready["status"] == "True" { Ok(()) } else { bail!("{name} is not Ready: {ready}") }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// kubectl as the administrator, from inside the fabric.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        run(&mut self.kubectl_command(args))
+    }
+
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.fabric)).arg(&self.tools.kubectl);
+        command.arg("--kubeconfig").arg(self.admin_kubeconfig()).arg("--cache-dir").arg(self.dir.join("kubectl-cache"));
+        // Never through a proxy that the user's environment names: the lab has no route out.
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "KUBECONFIG"] {
+            command.env_remove(name);
+        }
+        command.args(args);
+        command
+    }
+
+    /// Applies a manifest given as text.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        let file = self.dir.join("manifest.yaml");
+        std::fs::write(&file, manifest)?;
+        self.kubectl(&["apply", "-f", &file.to_string_lossy()])
+    }
+
+    pub fn object(&self, kind: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])?)?)
+    }
+
+    /// The items of a list by label selector.
+    pub fn list(&self, kind: &str, selector: &str) -> Result<Vec<Value>> {
+        let mut args = vec!["get", kind, "-o", "json"];
+        if !selector.is_empty() {
+            args.extend(["-l", selector]);
+        }
+        let list: Value = serde_json::from_str(&self.kubectl(&args)?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Ends everything and removes every trace.
+    pub fn destroy(mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.stop_agent()?;
+            node.containerd.remove_all()?;
+            node.containerd.stop()?;
+        }
+        self.stop_stub()?;
+        leftovers::remove(&self.name)
+    }
+
+    /// The ends of all logs, for a failed step.
+    pub fn log_tails(&self, lines: usize) -> String {
+        let mut files = vec![self.dir.join("stub.log")];
+        files.extend(self.nodes.iter().flat_map(|n| [n.agent_log(), n.dir.join("containerd/containerd.log")]));
+        let tails = files.iter().map(|f| format!("--- the end of {}\n{}\n", f.display(), crate::sys::tail(f, lines)));
+        tails.collect()
+    }
+}
+
+impl Node {
+    pub fn agent_log(&self) -> PathBuf {
+        self.dir.join("ferrolet.log")
+    }
+
+    pub fn root_dir(&self) -> PathBuf {
+        self.dir.join("kubelet")
+    }
+
+    fn start_agent(&mut self, kubeconfig: &Path, ca: &Path, cgroups: &str) -> Result<()> {
+        let config = self.dir.join("kubelet.yaml");
+        std::fs::write(&config, serde_json::to_string_pretty(&self.kubelet_config(ca, cgroups))?)?;
+        let proxy = self.dir.join("kube-proxy.yaml");
+        let proxy_config = json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "clusterCIDR": netns::CLUSTER_CIDR, "mode": "nftables",
+        });
+        std::fs::write(&proxy, serde_json::to_string_pretty(&proxy_config)?)?;
+        let argv: Vec<String> = vec![
+            self.ferrolet.display().to_string(),
+            format!("--config={}", config.display()),
+            format!("--proxy-config={}", proxy.display()),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--hostname-override={}", self.name),
+            format!("--node-ip={}", self.ip),
+            format!("--root-dir={}", self.root_dir().display()),
+            format!("--container-runtime-endpoint={}", self.containerd.endpoint()),
+        ];
+        self.agent = Some(Proc::spawn("ferrolet", &self.lab, Some(&self.netns), &self.agent_log(), &argv, &[])?);
+        Ok(())
+    }
+
+    fn kubelet_config(&self, ca: &Path, cgroups: &str) -> Value {
+        json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "authentication": {"x509": {"clientCAFile": ca}, "webhook": {"enabled": true}, "anonymous": {"enabled": false}},
+            "authorization": {"mode": "Webhook"},
+            "clusterDNS": [DNS_IP], "clusterDomain": "cluster.local",
+            "cgroupDriver": "cgroupfs", "cgroupRoot": format!("{cgroups}/{}", self.name),
+            "podLogsDir": self.dir.join("pod-logs"),
+        })
+    }
+
+    pub fn stop_agent(&mut self) -> Result<()> {
+        if let Some(mut agent) = self.agent.take() {
+            agent.end(Duration::from_secs(10))?;
+        }
+        Ok(())
+    }
+
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent is not running")?.kill()
+    }
+}
+
+/// One condition of an object's status, or null.
+pub fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let list = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}

@@ -1,0 +1,158 @@
+//! A containerd of the lab's own: its root, state, socket and CNI network below the lab's folder.
+
+use crate::setup::Tools;
+use crate::sys::{Proc, run, wait_for};
+use crate::{images, netns};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+pub struct Containerd {
+    pub socket: PathBuf,
+    lab: String,
+    netns: String,
+    dir: PathBuf,
+    tools: Tools,
+    process: Option<Proc>,
+}
+
+impl Containerd {
+    /// Writes the configuration; `n` is the node's number and gives its pod range. `run` holds the socket (short path).
+    pub fn new(lab: &str, netns: &str, n: u8, dir: &Path, run: &Path, tools: &Tools) -> Result<Containerd> {
+        for sub in ["root", "state", "cni", "ipam"] {
+            std::fs::create_dir_all(dir.join(sub))?;
+        }
+        std::fs::create_dir_all(run)?;
+        let socket = run.join("containerd.sock");
+        std::fs::write(dir.join("config.toml"), config(dir, &socket, tools))?;
+        std::fs::write(dir.join("cni/10-lab.conflist"), cni(&dir.join("ipam"), n))?;
+        Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(&mut self) -> Result<()> {
+        let argv: Vec<String> = vec![
+            self.tools.runtime.containerd.display().to_string(),
+            "--config".into(),
+            self.dir.join("config.toml").display().to_string(),
+        ];
+        let mut envs = vec![];
+        if let Some(dir) = &self.tools.runtime.path {
+            envs.push(("PATH", format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default())));
+        }
+        let log = self.dir.join("containerd.log");
+        self.process = Some(Proc::spawn("containerd", &self.lab, Some(&self.netns), &log, &argv, &envs)?);
+        wait_for("containerd to answer", Duration::from_secs(30), || {
+            self.process.as_mut().context("not started")?.check_alive()?;
+            self.ctr(&["version"]).map(drop)
+        })
+    }
+
+    /// Ends it; its containers go on.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.end(Duration::from_secs(10))?;
+        }
+        Ok(())
+    }
+
+    pub fn process(&self) -> Result<&Proc> {
+        self.process.as_ref().context("containerd is not running")
+    }
+
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("containerd is not running")?.kill()
+    }
+
+    pub fn ctr(&self, args: &[&str]) -> Result<String> {
+        run(Command::new(&self.tools.runtime.ctr).arg("--address").arg(&self.socket).args(["--namespace", "k8s.io"]).args(args))
+    }
+
+    pub fn import(&self, archive: &Path) -> Result<()> {
+        self.ctr(&["images", "import", &archive.to_string_lossy()]).map(drop)
+    }
+
+    /// IDs of all containers it knows, sandboxes among them.
+    pub fn containers(&self) -> Result<Vec<String>> {
+        Ok(self.ctr(&["containers", "list", "-q"])?.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Process IDs by container ID.
+    pub fn tasks(&self) -> Result<Vec<(String, i32)>> {
+        let text = self.ctr(&["tasks", "list"])?;
+        let rows = text.lines().skip(1).filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+        });
+        Ok(rows.collect())
+    }
+
+    /// Removes whatever containers are left, by ctr, so that shims, mounts and namespaces go.
+    pub fn remove_all(&self) -> Result<()> {
+        for (id, _) in self.tasks()? {
+            let _ = self.ctr(&["tasks", "delete", "--force", &id]);
+        }
+        for id in self.containers()? {
+            let _ = self.ctr(&["containers", "delete", &id]);
+        }
+        let left = self.containers()?;
+        if left.is_empty() { Ok(()) } else { bail!("containers that cannot be removed: {left:?}") }
+    }
+}
+
+/// Version 2 of the format: containerd 1.6 needs it, 2.x still reads it.
+fn config(dir: &Path, socket: &Path, tools: &Tools) -> String {
+    let (dir, socket, cni) = (dir.display(), socket.display(), tools.cni_dir.display());
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri"]
+[grpc]
+address = "{socket}"
+[ttrpc]
+address = "{socket}.ttrpc"
+[debug]
+level = "info"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+restrict_oom_score_adj = true
+disable_apparmor = true
+tolerate_missing_hugetlb_controller = true
+disable_tcp_service = true
+stream_server_address = "127.0.0.1"
+stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{cni}"
+conf_dir = "{dir}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "overlayfs"
+default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = false
+"#,
+        pause = images::PAUSE,
+    )
+}
+
+/// Routed veth pairs: needs no bridge netfilter for Service traffic between pods of one node.
+fn cni(ipam: &Path, n: u8) -> String {
+    serde_json::json!({
+        "cniVersion": "0.4.0", "name": "lab",
+        "plugins": [{
+            "type": "ptp", "ipMasq": false,
+            "ipam": {
+                "type": "host-local", "dataDir": ipam, "ranges": [[{"subnet": netns::pod_cidr(n)}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }],
+    })
+    .to_string()
+}

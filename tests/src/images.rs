@@ -1,0 +1,89 @@
+//! Container images made on the spot: a root folder as a one-layer OCI archive, imported with `ctr`.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::fs::File;
+use std::path::Path;
+
+pub const PAUSE: &str = "ferrolet.dev/pause:1";
+pub const WEB: &str = "ferrolet.dev/web:1";
+
+/// What goes into an image.
+pub struct Image<'a> {
+    pub name: &'a str,
+    /// Path in the image, and the file on this host.
+    pub files: &'a [(&'a str, &'a Path)],
+    pub entrypoint: &'a [&'a str],
+    pub user: &'a str,
+}
+
+/// Writes an OCI archive. The same input gives the same bytes.
+pub fn write_archive(image: &Image, to: &Path) -> Result<()> {
+    let mut layer = tar::Builder::new(Vec::new());
+    for dir in ["tmp", "etc"] {
+        layer.append_data(&mut header(0o777, 0, tar::EntryType::Directory), dir, std::io::empty())?;
+    }
+    layer.append_data(&mut header(0o644, PASSWD.len() as u64, tar::EntryType::Regular), "etc/passwd", PASSWD.as_bytes())?;
+    for (path, file) in image.files {
+        let bytes = std::fs::read(file)?;
+        let path = path.trim_start_matches('/');
+        layer.append_data(&mut header(0o755, bytes.len() as u64, tar::EntryType::Regular), path, bytes.as_slice())?;
+    }
+    let layer = layer.into_inner()?;
+    let config = serde_json::to_vec(&json!({
+        "architecture": architecture(), "os": "linux", "created": "2026-01-01T00:00:00Z",
+        "config": {"Entrypoint": image.entrypoint, "User": image.user, "Env": ["PATH=/bin:/usr/bin:/"], "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+    }))?;
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+    }))?;
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["annotations"] = json!({"io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": image.name});
+    entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
+    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
+    let mut archive = tar::Builder::new(File::create(to)?);
+    let mut add = |path: &str, bytes: &[u8]| {
+        archive.append_data(&mut header(0o644, bytes.len() as u64, tar::EntryType::Regular), path, bytes)
+    };
+    add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add("index.json", &index)?;
+    for blob in [&manifest, &config, &layer] {
+        add(&format!("blobs/sha256/{}", &digest(blob)["sha256:".len()..]), blob)?;
+    }
+    archive.into_inner()?.sync_all()?;
+    Ok(())
+}
+
+const PASSWD: &str = "root:x:0:0:root:/:/bin/false\nweb:x:1000:1000:web:/:/bin/false\n";
+
+fn header(mode: u32, size: u64, kind: tar::EntryType) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_entry_type(kind);
+    header
+}
+
+fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()})
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

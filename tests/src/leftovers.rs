@@ -1,0 +1,153 @@
+//! Finding and removing everything a lab made, also one that was killed.
+//!
+//! Only what carries the lab's name is touched: marked processes, namespaces by name, and cgroups, mounts and folders
+//! below the lab's own.
+
+use crate::cluster::{cgroup_root, ns_name, run_dir, state_dir};
+use crate::netns;
+use crate::sys::{kill_all, marked, wait_for};
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, umount2};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Removes all of a lab. Safe to call when there is nothing.
+pub fn remove(lab: &str) -> Result<()> {
+    // Known only from the runtime's state, so read before that goes.
+    let pods = pod_namespaces(lab);
+    // The agent and containerd first, so that nothing starts again what is ended after them.
+    kill_all(&marked(lab))?;
+    for dir in cgroups(lab) {
+        kill_all(&processes_below(&dir))?;
+    }
+    kill_all(&below_lab(lab))?;
+    for mount in mounts(lab) {
+        umount2(&mount, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", mount.display()))?;
+    }
+    for ns in namespaces(lab).iter().chain(&pods) {
+        netns::delete(ns)?;
+    }
+    for dir in cgroups(lab) {
+        remove_cgroup(&dir)?;
+    }
+    for dir in [state_dir(lab), run_dir(lab)] {
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        }
+        // The parent too, when no other lab uses it.
+        if let Some(parent) = dir.parent() {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+    Ok(())
+}
+
+/// What of a lab is still there, in words; empty if nothing.
+pub fn find(lab: &str) -> Vec<String> {
+    let mut found: Vec<String> = marked(lab).iter().map(|pid| format!("process {pid}")).collect();
+    found.extend(below_lab(lab).iter().map(|pid| format!("process {pid}")));
+    found.extend(mounts(lab).iter().map(|m| format!("mount {}", m.display())));
+    found.extend(namespaces(lab).iter().map(|ns| format!("network namespace {ns}")));
+    found.extend(cgroups(lab).iter().map(|c| format!("cgroup {}", c.display())));
+    found.extend([state_dir(lab), run_dir(lab)].iter().filter(|d| d.exists()).map(|d| format!("folder {}", d.display())));
+    found
+}
+
+/// Processes whose arguments name the lab's folders (the runtime's shims do).
+fn below_lab(lab: &str) -> Vec<i32> {
+    let (state, run) = (format!("{}/", state_dir(lab).display()), format!("{}/", run_dir(lab).display()));
+    let own = std::process::id() as i32;
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid != own)
+        .filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            line.contains("containerd-shim") && (line.contains(&state) || line.contains(&run))
+        })
+        .collect()
+}
+
+/// Mount points below the lab's folders and the lab's pod namespaces, deepest first.
+pub fn mounts(lab: &str) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let roots = [state_dir(lab), run_dir(lab)];
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(p.replace("\\040", " ")));
+    let mut found: Vec<PathBuf> = points.filter(|p| roots.iter().any(|root| p.starts_with(root))).collect();
+    found.reverse();
+    found
+}
+
+/// The fabric's and the nodes' namespaces.
+fn namespaces(lab: &str) -> Vec<String> {
+    let all = list_namespaces();
+    let node = ns_name(lab, "node-");
+    let fabric = ns_name(lab, "fabric");
+    all.into_iter().filter(|ns| *ns == fabric || ns.strip_prefix(&node).is_some_and(|n| n.parse::<u8>().is_ok())).collect()
+}
+
+/// Namespaces that CNI made for this lab's pods, from the runtime's bundles.
+fn pod_namespaces(lab: &str) -> Vec<String> {
+    let nodes = std::fs::read_dir(state_dir(lab)).into_iter().flatten().flatten().map(|e| e.path());
+    let tasks = nodes.map(|n| n.join("containerd/state/io.containerd.runtime.v2.task/k8s.io"));
+    let bundles = tasks.flat_map(|t| std::fs::read_dir(t).into_iter().flatten().flatten());
+    let paths = bundles.filter_map(|b| {
+        let spec: Value = serde_json::from_slice(&std::fs::read(b.path().join("config.json")).ok()?).ok()?;
+        let list = spec["linux"]["namespaces"].as_array()?.clone();
+        let network = list.into_iter().find(|n| n["type"] == "network")?;
+        let name = network["path"].as_str()?.rsplit_once("netns/")?.1;
+        name.starts_with("cni-").then(|| name.to_owned())
+    });
+    let mut names: Vec<String> = paths.collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+pub fn list_namespaces() -> Vec<String> {
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The lab's folder in every mounted cgroup hierarchy that has it.
+pub fn cgroups(lab: &str) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
+    let root = cgroup_root(lab);
+    mounts.map(|m| m.join(root.trim_start_matches('/'))).filter(|p| p.exists()).collect()
+}
+
+fn processes_below(dir: &Path) -> Vec<i32> {
+    let mut pids: Vec<i32> = walk(dir)
+        .iter()
+        .filter_map(|d| std::fs::read_to_string(d.join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// A folder and all below it, deepest first.
+pub fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let folders = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    let mut all: Vec<PathBuf> = folders.flat_map(|e| walk(&e.path())).collect();
+    all.push(dir.to_owned());
+    all
+}
+
+fn remove_cgroup(dir: &Path) -> Result<()> {
+    wait_for(&format!("cgroup {} to be removed", dir.display()), Duration::from_secs(10), || {
+        for folder in walk(dir) {
+            std::fs::remove_dir(&folder)?;
+        }
+        if dir.exists() { bail!("still there") } else { Ok(()) }
+    })?;
+    if let Some(parent) = dir.parent() {
+        // The folder of all labs, when this was the last.
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}

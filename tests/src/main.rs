@@ -1,0 +1,55 @@
+//! The lab's commands; `cargo demo` and `cargo verify` are short for two of them.
+
+use clap::{Parser, Subcommand};
+use ferrolet_tests::{demo, leftovers, load, verify};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(about = "A small cluster on one machine, for demonstrations and tests")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole flow, from kubectl apply to an answering Service
+    Demo {
+        /// Leave the cluster up after the rollout
+        #[arg(long, conflicts_with = "down")]
+        keep: bool,
+        /// Remove what --keep left
+        #[arg(long)]
+        down: bool,
+    },
+    /// Run every check and test
+    Verify {
+        /// Only suites whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Remove everything a lab left behind
+    Clean { lab: String },
+    /// Pass connections from the host's loopback into a namespace (used by demo --keep)
+    #[command(hide = true)]
+    Forward {
+        #[arg(long)]
+        netns: String,
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        port_file: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Demo { keep: true, .. } => demo::run(demo::Mode::Keep),
+        Command::Demo { down: true, .. } => demo::run(demo::Mode::Down),
+        Command::Demo { .. } => demo::run(demo::Mode::Full),
+        Command::Verify { only } => verify::run_all(only.as_deref()),
+        Command::Clean { lab } => leftovers::remove(&lab),
+        Command::Forward { netns, to, port_file } => load::run_forward(&netns, to, &port_file),
+    }
+}
