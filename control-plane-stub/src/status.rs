@@ -162,11 +162,8 @@ impl ApiError {
 
     pub fn forbidden_object(group: &str, plural: &str, name: &str, why: &str) -> ApiError {
         let what = qualified(group, plural);
-        let message = if name.is_empty() {
-            format!("{what} is forbidden: {why}")
-        } else {
-            format!("{what} {name:?} is forbidden: {why}")
-        };
+        let message =
+            if name.is_empty() { format!("{what} is forbidden: {why}") } else { format!("{what} {name:?} is forbidden: {why}") };
         ApiError::new(Reason::Forbidden, message).about(group, plural, name)
     }
 
@@ -174,8 +171,8 @@ impl ApiError {
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> ApiError {
         let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let mut error =
-            ApiError::new(Reason::Invalid, format!("{} {name:?} is invalid: {list}", qualified(group, kind))).about(group, kind, name);
+        let mut error = ApiError::new(Reason::Invalid, format!("{} {name:?} is invalid: {list}", qualified(group, kind)))
+            .about(group, kind, name);
         error.causes = causes;
         error
     }

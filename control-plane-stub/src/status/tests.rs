@@ -11,7 +11,8 @@ fn conflict_reads_as_kubernetes_words_it() {
 
 #[test]
 fn invalid_lists_every_field() {
-    let cause = |field: &str| Cause { reason: "FieldValueRequired".into(), message: "Required value".into(), field: field.into() };
+    let cause =
+        |field: &str| Cause { reason: "FieldValueRequired".into(), message: "Required value".into(), field: field.into() };
     let one = ApiError::invalid("", "Pod", "a", vec![cause("spec.containers")]);
     assert_eq!(one.message, "Pod \"a\" is invalid: spec.containers: Required value");
     let two = ApiError::invalid("apps", "Deployment", "a", vec![cause("x"), cause("y")]);

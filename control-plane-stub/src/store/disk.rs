@@ -220,7 +220,7 @@ impl Disk {
 }
 
 fn decode(key: &str, revision: u64, bytes: &[u8]) -> Result<Item, StoreError> {
-    let object: Value = serde_json::from_slice(bytes)
-        .map_err(|source| StoreError::Encoding { key: key.to_owned(), source: Arc::new(source) })?;
+    let object: Value =
+        serde_json::from_slice(bytes).map_err(|source| StoreError::Encoding { key: key.to_owned(), source: Arc::new(source) })?;
     Ok(Item { key: key.into(), revision, object: Arc::new(object) })
 }

@@ -82,7 +82,9 @@ impl StoreError {
         match self {
             StoreError::Exists { .. } | StoreError::Encoding { .. } | StoreError::Folder { .. } => Class::Permanent,
             StoreError::Missing { .. } | StoreError::Compacted { .. } => Class::Gone,
-            StoreError::Stale { .. } | StoreError::Future { .. } | StoreError::Storage(_) | StoreError::Closed => Class::Transient,
+            StoreError::Stale { .. } | StoreError::Future { .. } | StoreError::Storage(_) | StoreError::Closed => {
+                Class::Transient
+            }
         }
     }
 }
@@ -141,10 +143,8 @@ impl Store {
         let shared = Arc::new(Shared { recent: RwLock::new(recent), disk });
         let (requests, queue) = mpsc::channel(QUEUE);
         let (publish, revision) = tokio::sync::watch::channel(revision);
-        commit::spawn(Arc::clone(&shared), queue, publish).map_err(|source| StoreError::Folder {
-            path: path.display().to_string(),
-            source: Arc::new(source),
-        })?;
+        commit::spawn(Arc::clone(&shared), queue, publish)
+            .map_err(|source| StoreError::Folder { path: path.display().to_string(), source: Arc::new(source) })?;
         Ok(Store { shared, requests, revision, keep })
     }
 
@@ -221,6 +221,9 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 mod tests;
