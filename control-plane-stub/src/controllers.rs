@@ -5,6 +5,7 @@
 //! reads whole snapshots. They hold no state that a restart may lose, except when they first saw a lease stand still.
 
 pub mod allocate;
+pub mod deployment;
 pub mod endpointslice;
 pub mod meta;
 pub mod queue;
