@@ -1,0 +1,316 @@
+//! A container is well if a GET answers with a status from 200 to 399.
+//!
+//! One connection for each request, no proxy, no compression, no certificate checking: the server is the container next
+//! door, not a site. Redirects are followed on the same host name only; one that leads elsewhere counts as success with a
+//! warning. A response whose body breaks off or never ends says nothing: a probe of a streaming endpoint must not kill it.
+
+use super::{MAX_OUTPUT, Outcome, USER_AGENT, dial};
+use crate::spec::Scheme;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, TRAILER};
+use http::header::{TRANSFER_ENCODING, USER_AGENT as AGENT};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use url::Url;
+
+mod tls;
+
+const MAX_REDIRECTS: usize = 10;
+
+pub(super) struct Request<'a> {
+    pub(super) scheme: Scheme,
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(String, String)],
+}
+
+/// Where one request of the chain goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    scheme: Scheme,
+    /// Without brackets.
+    host: String,
+    port: u16,
+    /// Path and query as they go on the wire.
+    path: String,
+}
+
+impl Target {
+    fn authority(&self) -> String {
+        dial::authority(&self.host, self.port)
+    }
+    fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme.as_str(), self.authority(), self.path)
+    }
+}
+
+/// What a single exchange gave.
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: Vec<u8>,
+}
+
+/// Why it gave nothing.
+enum Broken {
+    /// Counts against the container.
+    Failure(String),
+    /// Does not.
+    Error(String),
+}
+
+pub(super) async fn probe(request: &Request<'_>, timeout: Duration) -> Outcome {
+    let first = Target {
+        scheme: request.scheme,
+        host: request.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: request.port,
+        path: wire_path(request.path),
+    };
+    let headers = match Headers::new(request.headers) {
+        Ok(headers) => headers,
+        Err(message) => return Outcome::Error(message),
+    };
+    let deadline = tokio::time::Instant::now() + timeout;
+    follow(first, headers, deadline).await
+}
+
+async fn follow(first: Target, headers: Headers, deadline: tokio::time::Instant) -> Outcome {
+    let mut target = first.clone();
+    let mut host_header = headers.host.clone();
+    for _ in 0..MAX_REDIRECTS {
+        let host = host_header.clone().unwrap_or_else(|| default_host(&target));
+        let answer = match exchange(&target, &host, &headers.others, deadline).await {
+            Ok(answer) => answer,
+            Err(Broken::Failure(why)) => return Outcome::Failure(format!("Get {:?}: {why}", target.url())),
+            Err(Broken::Error(why)) => return Outcome::Error(why),
+        };
+        if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+            return verdict(&answer);
+        }
+        let Some(location) = &answer.location else {
+            let why = format!("{} response missing Location header", answer.status);
+            return Outcome::Failure(format!("Get {:?}: {why}", target.url()));
+        };
+        match resolve(&target, location) {
+            Ok((next, _)) if next.host != first.host => return verdict(&answer),
+            Ok((next, relative)) => {
+                // An overridden Host stays only while the server speaks of paths on itself.
+                host_header = host_header.filter(|_| relative);
+                target = next;
+            }
+            Err(why) => return Outcome::Failure(format!("Get {:?}: {why}", target.url())),
+        }
+    }
+    Outcome::Failure(format!("Get {:?}: stopped after {MAX_REDIRECTS} redirects", target.url()))
+}
+
+fn verdict(answer: &Answer) -> Outcome {
+    match answer.status {
+        200..=299 => Outcome::Success,
+        300..=399 => {
+            let body = String::from_utf8_lossy(&answer.body);
+            Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"))
+        }
+        // The body stays out of the message: events are read by more people than the response was meant for.
+        status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    }
+}
+
+/// The next target, and whether the location named no host of its own.
+fn resolve(from: &Target, location: &str) -> Result<(Target, bool), String> {
+    let bad = |why: String| format!("failed to parse Location header {location:?}: {why}");
+    let base = Url::parse(&from.url()).map_err(|e| bad(e.to_string()))?;
+    let relative = Url::parse(location).is_err() && !location.starts_with("//");
+    let next = base.join(location).map_err(|e| bad(e.to_string()))?;
+    let scheme = match next.scheme() {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        other => return Err(format!("unsupported protocol scheme {other:?}")),
+    };
+    let host = next.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = next.port_or_known_default().unwrap_or(80);
+    let path = next.query().map_or_else(|| next.path().to_owned(), |q| format!("{}?{q}", next.path()));
+    Ok((Target { scheme, host, port, path }, relative))
+}
+
+fn default_host(target: &Target) -> HeaderValue {
+    HeaderValue::from_str(&target.authority()).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+}
+
+/// The probe's headers, checked once.
+struct Headers {
+    host: Option<HeaderValue>,
+    others: HeaderMap,
+}
+
+impl Headers {
+    fn new(pairs: &[(String, String)]) -> Result<Headers, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("httpHeaders name {name:?} is invalid"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| format!("httpHeaders value of {name:?} is invalid"))?;
+            map.append(key, value);
+        }
+        let host = map.get(HOST).filter(|h| !h.is_empty()).cloned();
+        map.entry(AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        map.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        for name in [AGENT, ACCEPT] {
+            if map.get(&name).is_some_and(HeaderValue::is_empty) {
+                map.remove(&name);
+            }
+        }
+        // These frame the message: they are not the user's to set.
+        for name in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER] {
+            map.remove(&name);
+        }
+        map.insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok(Headers { host, others: map })
+    }
+}
+
+async fn exchange(
+    target: &Target,
+    host: &HeaderValue,
+    headers: &HeaderMap,
+    deadline: tokio::time::Instant,
+) -> Result<Answer, Broken> {
+    let late = |_| Broken::Failure("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned());
+    let mut request = hyper::Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = target.path.parse().map_err(|e| Broken::Error(format!("httpGet.path {:?}: {e}", target.path)))?;
+    request.headers_mut().insert(HOST, host.clone());
+    request.headers_mut().extend(headers.clone());
+    let connected = tokio::time::timeout_at(deadline, dial::connect(&target.host, target.port)).await.map_err(late)?;
+    let stream = connected.map_err(Broken::Failure)?;
+    match target.scheme {
+        Scheme::Http => talk(stream, request, deadline).await,
+        Scheme::Https => {
+            let shaken = tokio::time::timeout_at(deadline, tls::connect(&target.host, stream)).await.map_err(late)?;
+            talk(shaken.map_err(Broken::Failure)?, request, deadline).await
+        }
+    }
+}
+
+async fn talk<S>(stream: S, request: hyper::Request<Empty<Bytes>>, deadline: tokio::time::Instant) -> Result<Answer, Broken>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let io = TokioIo::new(stream);
+    let shaken = hyper::client::conn::http1::Builder::new().title_case_headers(true).handshake(io).await;
+    let (mut sender, connection) = shaken.map_err(|e| Broken::Failure(explain(&e)))?;
+    let work = async {
+        let head = match tokio::time::timeout_at(deadline, sender.send_request(request)).await {
+            Ok(answer) => answer.map_err(|e| Broken::Failure(explain(&e)))?,
+            Err(_) => {
+                let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+                return Err(Broken::Failure(why.to_owned()));
+            }
+        };
+        let status = head.status().as_u16();
+        let location = head.headers().get(LOCATION).map(|l| String::from_utf8_lossy(l.as_bytes()).into_owned());
+        match tokio::time::timeout_at(deadline, read(head.into_body())).await {
+            Ok(Ok(body)) => Ok(Answer { status, location, body }),
+            Ok(Err(error)) => Err(Broken::Error(explain(&error))),
+            Err(_) => {
+                let why = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
+                Err(Broken::Error(why.to_owned()))
+            }
+        }
+    };
+    // The connection is driven here and not in a task of its own: dropping the check drops it.
+    let (mut work, mut connection) = (std::pin::pin!(work), std::pin::pin!(connection));
+    tokio::select! {
+        answer = &mut work => answer,
+        _ = &mut connection => work.await,
+    }
+}
+
+/// Up to the limit; what comes after it is not waited for.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, hyper::Error> {
+    let mut out = Vec::new();
+    while out.len() < MAX_OUTPUT {
+        let Some(frame) = body.frame().await else { break };
+        if let Ok(data) = frame?.into_data() {
+            out.extend_from_slice(&data);
+        }
+    }
+    out.truncate(MAX_OUTPUT);
+    Ok(out)
+}
+
+/// An HTTP error as a person wants it: the innermost cause says most.
+fn explain(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() {
+        return "EOF".to_owned();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let reason = inner.downcast_ref::<std::io::Error>().map_or_else(|| inner.to_string(), dial::reason);
+        let _ = write!(text, ": {reason}");
+        source = inner.source();
+    }
+    text
+}
+
+/// The API's path as it goes on the wire: any host in it is left out, what may not stand in a URL is escaped, escapes that
+/// are there stay, and a path with broken escapes is taken literally.
+fn wire_path(path: &str) -> String {
+    let path = path.split('#').next().unwrap_or_default();
+    let bytes = path.as_bytes();
+    let broken = (0..bytes.len()).any(|i| {
+        let hex = |j: usize| bytes.get(j).is_some_and(u8::is_ascii_hexdigit);
+        bytes[i] == b'%' && !(hex(i + 1) && hex(i + 2))
+    });
+    let rest = if broken { path } else { without_host(path) };
+    let mut out = String::with_capacity(rest.len() + 1);
+    if !rest.starts_with('/') {
+        out.push('/');
+    }
+    let mut query = false;
+    for &b in rest.as_bytes() {
+        let keep = match b {
+            b'?' => {
+                let keep = !broken;
+                query |= keep;
+                keep
+            }
+            b'%' => !broken,
+            b'/' | b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b':' | b';' | b'=' | b'@' | b'!' | b'\'' | b'('
+            | b')' | b'*' => true,
+            b'[' | b']' | b'{' | b'}' | b'|' | b'^' | b'\\' | b'`' => query && matches!(b, b'[' | b']'),
+            b => b.is_ascii_alphanumeric(),
+        };
+        if keep {
+            out.push(char::from(b));
+        } else {
+            let _ = write!(out, "%{b:02X}");
+        }
+    }
+    out
+}
+
+fn without_host(path: &str) -> &str {
+    let after_scheme = match path.split_once("://") {
+        Some((scheme, rest)) if !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => Some(rest),
+        _ => path.strip_prefix("//"),
+    };
+    match after_scheme {
+        Some(rest) => rest.find(['/', '?']).map_or("", |i| &rest[i..]),
+        None => path,
+    }
+}
+
+/// Shared by all checks, made on first use.
+fn tls_config() -> &'static Arc<rustls::ClientConfig> {
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    CONFIG.get_or_init(|| Arc::new(tls::config()))
+}
+
+#[cfg(test)]
+mod tests;
