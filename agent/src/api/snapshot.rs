@@ -1,11 +1,15 @@
 //! What a watcher publishes: the whole of one kind as last known.
 //!
-//! Owns the type only. One writer (the watcher task), many readers through `tokio::sync::watch`; a reader never blocks
+//! One writer (the watcher task), many readers through `tokio::sync::watch`; a reader never blocks
 //! the writer and always sees a consistent whole.
 
+use super::watch::{Change, Sink};
+use super::wire::{Selector, Wire};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Namespace and name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,3 +34,47 @@ impl<K> Default for Snapshot<K> {
 
 /// The reading end of a watcher.
 pub type Watched<K> = watch::Receiver<Arc<Snapshot<K>>>;
+
+/// A sink that publishes.
+struct Publish<K> {
+    sender: watch::Sender<Arc<Snapshot<K>>>,
+}
+
+impl<K: Send + Sync + 'static> Sink<K> for Publish<K> {
+    async fn apply(&mut self, change: Change<K>) {
+        self.sender.send_modify(|snapshot| *snapshot = Arc::new(apply(snapshot, change)));
+    }
+}
+
+/// The snapshot after a change. Pure.
+pub fn apply<K>(before: &Snapshot<K>, change: Change<K>) -> Snapshot<K> {
+    match change {
+        Change::Replaced { items, malformed } => {
+            let mut map: BTreeMap<_, _> = items.into_iter().map(|(key, item)| (key, Arc::new(item))).collect();
+            for key in malformed {
+                // It exists: concluding its absence from not understanding it would be wrong.
+                if let Some(known) = before.items.get(&key) {
+                    map.insert(key, known.clone());
+                }
+            }
+            Snapshot { synced: true, items: map }
+        }
+        Change::Applied(key, item) => {
+            let mut items = before.items.clone();
+            items.insert(key, Arc::new(item));
+            Snapshot { synced: before.synced, items }
+        }
+        Change::Deleted(key) => {
+            let mut items = before.items.clone();
+            items.remove(&key);
+            Snapshot { synced: before.synced, items }
+        }
+    }
+}
+
+/// Starts watching; the task ends with the token only.
+pub fn spawn<K: Wire>(client: kube::Client, selector: Selector, cancel: CancellationToken) -> (Watched<K>, JoinHandle<()>) {
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let task = tokio::spawn(super::watch::run(client, selector, Publish { sender }, cancel));
+    (receiver, task)
+}
