@@ -92,3 +92,10 @@ impl AsyncWrite for Connection {
         true
     }
 }
+
+#[cfg(test)]
+impl Connection {
+    pub(super) fn stream_for_tests(self: Pin<&mut Self>) -> &TcpStream {
+        self.get_mut().stream.as_ref().expect("not dropped")
+    }
+}
