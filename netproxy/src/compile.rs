@@ -1,0 +1,174 @@
+//! Tables to ruleset.
+//!
+//! Pure. `compile` makes the whole; `update` recompiles only the services named and gives the same result. A service's block
+//! depends on nothing but the service, its slices and the policy; claims are settled afterwards.
+
+use crate::model::{Family, Key, Service};
+use crate::ruleset::{Backend, Block, Claim, Front, Mark, Owners, Policy, Ruleset};
+use crate::select::select;
+use crate::tables::{Tables, Touched};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub fn compile(tables: &Tables, policy: &Policy) -> Ruleset {
+    let mut ruleset = Ruleset::new(policy.clone());
+    let all: Touched = tables.services().map(|(k, _)| k.clone()).collect();
+    update(&mut ruleset, tables, &all, &BTreeSet::new());
+    ruleset
+}
+
+/// Brings the named services' blocks up to date, leaving out those set aside. Returns the services whose block changed: the
+/// named ones, and those that gained or lost a claim by it.
+pub fn update(ruleset: &mut Ruleset, tables: &Tables, touched: &Touched, set_aside: &BTreeSet<Key>) -> Touched {
+    let mut affected = touched.clone();
+    let wanted = |key: &Key, policy: &Policy| match tables.service(key) {
+        Some(service) if !set_aside.contains(key) => block(tables, key, service, policy),
+        _ => Block::default(),
+    };
+    let mut blocks = Vec::with_capacity(touched.len());
+    for key in touched {
+        let new = wanted(key, &ruleset.policy);
+        let before = claims_of(ruleset, key);
+        let after = new.claims();
+        for claim in before.difference(&after) {
+            affected.extend(release(ruleset, claim, key));
+        }
+        for claim in &after {
+            affected.extend(take(ruleset, claim, key));
+        }
+        blocks.push((key.clone(), new));
+    }
+    for key in affected.difference(touched) {
+        blocks.push((key.clone(), wanted(key, &ruleset.policy)));
+    }
+    let mut changed = Touched::new();
+    for (key, new) in blocks {
+        if install(ruleset, key.clone(), new) {
+            changed.insert(key);
+        }
+    }
+    changed
+}
+
+/// The claims a service has or contends for. A loser's block does not show its claims, so a contended one is looked for too.
+fn claims_of(ruleset: &Ruleset, key: &Key) -> BTreeSet<Claim> {
+    let mut claims = ruleset.blocks.get(key).map(|b| b.claims()).unwrap_or_default();
+    if ruleset.contended > 0 {
+        let also = ruleset.owners.iter().filter(|(_, o)| matches!(o, Owners::Many(all) if all.contains(key)));
+        claims.extend(also.map(|(c, _)| *c));
+    }
+    claims
+}
+
+fn take(ruleset: &mut Ruleset, claim: &Claim, key: &Key) -> Vec<Key> {
+    let Some(owners) = ruleset.owners.get_mut(claim) else {
+        ruleset.owners.insert(*claim, Owners::One(key.clone()));
+        return Vec::new();
+    };
+    match owners {
+        Owners::One(one) if one == key => return Vec::new(),
+        Owners::One(one) => {
+            *owners = Owners::Many([one.clone(), key.clone()].into());
+            ruleset.contended += 1;
+        }
+        Owners::Many(all) => {
+            all.insert(key.clone());
+        }
+    }
+    owners.all()
+}
+
+fn release(ruleset: &mut Ruleset, claim: &Claim, key: &Key) -> Vec<Key> {
+    let Some(owners) = ruleset.owners.get_mut(claim) else { return Vec::new() };
+    match owners {
+        Owners::One(one) => {
+            if one == key {
+                ruleset.owners.remove(claim);
+            }
+            Vec::new()
+        }
+        Owners::Many(all) => {
+            all.remove(key);
+            let rest: Vec<Key> = all.iter().cloned().collect();
+            if let [one] = rest.as_slice() {
+                *owners = Owners::One(one.clone());
+                ruleset.contended -= 1;
+            }
+            rest
+        }
+    }
+}
+
+/// Keeps of a block what the service won, and stores it if it differs.
+fn install(ruleset: &mut Ruleset, key: Key, mut new: Block) -> bool {
+    let won = |claim: &Claim| ruleset.owner(claim) == Some(&key);
+    if ruleset.contended > 0 && !new.claims().iter().all(won) {
+        new.fronts = new.fronts.into_iter().filter(|(f, _)| won(&f.claim())).collect();
+        new.marks = new.marks.into_iter().filter(|m| m.claim().is_none_or(|c| won(&c))).collect();
+    }
+    if new.is_empty() {
+        return ruleset.blocks.remove(&key).is_some();
+    }
+    if ruleset.blocks.get(&key).is_some_and(|old| **old == new) {
+        return false;
+    }
+    ruleset.blocks.insert(key, Arc::new(new));
+    true
+}
+
+fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Block {
+    let mut fronts = Vec::new();
+    let mut marks = BTreeSet::new();
+    for family in &policy.families {
+        let ips: Vec<_> = service.cluster_ips.iter().filter(|ip| Family::of(ip) == *family).collect();
+        if ips.is_empty() {
+            continue;
+        }
+        marks.extend(ips.iter().map(|ip| Mark::ClusterIp(**ip)));
+        for port in &service.ports {
+            let selection = select(tables, key, port, *family);
+            let cluster: Arc<[Backend]> = selection.cluster.into();
+            let local: Arc<[Backend]> = selection.local.into();
+            marks.extend(local.iter().map(|b| Mark::Hairpin(b.ip)));
+            let inside = if service.internal_local { &local } else { &cluster };
+            if !inside.is_empty() {
+                for ip in &ips {
+                    fronts.push((Front::ClusterIp { ip: **ip, proto: port.proto, port: port.port }, inside.clone()));
+                }
+            }
+            if let Some(number) = port.node_port {
+                node_port(*family, port.proto, number, service.external_local, &cluster, &local, &mut fronts, &mut marks);
+            }
+        }
+    }
+    fronts.sort_by_key(|(f, _)| *f);
+    fronts.dedup_by_key(|(f, _)| *f);
+    Block { fronts: fronts.into_boxed_slice(), marks: marks.into_iter().collect() }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn node_port(
+    family: Family,
+    proto: crate::model::Proto,
+    port: u16,
+    local_only: bool,
+    cluster: &Arc<[Backend]>,
+    local: &Arc<[Backend]>,
+    fronts: &mut Vec<(Front, Arc<[Backend]>)>,
+    marks: &mut BTreeSet<Mark>,
+) {
+    if cluster.is_empty() {
+        marks.insert(Mark::Unserved { family, proto, port });
+        return;
+    }
+    fronts.push((Front::NodePort { family, proto, port }, cluster.clone()));
+    if local_only {
+        marks.insert(Mark::LocalOnly { family, proto, port });
+        if !local.is_empty() {
+            fronts.push((Front::LocalNodePort { family, proto, port }, local.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Which flows of connectionless protocols are stale.
+//!
+//! Pure. TCP is left alone: its connections end by themselves. A UDP client keeps sending to where its first packet went, for as
+//! long as the conntrack entry lives; so an entry must go when its endpoint or service goes, and when a service gets its first
+//! endpoint while an entry says "not translated".
+
+use crate::diff::Installed;
+use crate::model::{Family, Proto};
+use crate::ruleset::{Backend, Front, Ruleset};
+use crate::tables::Touched;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    pub proto: Proto,
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    /// Where replies come from: the endpoint, if the flow was translated.
+    pub reply_src: SocketAddr,
+    pub zone: Option<u16>,
+    /// The kernel's id of the entry, so that not another one with the same addresses is hit.
+    pub id: Option<u32>,
+}
+
+/// What the last changes took from the frontends, and which frontends they opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gone {
+    backends: BTreeMap<Front, BTreeSet<Backend>>,
+    opened: BTreeSet<Front>,
+}
+
+impl Gone {
+    /// `None` if no flow can have become stale. What an earlier purge left undone is kept.
+    pub fn of(installed: &Installed, ruleset: &Ruleset, touched: &Touched, earlier: Option<Gone>) -> Option<Gone> {
+        let mut gone = earlier.clone().unwrap_or_default();
+        for key in touched {
+            let old = installed.block(key).map_or(&[][..], |b| &b.fronts);
+            let new = ruleset.block(key).map_or(&[][..], |b| &b.fronts);
+            for (front, before) in old.iter().filter(|(f, _)| f.proto().connectionless()) {
+                let after = ruleset.endpoints(front);
+                let lost = before.iter().filter(|b| after.is_none_or(|a| a.binary_search(b).is_err()));
+                let lost: BTreeSet<Backend> = lost.copied().collect();
+                if !lost.is_empty() {
+                    gone.backends.entry(*front).or_default().extend(lost);
+                }
+            }
+            let had = |front: &Front| old.iter().any(|(f, _)| f == front);
+            gone.opened.extend(new.iter().map(|(f, _)| *f).filter(|f| f.proto().connectionless() && !had(f)));
+        }
+        (earlier.is_some() || gone != Gone::default()).then_some(gone)
+    }
+}
+
+/// Whether the flow goes where no service sends it any more.
+pub fn stale(flow: &Flow, ruleset: &Ruleset, gone: &Gone) -> bool {
+    let (proto, port) = (flow.proto, flow.dst.port());
+    let ip = flow.dst.ip();
+    let family = Family::of(&ip);
+    let now = Backend { ip: flow.reply_src.ip(), port: flow.reply_src.port() };
+    let translated = flow.reply_src != flow.dst;
+    let goes_to = |f: &Front| ruleset.endpoints(f).is_some_and(|pool| pool.binary_search(&now).is_ok());
+    let lost = |f: &Front| gone.backends.get(f).is_some_and(|b| b.contains(&now));
+
+    let front = Front::ClusterIp { ip, proto, port };
+    if ruleset.endpoints(&front).is_some() {
+        // Nothing but the service can be meant by a cluster IP: compare with what is, whatever happened before.
+        return !goes_to(&front);
+    }
+    if lost(&front) {
+        return true;
+    }
+    // The port alone does not say that the destination is this node's: only what was ours is judged.
+    let ports = [Front::NodePort { family, proto, port }, Front::LocalNodePort { family, proto, port }];
+    match translated {
+        true => ports.iter().any(lost) && !ports.iter().any(goes_to),
+        false => ports.iter().any(|f| gone.opened.contains(f)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Wire objects to model objects: the only place where API text is parsed.
+//!
+//! Pure. An object that is wrong is refused as a whole, with the field named; an object that is right but not ours to serve
+//! (headless, ExternalName, another proxy's) is `None`.
+
+use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
+use crate::wire;
+use std::net::IpAddr;
+
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
+/// What the API fills in for ClientIP affinity without a timeout.
+const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
+
+/// An object of the API that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {object}: field {field}: {reason}")]
+pub struct ConvertError {
+    pub kind: &'static str,
+    pub object: String,
+    pub field: String,
+    pub reason: String,
+}
+
+pub fn key(meta: &wire::Metadata) -> Key {
+    Key::new(&meta.namespace, &meta.name)
+}
+
+/// The service, or `None` when no rules are to be made for it.
+pub fn service(s: &wire::Service) -> Result<Option<Service>, ConvertError> {
+    let labels = &s.metadata.labels;
+    let spec = &s.spec;
+    if labels.contains_key(LABEL_PROXY_NAME) || labels.contains_key(LABEL_HEADLESS) {
+        return Ok(None);
+    }
+    if spec.type_.as_deref() == Some("ExternalName") || is_headless(spec) {
+        return Ok(None);
+    }
+    let bad =
+        |field: String, reason: String| ConvertError { kind: "service", object: key(&s.metadata).to_string(), field, reason };
+    let texts: Vec<&str> = if spec.cluster_ips.is_empty() {
+        spec.cluster_ip.iter().map(String::as_str).collect()
+    } else {
+        spec.cluster_ips.iter().map(String::as_str).collect()
+    };
+    let mut cluster_ips = Vec::with_capacity(texts.len());
+    for (i, text) in texts.iter().enumerate() {
+        let field = || format!("spec.clusterIPs[{i}]");
+        let ip = text.parse::<IpAddr>().map_err(|_| bad(field(), format!("{text:?} is not an IP address")))?;
+        if unusable(&ip) {
+            return Err(bad(field(), format!("{ip} cannot be a cluster IP")));
+        }
+        cluster_ips.push(ip);
+    }
+    let mut ports = Vec::with_capacity(spec.ports.len());
+    for (i, p) in spec.ports.iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{i}].{name}");
+        let node_port = p.node_port.filter(|n| *n != 0);
+        ports.push(ServicePort {
+            name: p.name.as_str().into(),
+            proto: proto(p.protocol.as_deref()).map_err(|why| bad(field("protocol"), why))?,
+            port: port(p.port).map_err(|why| bad(field("port"), why))?,
+            node_port: node_port.map(port).transpose().map_err(|why| bad(field("nodePort"), why))?,
+        });
+    }
+    Ok(Some(Service {
+        cluster_ips,
+        ports,
+        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        affinity: affinity(spec).map_err(|why| bad("spec.sessionAffinityConfig.clientIP.timeoutSeconds".into(), why))?,
+    }))
+}
+
+fn is_headless(spec: &wire::ServiceSpec) -> bool {
+    let none = |ip: &str| ip == "None" || ip.is_empty();
+    match spec.cluster_ips.first() {
+        Some(first) => none(first),
+        None => spec.cluster_ip.as_deref().is_none_or(none),
+    }
+}
+
+fn affinity(spec: &wire::ServiceSpec) -> Result<Option<u32>, String> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return Ok(None);
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+    let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
+    match u32::try_from(seconds) {
+        Ok(s) if (1..=86_400).contains(&s) => Ok(Some(s)),
+        _ => Err(format!("{seconds} is not within 1 to 86400")),
+    }
+}
+
+/// The slice, or `None` when it belongs to no service or holds host names.
+pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, ConvertError> {
+    let Some(owner) = s.metadata.labels.get(LABEL_SERVICE_NAME).filter(|n| !n.is_empty()) else { return Ok(None) };
+    let bad = |field: String, reason: String| ConvertError {
+        kind: "endpointslice",
+        object: key(&s.metadata).to_string(),
+        field,
+        reason,
+    };
+    let family = match s.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        "FQDN" => return Ok(None),
+        other => return Err(bad("addressType".into(), format!("{other:?} is not known"))),
+    };
+    let mut ports = Vec::with_capacity(s.ports.len());
+    for (i, p) in s.ports.iter().enumerate() {
+        // No port means all ports, which no service rule can use.
+        let Some(number) = p.port else { continue };
+        ports.push(SlicePort {
+            name: p.name.as_str().into(),
+            proto: proto(p.protocol.as_deref()).map_err(|why| bad(format!("ports[{i}].protocol"), why))?,
+            port: port(number).map_err(|why| bad(format!("ports[{i}].port"), why))?,
+        });
+    }
+    let mut endpoints = Vec::with_capacity(s.endpoints.len());
+    for (i, e) in s.endpoints.iter().enumerate() {
+        // The addresses of one endpoint are interchangeable; consumers use the first.
+        let Some(text) = e.addresses.first() else { continue };
+        let field = || format!("endpoints[{i}].addresses[0]");
+        let ip = text.parse::<IpAddr>().map_err(|_| bad(field(), format!("{text:?} is not an IP address")))?;
+        if Family::of(&ip) != family || unusable(&ip) {
+            return Err(bad(field(), format!("{ip} cannot be an endpoint of an {} slice", s.address_type)));
+        }
+        endpoints.push(Endpoint {
+            ip,
+            ready: e.conditions.ready.unwrap_or(true),
+            serving: e.conditions.serving.unwrap_or(true),
+            terminating: e.conditions.terminating.unwrap_or(false),
+            local: !node_name.is_empty() && e.node_name.as_deref() == Some(node_name),
+        });
+    }
+    Ok(Some(Slice {
+        service: Key::new(&s.metadata.namespace, owner),
+        family,
+        ports: ports.into_boxed_slice(),
+        endpoints: endpoints.into_boxed_slice(),
+    }))
+}
+
+fn unusable(ip: &IpAddr) -> bool {
+    ip.is_unspecified() || ip.is_loopback() || ip.is_multicast()
+}
+
+fn proto(text: Option<&str>) -> Result<Proto, String> {
+    match text {
+        None | Some("TCP") => Ok(Proto::Tcp),
+        Some("UDP") => Ok(Proto::Udp),
+        Some("SCTP") => Ok(Proto::Sctp),
+        Some(other) => Err(format!("{other:?} is not TCP, UDP or SCTP")),
+    }
+}
+
+fn port(number: i64) -> Result<u16, String> {
+    u16::try_from(number).ok().filter(|p| *p != 0).ok_or_else(|| format!("{number} is not within 1 to 65535"))
+}
+
+#[cfg(test)]
+mod tests;

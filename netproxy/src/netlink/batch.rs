@@ -1,0 +1,232 @@
+//! One nf_tables transaction as bytes: begin, messages, end.
+//!
+//! Owns the numbering: a message's sequence number says what it was about when the kernel refuses it. Only the last message asks
+//! for an acknowledgement; hundreds of them would overflow the socket's receive buffer.
+
+use super::attr::Writer;
+use super::expr::{family_number, octets, value};
+use super::{layout, *};
+use crate::diff::{Element, Transaction};
+use crate::model::Family;
+use crate::ruleset::{Front, Mark};
+
+/// Leaves room below the 16 bits of an attribute's length for one more element.
+const LIST_ROOM: usize = 64_000;
+const RES_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+
+pub struct Batch {
+    w: Writer,
+    what: Vec<String>,
+    last_at: usize,
+    sets: u32,
+}
+
+/// Ready to be sent.
+pub struct Sealed {
+    pub bytes: Vec<u8>,
+    what: Vec<String>,
+}
+
+impl Sealed {
+    pub fn what(&self, seq: u32) -> String {
+        self.what.get(seq as usize).cloned().unwrap_or_else(|| format!("message {seq}"))
+    }
+
+    /// The message that asks for the acknowledgement.
+    pub fn last_seq(&self) -> u32 {
+        self.what.len() as u32 - 1
+    }
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        let mut w = Writer::default();
+        let open = w.message(BATCH_BEGIN, REQUEST, 0, 0, RES_NFTABLES);
+        w.end_message(open);
+        Batch { w, what: vec!["the batch as a whole".into()], last_at: 0, sets: 0 }
+    }
+
+    pub fn next_set_id(&mut self) -> u32 {
+        self.sets += 1;
+        self.sets
+    }
+
+    fn start(&mut self, kind: u16, flags: u16, family: Family, what: String) -> super::attr::Open {
+        self.last_at = self.w.bytes.len();
+        let seq = self.what.len() as u32;
+        self.what.push(what);
+        self.w.message(NFTABLES << 8 | kind, REQUEST | flags, seq, family_number(family), 0)
+    }
+
+    pub fn message(&mut self, kind: u16, flags: u16, family: Family, what: &str, body: impl FnOnce(&mut Writer)) {
+        let open = self.start(kind, flags, family, format!("{what} of {}", table_text(family)));
+        body(&mut self.w);
+        self.w.end_message(open);
+    }
+
+    /// Elements of one set, in as many messages as they need.
+    pub fn elements<'a, T: 'a>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: Family,
+        set: &str,
+        mut items: impl Iterator<Item = &'a T>,
+        write: impl Fn(&mut Writer, &T),
+    ) {
+        let mut next = items.next();
+        let mut done = 0usize;
+        while next.is_some() {
+            let open = self.start(kind, flags, family, String::new());
+            self.w.text(1, layout::TABLE);
+            self.w.text(2, set);
+            let began = self.w.bytes.len();
+            let first = done;
+            let list = self.w.nest(3);
+            while let Some(item) = next {
+                let elem = self.w.nest(1);
+                write(&mut self.w, item);
+                self.w.end(elem);
+                done += 1;
+                next = items.next();
+                if self.w.bytes.len() - began > LIST_ROOM {
+                    break;
+                }
+            }
+            self.w.end(list);
+            self.w.end_message(open);
+            if let Some(what) = self.what.last_mut() {
+                *what = format!("elements {first} to {} of set {set} of {}", done - 1, table_text(family));
+            }
+        }
+    }
+
+    /// A batch without its end is checked by the kernel and then undone.
+    pub fn seal(mut self, commit: bool) -> Sealed {
+        self.w.add_flags(self.last_at, ACK);
+        if commit {
+            let open = self.w.message(BATCH_END, REQUEST, 0, 0, RES_NFTABLES);
+            self.w.end_message(open);
+        }
+        Sealed { bytes: self.w.bytes, what: self.what }
+    }
+}
+
+fn table_text(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "table ip ferrolet",
+        Family::V6 => "table ip6 ferrolet",
+    }
+}
+
+fn table(b: &mut Batch, kind: u16, flags: u16, family: Family) {
+    b.message(kind, flags, family, "the table itself", |w| w.text(1, layout::TABLE));
+}
+
+/// Makes sure that our tables are not there.
+pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
+    for family in families {
+        // Deleting what is not there fails; making what is there does not.
+        table(b, NEWTABLE, CREATE, family);
+        table(b, DELTABLE, 0, family);
+    }
+}
+
+pub fn encode(tx: &Transaction, mark: u32) -> Batch {
+    let mut b = Batch::new();
+    if let Some(policy) = &tx.reset {
+        remove_tables(&mut b, Family::ALL.into_iter());
+        for family in &policy.families {
+            table(&mut b, NEWTABLE, CREATE, *family);
+        }
+        layout::skeleton(&mut b, policy);
+    }
+    for pick in &tx.picks {
+        layout::pick(&mut b, pick, mark);
+    }
+    changes(&mut b, DELSETELEM, 0, &tx.remove);
+    changes(&mut b, NEWSETELEM, CREATE, &tx.add);
+    b
+}
+
+/// Elements grouped by the set they belong to.
+fn changes(b: &mut Batch, kind: u16, flags: u16, elements: &[Element]) {
+    let mut groups: std::collections::BTreeMap<(Family, &'static str), Vec<&Element>> = std::collections::BTreeMap::new();
+    for e in elements {
+        groups.entry((e.family(), set_of(e))).or_default().push(e);
+    }
+    let mut key = Vec::new();
+    for ((family, set), group) in groups {
+        let key = std::cell::RefCell::new(&mut key);
+        b.elements(kind, flags, family, set, group.into_iter(), |w, e| element(w, e, &mut key.borrow_mut(), kind == NEWSETELEM));
+    }
+}
+
+fn set_of(e: &Element) -> &'static str {
+    match e {
+        Element::Count { front, .. } => layout::counts(front.kind()),
+        Element::Slot { front, .. } => layout::slots(front.kind()),
+        Element::Mark(Mark::ClusterIp(_)) => layout::CLUSTER_IPS,
+        Element::Mark(Mark::LocalOnly { .. }) => layout::LOCAL_ONLY,
+        Element::Mark(Mark::Unserved { .. }) => layout::UNSERVED,
+        Element::Mark(Mark::Hairpin(_)) => layout::HAIRPINS,
+    }
+}
+
+fn element(w: &mut Writer, e: &Element, bytes: &mut Vec<u8>, with_data: bool) {
+    bytes.clear();
+    match e {
+        Element::Count { front, count } => {
+            front_key(bytes, front);
+            value(w, 1, bytes);
+            if with_data {
+                value(w, 2, &(count << layout::COUNT_SHIFT).to_ne_bytes());
+            }
+        }
+        Element::Slot { front, slot, backend } => {
+            front_key(bytes, front);
+            bytes.extend_from_slice(&slot.to_ne_bytes());
+            value(w, 1, bytes);
+            if with_data {
+                bytes.clear();
+                bytes.extend_from_slice(&octets(&backend.ip));
+                port(bytes, backend.port);
+                value(w, 2, bytes);
+            }
+        }
+        Element::Mark(mark) => {
+            match mark {
+                Mark::ClusterIp(ip) => bytes.extend_from_slice(&octets(ip)),
+                Mark::Hairpin(ip) => bytes.extend_from_slice(&[octets(ip), octets(ip)].concat()),
+                Mark::LocalOnly { proto, port: number, .. } | Mark::Unserved { proto, port: number, .. } => {
+                    bytes.extend_from_slice(&[proto.number(), 0, 0, 0]);
+                    port(bytes, *number);
+                }
+            }
+            value(w, 1, bytes);
+        }
+    }
+}
+
+fn front_key(bytes: &mut Vec<u8>, front: &Front) {
+    let (proto, number) = match front {
+        Front::ClusterIp { ip, proto, port } => {
+            bytes.extend_from_slice(&octets(ip));
+            (proto, *port)
+        }
+        Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => (proto, *port),
+    };
+    bytes.extend_from_slice(&[proto.number(), 0, 0, 0]);
+    port(bytes, number);
+}
+
+/// A port fills a whole register.
+fn port(bytes: &mut Vec<u8>, number: u16) {
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+}
+
+#[cfg(test)]
+mod tests;

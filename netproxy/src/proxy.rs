@@ -1,0 +1,243 @@
+//! The proxy task: the one owner of the tables and of what is installed.
+//!
+//! Inputs queue up while a sync runs and are taken together by the next one. The work itself (compile, diff, netlink) runs on a
+//! blocking thread. Cancelled by its token between two syncs; the rules stay in the kernel.
+
+mod core;
+pub mod stats;
+
+use crate::error::Error;
+use crate::model::Key;
+use crate::netlink::Netlink;
+use crate::ruleset::Policy;
+use crate::trace::{Packet, Verdict};
+use crate::wire;
+use core::Core;
+pub use core::Kernel;
+use ipnet::IpNet;
+use stats::Stats;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// How many inputs one sync takes at most, so that a flood cannot keep the first one waiting.
+const BATCH: usize = 4096;
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node's name, as endpoints carry it.
+    pub node_name: String,
+    /// Pod ranges; empty if unknown.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub masquerade_all: bool,
+    pub masquerade_mark: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { node_name: String::new(), cluster_cidrs: Vec::new(), masquerade_all: false, masquerade_mark: 0x4000 }
+    }
+}
+
+impl Config {
+    /// What of this decides rules. A host without IPv6 gets no IPv6 table.
+    pub fn policy(&self) -> Policy {
+        let mut policy = Policy {
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            masquerade_all: self.masquerade_all,
+            masquerade_mark: self.masquerade_mark,
+            ..Policy::default()
+        };
+        if !std::path::Path::new("/proc/net/if_inet6").exists() {
+            policy.families.remove(&crate::model::Family::V6);
+        }
+        policy
+    }
+}
+
+/// What the proxy is told. Nothing is programmed before both complete lists have come.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The complete list; what is not in it is gone.
+    Services(Vec<wire::Service>),
+    Service(Key, Option<wire::Service>),
+    /// The complete list; what is not in it is gone.
+    Slices(Vec<wire::EndpointSlice>),
+    Slice(Key, Option<wire::EndpointSlice>),
+    /// This node's own addresses. Node ports answer on every local address by the kernel's own tables; this only serves `trace`.
+    NodeAddresses(Vec<IpAddr>),
+}
+
+enum Query {
+    Describe(oneshot::Sender<String>),
+    Trace(Packet, oneshot::Sender<Verdict>),
+}
+
+/// The other end of a running proxy.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// True once everything the API listed at the start is in the kernel; stays true.
+    pub synced: watch::Receiver<bool>,
+    stats: watch::Receiver<Arc<Stats>>,
+    queries: mpsc::Sender<Query>,
+}
+
+impl std::fmt::Debug for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Query")
+    }
+}
+
+impl Handle {
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.borrow().clone()
+    }
+
+    /// Waits for stats newer than those last seen by this handle.
+    pub async fn stats_changed(&mut self) -> bool {
+        self.stats.changed().await.is_ok()
+    }
+
+    /// What is programmed, for people. `None` once the proxy has ended.
+    pub async fn describe(&self) -> Option<String> {
+        let (tx, rx) = oneshot::channel();
+        self.queries.send(Query::Describe(tx)).await.ok()?;
+        rx.await.ok()
+    }
+
+    /// What the rules do to a packet. `None` once the proxy has ended.
+    pub async fn trace(&self, packet: Packet) -> Option<Verdict> {
+        let (tx, rx) = oneshot::channel();
+        self.queries.send(Query::Trace(packet, tx)).await.ok()?;
+        rx.await.ok()
+    }
+}
+
+pub struct Proxy;
+
+impl Proxy {
+    /// Starts the task; rules go to the network namespace of the calling thread.
+    pub fn spawn(
+        config: Config,
+        inputs: mpsc::Receiver<Input>,
+        cancel: CancellationToken,
+    ) -> Result<(Handle, JoinHandle<()>), Error> {
+        let kernel = Netlink::open()?;
+        Ok(Self::spawn_on(config, Box::new(kernel), inputs, cancel))
+    }
+
+    /// The same over another kernel.
+    pub fn spawn_on(
+        config: Config,
+        kernel: Box<dyn Kernel>,
+        inputs: mpsc::Receiver<Input>,
+        cancel: CancellationToken,
+    ) -> (Handle, JoinHandle<()>) {
+        let (synced_tx, synced) = watch::channel(false);
+        let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
+        let (queries, queries_rx) = mpsc::channel(16);
+        let task = Task { inputs, queries: queries_rx, synced: synced_tx, stats: stats_tx, cancel };
+        let core = Box::new(Core::new(config.policy(), config.node_name, kernel));
+        (Handle { synced, stats, queries }, tokio::spawn(task.run(core)))
+    }
+}
+
+struct Task {
+    inputs: mpsc::Receiver<Input>,
+    queries: mpsc::Receiver<Query>,
+    synced: watch::Sender<bool>,
+    stats: watch::Sender<Arc<Stats>>,
+    cancel: CancellationToken,
+}
+
+impl Task {
+    async fn run(mut self, mut core: Box<Core>) {
+        let mut retry: Option<Duration> = None;
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return,
+                Some(query) = self.queries.recv() => {
+                    answer(&core, query);
+                    continue;
+                }
+                n = self.inputs.recv_many(&mut batch, BATCH) => if n == 0 {
+                    // The senders are gone: nothing can change any more.
+                    self.cancel.cancelled().await;
+                    return;
+                },
+                () = wait(retry) => {}
+            }
+            let work = tokio::task::spawn_blocking(move || {
+                core.take(batch);
+                let outcome = core.sync();
+                (core, outcome)
+            });
+            let outcome = match work.await {
+                Ok((back, outcome)) => {
+                    core = back;
+                    outcome
+                }
+                // The blocking half panicked; the state is lost, and an ended task ends the process.
+                Err(_) => return,
+            };
+            self.stats.send_replace(Arc::new(core.stats.clone()));
+            retry = match outcome {
+                Ok(ready) => {
+                    if ready && self.synced.send_if_modified(|s| !std::mem::replace(s, true)) {
+                        info!(
+                            services = core.stats.services,
+                            endpoints = core.stats.endpoints,
+                            "service rules are in the kernel"
+                        );
+                    }
+                    None
+                }
+                Err(e) => {
+                    error!(error = %Chain(&e), "service rules could not be programmed, all of them will be written anew");
+                    Some(retry.map_or(RETRY_FIRST, |r| (r * 2).min(RETRY_MOST)))
+                }
+            };
+        }
+    }
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(e) = next {
+            write!(f, ": {e}")?;
+            next = e.source();
+        }
+        Ok(())
+    }
+}
+
+async fn wait(time: Option<Duration>) {
+    match time {
+        Some(t) => tokio::time::sleep(t).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn answer(core: &Core, query: Query) {
+    // A caller that went away needs no answer.
+    match query {
+        Query::Describe(to) => drop(to.send(core.describe())),
+        Query::Trace(packet, to) => drop(to.send(core.trace(&packet))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

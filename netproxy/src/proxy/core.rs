@@ -1,0 +1,260 @@
+//! The proxy's state and one sync of it.
+//!
+//! Owns tables, ruleset, what is installed, and the kernel. Runs on a blocking thread; never waits for anything but the kernel.
+
+use super::Input;
+use super::stats::Stats;
+use crate::compile::update;
+use crate::conntrack::{Flow, Gone, stale};
+use crate::convert;
+use crate::diff::{Installed, Transaction, diff_of, full};
+use crate::error::{Class, Error};
+use crate::model::Key;
+use crate::ruleset::{Policy, Ruleset};
+use crate::tables::{Tables, Touched};
+use crate::trace::{Packet, Verdict, trace};
+use crate::{describe, wire};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+use tracing::{debug, error, warn};
+
+/// What the proxy needs of a kernel. The real one is `netlink::Netlink`; tests have a model.
+pub trait Kernel: Send {
+    /// All or nothing.
+    fn commit(&mut self, tx: &Transaction) -> Result<(), Error>;
+    /// Whether `commit` would succeed, without any effect.
+    fn check(&mut self, tx: &Transaction) -> Result<(), Error>;
+    /// Flows of connectionless protocols.
+    fn flows(&mut self) -> Result<Vec<Flow>, Error>;
+    /// One that is gone already is no error.
+    fn delete_flow(&mut self, flow: &Flow) -> Result<(), Error>;
+}
+
+pub struct Core {
+    kernel: Box<dyn Kernel>,
+    node_name: String,
+    node_addresses: BTreeSet<IpAddr>,
+    tables: Tables,
+    ruleset: Ruleset,
+    /// `None`: not known, everything has to be written.
+    installed: Option<Installed>,
+    touched: Touched,
+    set_aside: BTreeSet<Key>,
+    have_services: bool,
+    have_slices: bool,
+    /// Flows are still to be looked at, these fronts being gone.
+    purge: Option<Gone>,
+    pub stats: Stats,
+}
+
+impl Core {
+    pub fn new(policy: Policy, node_name: String, kernel: Box<dyn Kernel>) -> Core {
+        Core {
+            kernel,
+            node_name,
+            node_addresses: BTreeSet::new(),
+            tables: Tables::default(),
+            ruleset: Ruleset::new(policy),
+            installed: None,
+            touched: Touched::new(),
+            set_aside: BTreeSet::new(),
+            have_services: false,
+            have_slices: false,
+            purge: None,
+            stats: Stats::default(),
+        }
+    }
+
+    pub fn take(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.take_one(input);
+        }
+        // A service that changed deserves a new try.
+        for key in &self.touched {
+            self.set_aside.remove(key);
+        }
+    }
+
+    fn take_one(&mut self, input: Input) {
+        match input {
+            Input::Services(all) => {
+                let good: BTreeMap<_, _> =
+                    all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.service(s)?))).collect();
+                self.tables.replace_services(good, &mut self.touched);
+                self.have_services = true;
+            }
+            Input::Service(key, new) => {
+                let new = new.and_then(|s| self.service(&s));
+                self.tables.set_service(key, new, &mut self.touched);
+            }
+            Input::Slices(all) => {
+                let good: BTreeMap<_, _> = all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.slice(s)?))).collect();
+                self.tables.replace_slices(good, &mut self.touched);
+                self.have_slices = true;
+            }
+            Input::Slice(key, new) => {
+                let new = new.and_then(|s| self.slice(&s));
+                self.tables.set_slice(key, new, &mut self.touched);
+            }
+            Input::NodeAddresses(all) => self.node_addresses = all.into_iter().collect(),
+        }
+    }
+
+    fn service(&mut self, s: &wire::Service) -> Option<crate::model::Service> {
+        convert::service(s).unwrap_or_else(|e| self.bad_object(&e))
+    }
+
+    fn slice(&mut self, s: &wire::EndpointSlice) -> Option<crate::model::Slice> {
+        convert::slice(s, &self.node_name).unwrap_or_else(|e| self.bad_object(&e))
+    }
+
+    fn bad_object<T>(&mut self, e: &convert::ConvertError) -> Option<T> {
+        self.stats.bad_objects += 1;
+        error!(error = %e, "object left out of the service rules");
+        None
+    }
+
+    /// Brings the kernel up to date. True once the kernel holds all that was listed.
+    pub fn sync(&mut self) -> Result<bool, Error> {
+        if !(self.have_services && self.have_slices) {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        let touched = std::mem::take(&mut self.touched);
+        let changed = update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
+        self.stats.services = self.tables.service_count();
+        self.stats.endpoints = self.tables.endpoint_count();
+        let done = self.install(&changed);
+        if let Err(e) = &done {
+            self.installed = None;
+            self.stats.failures += 1;
+            self.stats.last_error = Some(e.to_string());
+        }
+        let operations = done?;
+        self.stats.set_aside = self.set_aside.iter().map(Key::to_string).collect();
+        if let Some((operations, whole)) = operations {
+            let took = began.elapsed();
+            self.stats.syncs += 1;
+            self.stats.durations.observe(took);
+            if whole {
+                self.stats.full_syncs += 1;
+                self.stats.full_durations.observe(took);
+            }
+            self.stats.last_duration = Some(took);
+            self.stats.last_sync = Some(SystemTime::now());
+            self.stats.last_operations = operations;
+            self.stats.operations += operations as u64;
+            debug!(operations, whole, ?took, "service rules programmed");
+        }
+        self.purge_flows();
+        Ok(true)
+    }
+
+    /// Number of operations and whether everything was written; `None` when there was nothing to do.
+    fn install(&mut self, changed: &Touched) -> Result<Option<(usize, bool)>, Error> {
+        let Some(installed) = &mut self.installed else { return self.install_all().map(|n| Some((n, true))) };
+        let tx = diff_of(installed, &self.ruleset, changed);
+        self.purge = Gone::of(installed, &self.ruleset, changed, self.purge.take());
+        let operations = tx.len();
+        if tx.is_empty() {
+            installed.apply(tx);
+            return Ok(None);
+        }
+        match self.kernel.commit(&tx) {
+            Ok(()) => {
+                installed.apply(tx);
+                Ok(Some((operations, false)))
+            }
+            Err(e) => {
+                warn!(error = %e, operations, "a change of the service rules failed, writing all of them anew");
+                self.stats.failures += 1;
+                self.stats.last_error = Some(e.to_string());
+                self.installed = None;
+                self.install_all().map(|n| Some((n, true)))
+            }
+        }
+    }
+
+    fn install_all(&mut self) -> Result<usize, Error> {
+        let mut tx = full(&self.ruleset);
+        if let Err(e) = self.kernel.commit(&tx) {
+            if e.class() != Class::Permanent || !self.set_bad_aside(&e) {
+                return Err(e);
+            }
+            tx = full(&self.ruleset);
+            self.kernel.commit(&tx)?;
+        }
+        let operations = tx.len();
+        let mut installed = Installed::default();
+        installed.apply(tx);
+        self.installed = Some(installed);
+        self.purge.get_or_insert_default();
+        Ok(operations)
+    }
+
+    /// Finds the services the kernel will not take, by halves, without touching what it holds. False if none was found.
+    fn set_bad_aside(&mut self, why: &Error) -> bool {
+        let policy = self.ruleset.policy.clone();
+        if self.kernel.check(&full(&Ruleset::new(policy))).is_err() {
+            return false;
+        }
+        let keys: Vec<Key> = self.ruleset.blocks().map(|(k, _)| k.clone()).collect();
+        let mut bad = Vec::new();
+        self.bisect(&keys, &mut bad);
+        if bad.is_empty() {
+            return false;
+        }
+        for (key, why) in &bad {
+            error!(service = %key, error = %why, "the kernel refuses this service's rules, it is left out until it changes");
+        }
+        debug!(error = %why, "the error that led here");
+        let touched: Touched = bad.into_iter().map(|(k, _)| k).collect();
+        self.set_aside.extend(touched.iter().cloned());
+        update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
+        true
+    }
+
+    fn bisect(&mut self, keys: &[Key], bad: &mut Vec<(Key, Error)>) {
+        let part = self.ruleset.restricted_to(keys);
+        let Err(e) = self.kernel.check(&full(&part)) else { return };
+        if let [one] = keys {
+            bad.push((one.clone(), e));
+            return;
+        }
+        let (left, right) = keys.split_at(keys.len() / 2);
+        self.bisect(left, bad);
+        self.bisect(right, bad);
+    }
+
+    /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.
+    fn purge_flows(&mut self) {
+        let Some(gone) = self.purge.take() else { return };
+        match self.try_purge(&gone) {
+            Ok(n) => self.stats.flows_purged += n,
+            Err(e) => {
+                warn!(error = %e, "stale flows could not be removed, trying again with the next change");
+                self.purge = Some(gone);
+            }
+        }
+    }
+
+    fn try_purge(&mut self, gone: &Gone) -> Result<u64, Error> {
+        let mut purged = 0;
+        for flow in self.kernel.flows()? {
+            if stale(&flow, &self.ruleset, gone) {
+                self.kernel.delete_flow(&flow)?;
+                purged += 1;
+            }
+        }
+        Ok(purged)
+    }
+
+    pub fn describe(&self) -> String {
+        describe::text(&self.ruleset, &self.set_aside)
+    }
+
+    pub fn trace(&self, packet: &Packet) -> Verdict {
+        trace(&self.ruleset, &self.node_addresses, packet)
+    }
+}

@@ -1,0 +1,237 @@
+//! What the kernel should hold, as a value.
+//!
+//! Pure. A `Ruleset` is one `Block` a service: the frontends it answers on, each with its endpoints, and the marks that need no
+//! endpoint. Blocks are shared (`Arc`), so an unchanged service costs nothing to compare. When two services claim the same
+//! address or node port, the one whose name sorts first has it, whatever came first.
+
+use crate::model::{Family, Key, Proto};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Where a connection ends up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Backend {
+    pub ip: IpAddr,
+    pub port: u16,
+}
+
+/// A destination that is balanced. Each kind has a map of counts, a map of slots and chains of its own in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Front {
+    ClusterIp {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    /// A node port with all endpoints behind it; masqueraded.
+    NodePort {
+        family: Family,
+        proto: Proto,
+        port: u16,
+    },
+    /// A node port with this node's endpoints behind it, for traffic from outside; the source address is kept.
+    LocalNodePort {
+        family: Family,
+        proto: Proto,
+        port: u16,
+    },
+}
+
+/// Membership in one of the plain sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mark {
+    /// A cluster IP: new connections to it that no service took are rejected.
+    ClusterIp(IpAddr),
+    /// A node port that only takes outside traffic for this node's endpoints; without one, it is dropped.
+    LocalOnly { family: Family, proto: Proto, port: u16 },
+    /// A node port without any endpoint: rejected.
+    Unserved { family: Family, proto: Proto, port: u16 },
+    /// An endpoint of this node: a connection from it to itself is masqueraded.
+    Hairpin(IpAddr),
+}
+
+/// What two services may not both have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    Ip(IpAddr),
+    NodePort { family: Family, proto: Proto, port: u16 },
+}
+
+impl Front {
+    pub fn family(&self) -> Family {
+        match self {
+            Front::ClusterIp { ip, .. } => Family::of(ip),
+            Front::NodePort { family, .. } | Front::LocalNodePort { family, .. } => *family,
+        }
+    }
+
+    pub fn proto(&self) -> Proto {
+        match self {
+            Front::ClusterIp { proto, .. } | Front::NodePort { proto, .. } | Front::LocalNodePort { proto, .. } => *proto,
+        }
+    }
+
+    pub fn kind(&self) -> PickKind {
+        match self {
+            Front::ClusterIp { .. } => PickKind::Service,
+            Front::NodePort { .. } => PickKind::NodePort,
+            Front::LocalNodePort { .. } => PickKind::LocalNodePort,
+        }
+    }
+
+    pub fn claim(&self) -> Claim {
+        match *self {
+            Front::ClusterIp { ip, .. } => Claim::Ip(ip),
+            Front::NodePort { family, proto, port } | Front::LocalNodePort { family, proto, port } => {
+                Claim::NodePort { family, proto, port }
+            }
+        }
+    }
+}
+
+impl Mark {
+    pub fn family(&self) -> Family {
+        match self {
+            Mark::ClusterIp(ip) | Mark::Hairpin(ip) => Family::of(ip),
+            Mark::LocalOnly { family, .. } | Mark::Unserved { family, .. } => *family,
+        }
+    }
+
+    /// None: any number of services may share it.
+    pub fn claim(&self) -> Option<Claim> {
+        match *self {
+            Mark::ClusterIp(ip) => Some(Claim::Ip(ip)),
+            Mark::LocalOnly { family, proto, port } | Mark::Unserved { family, proto, port } => {
+                Some(Claim::NodePort { family, proto, port })
+            }
+            Mark::Hairpin(_) => None,
+        }
+    }
+}
+
+/// The kinds of chains that pick one of N endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PickKind {
+    Service,
+    NodePort,
+    LocalNodePort,
+}
+
+impl PickKind {
+    pub const ALL: [PickKind; 3] = [PickKind::Service, PickKind::NodePort, PickKind::LocalNodePort];
+}
+
+/// One service's part. Endpoints of a front are sorted and unique and never empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    pub fronts: Box<[(Front, Arc<[Backend]>)]>,
+    pub marks: Box<[Mark]>,
+}
+
+impl Block {
+    pub fn is_empty(&self) -> bool {
+        self.fronts.is_empty() && self.marks.is_empty()
+    }
+
+    pub fn endpoints(&self, front: &Front) -> Option<&Arc<[Backend]>> {
+        self.fronts.iter().find(|(f, _)| f == front).map(|(_, b)| b)
+    }
+
+    pub fn claims(&self) -> BTreeSet<Claim> {
+        self.fronts.iter().map(|(f, _)| f.claim()).chain(self.marks.iter().filter_map(Mark::claim)).collect()
+    }
+}
+
+/// What is the same for all services: decided by the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub families: BTreeSet<Family>,
+    /// Pod ranges. Traffic to a cluster IP from outside of them is masqueraded; empty means never.
+    pub cluster_cidrs: Vec<IpNet>,
+    pub masquerade_all: bool,
+    /// The bit of the packet mark that asks for masquerade.
+    pub masquerade_mark: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy { families: Family::ALL.into(), cluster_cidrs: Vec::new(), masquerade_all: false, masquerade_mark: 0x4000 }
+    }
+}
+
+impl Policy {
+    pub fn pod_ranges(&self, family: Family) -> impl Iterator<Item = &IpNet> {
+        self.cluster_cidrs.iter().filter(move |c| Family::of(&c.addr()) == family)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owners {
+    One(Key),
+    Many(BTreeSet<Key>),
+}
+
+impl Owners {
+    pub(crate) fn winner(&self) -> Option<&Key> {
+        match self {
+            Owners::One(k) => Some(k),
+            Owners::Many(all) => all.first(),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Key> {
+        match self {
+            Owners::One(k) => vec![k.clone()],
+            Owners::Many(all) => all.iter().cloned().collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub policy: Policy,
+    pub(crate) blocks: BTreeMap<Key, Arc<Block>>,
+    pub(crate) owners: BTreeMap<Claim, Owners>,
+    /// How many claims have more than one service.
+    pub(crate) contended: usize,
+}
+
+impl Ruleset {
+    pub fn new(policy: Policy) -> Ruleset {
+        Ruleset { policy, blocks: BTreeMap::new(), owners: BTreeMap::new(), contended: 0 }
+    }
+
+    pub fn block(&self, key: &Key) -> Option<&Arc<Block>> {
+        self.blocks.get(key)
+    }
+
+    pub fn blocks(&self) -> impl Iterator<Item = (&Key, &Arc<Block>)> {
+        self.blocks.iter()
+    }
+
+    /// Only these services' blocks: to try whether the kernel takes them.
+    pub(crate) fn restricted_to(&self, keys: &[Key]) -> Ruleset {
+        let mut part = Ruleset::new(self.policy.clone());
+        part.blocks = keys.iter().filter_map(|k| Some((k.clone(), self.blocks.get(k)?.clone()))).collect();
+        part
+    }
+
+    /// The service that has this claim.
+    pub fn owner(&self, claim: &Claim) -> Option<&Key> {
+        self.owners.get(claim).and_then(Owners::winner)
+    }
+
+    /// The endpoints behind a front, whichever service has it.
+    pub fn endpoints(&self, front: &Front) -> Option<&Arc<[Backend]>> {
+        self.blocks.get(self.owner(&front.claim())?)?.endpoints(front)
+    }
+
+    pub fn has_mark(&self, mark: &Mark) -> bool {
+        match mark.claim() {
+            Some(claim) => self.owner(&claim).and_then(|k| self.blocks.get(k)).is_some_and(|b| b.marks.contains(mark)),
+            None => self.blocks.values().any(|b| b.marks.contains(mark)),
+        }
+    }
+}
