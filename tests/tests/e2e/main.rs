@@ -1,17 +1,44 @@
-//! End-to-end tests on real containerd and the real kernel, one after another in labs of their own.
+//! End-to-end tests on real containerd and the real kernel, one after another.
 //!
-//! `cargo test -p ferrolet-tests --test e2e -- FILTER` runs some of them. They need root; without it each says so and fails.
+//! `cargo test -p ferrolet-tests --test e2e -- FILTER` runs some of them. Most share one lab of one node, each in a
+//! Kubernetes namespace of its own; those that need another runtime or more nodes make their own. They need root.
 
+mod bad_input;
+mod cri;
+mod faults;
+mod kubectl;
+mod pods;
 mod runtime;
+mod services;
+mod shared;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Each test has a lab; two at once on a small machine only disturb each other.
+    // Two at once on a small machine only disturb each other.
     arguments.test_threads = Some(1);
-    let trials: Vec<Trial> = runtime::trials();
-    libtest_mimic::run(&arguments, trials).exit();
+    let trials: Vec<Trial> = [
+        runtime::trials(),
+        cri::trials(),
+        kubectl::trials(),
+        bad_input::trials(),
+        pods::trials(),
+        services::trials(),
+        faults::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let removed = shared::remove();
+    if let Err(error) = &removed {
+        eprintln!("the shared lab could not be removed: {error:#}");
+    }
+    if removed.is_err() {
+        std::process::exit(1);
+    }
+    conclusion.exit();
 }
 
 /// A test that returns an error instead of panicking.

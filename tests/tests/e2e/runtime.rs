@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("lab::comes_up_and_leaves_nothing", || up_and_down(|tools| Ok(tools))),
+        trial("lab::comes_up_and_leaves_nothing", || up_and_down(Ok)),
         trial("lab::comes_up_with_the_newest_containerd", || {
             up_and_down(|tools| Ok(Tools { runtime: Runtime::newest()?, ..tools }))
         }),

@@ -1,0 +1,177 @@
+//! The lab that most tests share: one node, made by the first test that needs it and removed after the last.
+
+use anyhow::{Context, Result, bail};
+use ferrolet_tests::cluster::Lab;
+use ferrolet_tests::sys::wait_for;
+use ferrolet_tests::{bins, leftovers, setup};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+const NAME: &str = "e2e";
+/// For what should take a second; generous, because the machines are small and busy.
+pub const LIMIT: Duration = Duration::from_secs(40);
+
+static LAB: Mutex<Option<Lab>> = Mutex::new(None);
+
+/// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
+pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
+    crate::trial(name, move || {
+        let mut guard = lab()?;
+        let lab = guard.as_mut().context("the shared lab is not there")?;
+        let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+        lab.kubectl(&["create", "namespace", &namespace])?;
+        let mut ns = Ns { name: namespace, lab };
+        let result = body(&mut ns).with_context(|| state(&ns));
+        let name = ns.name.clone();
+        // Heal what a failed test may have left, so that it alone fails.
+        let healed = heal(ns.lab).and_then(|()| lab.kubectl(&["delete", "namespace", &name, "--timeout=90s"]));
+        result.and(healed.map(drop))
+    })
+}
+
+/// Starts what a test ended and did not start again.
+fn heal(lab: &mut Lab) -> Result<()> {
+    if lab.nodes[0].containerd.process().is_err() {
+        lab.nodes[0].containerd.start()?;
+    }
+    if lab.stub.is_none() {
+        lab.start_stub()?;
+    }
+    if lab.nodes[0].agent.as_mut().is_none_or(|a| a.check_alive().is_err()) {
+        lab.start_agent(0)?;
+    }
+    lab.wait_ready()
+}
+
+/// What an operator would look at first, as part of a failed test's message.
+fn state(ns: &Ns) -> String {
+    let see = |args: &[&str]| ns.kubectl(args).unwrap_or_else(|e| format!("{e:#}"));
+    format!(
+        "{}\n{}\n{}\n",
+        see(&["get", "pods", "-o", "wide"]),
+        see(&["get", "events", "--sort-by=.metadata.creationTimestamp"]),
+        ns.lab.log_tails(30)
+    )
+}
+
+fn lab() -> Result<MutexGuard<'static, Option<Lab>>> {
+    let mut guard = LAB.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if guard.is_none() {
+        let mut lab = Lab::create(NAME, 1, bins::build(false)?, setup::prepare()?)?;
+        let started = lab.start_stub().and_then(|()| lab.start_agent(0)).and_then(|()| lab.wait_ready());
+        if let Err(error) = started {
+            let tails = lab.log_tails(30);
+            lab.destroy()?;
+            return Err(error.context(tails));
+        }
+        *guard = Some(lab);
+    }
+    Ok(guard)
+}
+
+/// Removes the shared lab and checks that nothing of it is left.
+pub fn remove() -> Result<()> {
+    let lab = LAB.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+    let Some(lab) = lab else { return Ok(()) };
+    if std::env::var_os("FERROLET_LAB_KEEP").is_some() {
+        std::mem::forget(lab);
+        return Ok(());
+    }
+    lab.destroy()?;
+    let left = leftovers::find(NAME);
+    if left.is_empty() { Ok(()) } else { bail!("left: {}", left.join(", ")) }
+}
+
+/// One test's namespace in the shared lab.
+pub struct Ns<'a> {
+    pub name: String,
+    pub lab: &'a mut Lab,
+}
+
+impl Ns<'_> {
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(args);
+        self.lab.kubectl(&all)
+    }
+
+    /// kubectl that must fail; its whole message.
+    pub fn refused(&self, args: &[&str]) -> Result<String> {
+        match self.kubectl(args) {
+            Ok(text) => bail!("kubectl {} was expected to fail, said: {text}", args.join(" ")),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
+    fn file(&self, manifest: &str) -> Result<String> {
+        let file = self.lab.dir.join(format!("{}.yaml", self.name));
+        std::fs::write(&file, manifest)?;
+        Ok(file.to_string_lossy().into_owned())
+    }
+
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.kubectl(&["apply", "-f", &self.file(manifest)?])
+    }
+
+    pub fn apply_refused(&self, manifest: &str) -> Result<String> {
+        self.refused(&["apply", "-f", &self.file(manifest)?])
+    }
+
+    pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])?)?)
+    }
+
+    pub fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&self.kubectl(&["get", kind, "-o", "json"])?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until a pod is as the check wants it; the pod's last status is part of the error.
+    pub fn pod(&self, name: &str, what: &str, mut held: impl FnMut(&Value) -> bool) -> Result<Value> {
+        wait_for(&format!("pod {name}: {what}"), LIMIT, || {
+            let pod = self.get("pod", name)?;
+            if held(&pod) { Ok(pod) } else { bail!("status is {}", pod["status"]) }
+        })
+    }
+
+    pub fn ready(&self, name: &str) -> Result<Value> {
+        self.pod(name, "ready", is_ready)
+    }
+
+    /// Waits for an event about an object with this reason, and a message that contains the text.
+    pub fn event(&self, object: &str, reason: &str, text: &str) -> Result<Value> {
+        wait_for(&format!("event {reason} about {object} with {text:?}"), LIMIT, || {
+            let events = self.list("events")?;
+            let about = |e: &&Value| e["involvedObject"]["name"] == object;
+            let found = events.iter().filter(about).find(|e| e["reason"] == reason && contains(&e["message"], text));
+            let seen = || events.iter().filter(about).map(|e| format!("{} {}", e["reason"], e["message"])).collect::<Vec<_>>();
+            found.cloned().with_context(|| format!("events seen: {:#?}", seen()))
+        })
+    }
+}
+
+pub fn contains(value: &Value, text: &str) -> bool {
+    value.as_str().is_some_and(|s| s.contains(text))
+}
+
+pub fn is_ready(pod: &Value) -> bool {
+    ferrolet_tests::cluster::condition(pod, "Ready")["status"] == "True"
+}
+
+/// Fails with both texts if `text` does not contain `wanted`.
+pub fn must_contain(text: &str, wanted: &str) -> Result<()> {
+    if text.contains(wanted) { Ok(()) } else { bail!("expected {wanted:?} in:\n{text}") }
+}
+
+/// A pod of the web image; `extra` are further lines of its container, `spec` further lines of its spec.
+pub fn pod(name: &str, args: &str, extra: &str, spec: &str) -> String {
+    let indent = |text: &str, by: &str| text.lines().map(|l| format!("{by}{l}\n")).collect::<String>();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n{}  containers:\n  - name: main\n    image: {}\n    args: [{args}]\n{}",
+        indent(spec, "  "),
+        ferrolet_tests::images::WEB,
+        indent(extra, "    "),
+    )
+}
