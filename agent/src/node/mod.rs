@@ -1,0 +1,12 @@
+//! This node in the API: its Node object and its Lease.
+//!
+//! - `facts` reads what the machine is; `runtime` asks the container runtime how it is; `images` what it holds.
+//! - `status` (pure) makes a Node of all that, and tells what has to be written.
+//! - `report` is the task that registers the Node and writes its status when it changes and from time to time.
+//! - `lease` is the heartbeat: a task of its own that waits for nothing else on this node.
+
+pub mod facts;
+pub mod lease;
+pub mod report;
+pub mod runtime;
+pub mod status;

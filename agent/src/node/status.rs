@@ -1,0 +1,313 @@
+//! The Node object as this node wants it, and the smallest write that gets it there.
+//!
+//! Pure. Conditions, labels and resources of others on the same object are left alone.
+
+use super::facts::{FileSystem, Machine};
+use super::runtime::{Health, ListedImage};
+use crate::config::{Config, Threshold};
+use ferrolet_quantity::Quantity;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The Kubernetes release whose kubelet and kube-proxy this stands in for.
+pub const KUBELET_VERSION: &str = concat!("v1.36.0-ferrolet.", env!("CARGO_PKG_VERSION"));
+
+const ATTACH_ANNOTATION: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
+
+/// Everything the status is made of.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    pub config: &'a Config,
+    pub machine: &'a Machine,
+    pub node_fs: Option<FileSystem>,
+    pub runtime: &'a Health,
+    /// Whether the first complete service sync is in the kernel.
+    pub services_synced: bool,
+    pub images: &'a [ListedImage],
+    /// Further reasons not to be ready.
+    pub problems: &'a [String],
+}
+
+/// What it takes to be ready, and what is missing.
+pub fn not_ready_because(inputs: &Inputs<'_>) -> Vec<String> {
+    let mut problems = inputs.runtime.problems();
+    if !inputs.services_synced {
+        problems.push("services are not programmed yet".to_owned());
+    }
+    problems.extend(inputs.problems.iter().cloned());
+    problems
+}
+
+/// The Node to create.
+pub fn initial(inputs: &Inputs<'_>, now: Timestamp) -> Node {
+    let config = inputs.config;
+    let annotations = BTreeMap::from([(ATTACH_ANNOTATION.to_owned(), "true".to_owned())]);
+    let mut labels = own_labels(inputs);
+    labels.extend(config.node.labels.clone());
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            taints: (!config.node.taints.is_empty()).then(|| config.node.taints.clone()),
+            provider_id: (!config.node.provider_id.is_empty()).then(|| config.node.provider_id.clone()),
+            ..NodeSpec::default()
+        }),
+        status: Some(desired(inputs, None, now)),
+    }
+}
+
+fn own_labels(inputs: &Inputs<'_>) -> BTreeMap<String, String> {
+    let arch = inputs.machine.architecture;
+    [
+        ("kubernetes.io/hostname", inputs.config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A merge patch that gives an existing Node the labels and annotation that are ours; `None` when it has them.
+pub fn metadata_patch(existing: &Node, inputs: &Inputs<'_>) -> Option<Value> {
+    let has = |map: &Option<BTreeMap<String, String>>, key: &str, value: &str| {
+        map.as_ref().and_then(|map| map.get(key)).is_some_and(|known| known == value)
+    };
+    let mut labels = Map::new();
+    for (key, value) in own_labels(inputs) {
+        // A label that was set by hand when the node registered wins over ours.
+        let value = inputs.config.node.labels.get(&key).unwrap_or(&value);
+        if !has(&existing.metadata.labels, &key, value) {
+            labels.insert(key, json!(value));
+        }
+    }
+    let mut metadata = Map::new();
+    if !labels.is_empty() {
+        metadata.insert("labels".into(), labels.into());
+    }
+    if !has(&existing.metadata.annotations, ATTACH_ANNOTATION, "true") {
+        metadata.insert("annotations".into(), json!({ ATTACH_ANNOTATION: "true" }));
+    }
+    (!metadata.is_empty()).then(|| json!({ "metadata": metadata }))
+}
+
+/// The status as it should be; what others keep in `existing` is not in it.
+pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let config = inputs.config;
+    let capacity = capacity(inputs);
+    let allocatable = allocatable(inputs, &capacity);
+    let handlers = handlers(inputs);
+    NodeStatus {
+        addresses: Some(addresses(config)),
+        capacity: Some(api(capacity)),
+        allocatable: Some(api(allocatable)),
+        conditions: Some(conditions(inputs, existing, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: config.server.enabled.then(|| DaemonEndpoint { port: i32::from(config.server.port) }),
+        }),
+        node_info: Some(node_info(inputs)),
+        images: (!inputs.images.is_empty()).then(|| inputs.images.iter().map(image).collect()),
+        runtime_handlers: (!handlers.is_empty()).then_some(handlers),
+        features: inputs.runtime.status.as_ref().map(|status| NodeFeatures {
+            supplemental_groups_policy: Some(status.supplemental_groups_policy),
+            ..NodeFeatures::default()
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+fn addresses(config: &Config) -> Vec<NodeAddress> {
+    let ips = config.node_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.to_string() });
+    ips.chain([NodeAddress { type_: "Hostname".into(), address: config.node_name.clone() }]).collect()
+}
+
+fn image(image: &ListedImage) -> ContainerImage {
+    ContainerImage { names: Some(image.names.clone()), size_bytes: i64::try_from(image.size_bytes).ok() }
+}
+
+fn handlers(inputs: &Inputs<'_>) -> Vec<NodeRuntimeHandler> {
+    let Some(status) = &inputs.runtime.status else { return Vec::new() };
+    let handler = |(name, features): (&String, &ferrolet_cri::types::HandlerFeatures)| NodeRuntimeHandler {
+        name: Some(name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
+    };
+    status.handlers.iter().map(handler).collect()
+}
+
+fn node_info(inputs: &Inputs<'_>) -> NodeSystemInfo {
+    let machine = inputs.machine;
+    let runtime = inputs.runtime.version.as_ref();
+    NodeSystemInfo {
+        architecture: machine.architecture.into(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: runtime.map_or("unknown://Unknown".into(), |v| {
+            format!("{}://{}", v.runtime_name, v.runtime_version.trim_start_matches('v'))
+        }),
+        kernel_version: machine.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.into(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".into(),
+        os_image: machine.os_image.clone(),
+        swap: (machine.swap_bytes > 0).then(|| NodeSwapStatus { capacity: i64::try_from(machine.swap_bytes).ok() }),
+        system_uuid: machine.system_uuid.clone(),
+    }
+}
+
+type Resources = BTreeMap<String, Quantity>;
+
+fn api(resources: Resources) -> BTreeMap<String, ApiQuantity> {
+    resources.into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string()))).collect()
+}
+
+fn capacity(inputs: &Inputs<'_>) -> Resources {
+    let machine = inputs.machine;
+    let bytes = |n: u64| Quantity::from_bytes(n);
+    let mut resources = Resources::from([
+        ("cpu".to_owned(), Quantity::from_units(machine.cpus as i64)),
+        ("memory".to_owned(), bytes(machine.memory_bytes)),
+        ("pods".to_owned(), Quantity::from_units(i64::from(inputs.config.max_pods))),
+    ]);
+    if let Some(fs) = inputs.node_fs {
+        resources.insert("ephemeral-storage".into(), bytes(fs.size_bytes));
+    }
+    for (name, reserved) in &machine.hugepages {
+        resources.insert(name.clone(), bytes(*reserved));
+    }
+    resources
+}
+
+/// Capacity less what is reserved and what hard eviction keeps free; huge pages are taken off ordinary memory.
+fn allocatable(inputs: &Inputs<'_>, capacity: &Resources) -> Resources {
+    let node = &inputs.config.node;
+    let kept_free = |resource: &str| match resource {
+        "memory" => node.eviction_hard.get("memory.available"),
+        "ephemeral-storage" => node.eviction_hard.get("nodefs.available"),
+        _ => None,
+    };
+    let mut out = Resources::new();
+    for (name, amount) in capacity {
+        let mut left = *amount;
+        if let Some(reserved) = node.reserved.get(name) {
+            left = left - *reserved;
+        }
+        if let Some(threshold) = kept_free(name) {
+            left = left - held_back(threshold, *amount);
+        }
+        out.insert(name.clone(), at_least_zero(left));
+    }
+    let huge = inputs.machine.hugepages.values().sum::<u64>();
+    if let (Some(memory), true) = (out.get_mut("memory"), huge > 0) {
+        *memory = at_least_zero(*memory - Quantity::from_bytes(huge));
+    }
+    out
+}
+
+fn held_back(threshold: &Threshold, capacity: Quantity) -> Quantity {
+    match threshold {
+        Threshold::Amount(amount) => *amount,
+        Threshold::MilliPercent(share) => {
+            let bytes = u128::try_from(capacity.units()).unwrap_or(0) * u128::from(*share) / 100_000;
+            Quantity::from_bytes(u64::try_from(bytes).unwrap_or(u64::MAX))
+        }
+    }
+}
+
+fn at_least_zero(amount: Quantity) -> Quantity {
+    if amount.is_negative() { Quantity::ZERO } else { amount }
+}
+
+/// Our conditions; Ready comes last, as old clients expect it there.
+fn conditions(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let problems = not_ready_because(inputs);
+    let ready = match problems.is_empty() {
+        true => ("Ready", "True", "KubeletReady", "ferrolet is posting ready status".to_owned()),
+        false => ("Ready", "False", "KubeletNotReady", problems.join("; ")),
+    };
+    let calm = |kind, reason, message: &str| (kind, "False", reason, message.to_owned());
+    let all = [
+        calm("MemoryPressure", "KubeletHasSufficientMemory", "ferrolet has sufficient memory available"),
+        calm("DiskPressure", "KubeletHasNoDiskPressure", "ferrolet has no disk pressure"),
+        calm("PIDPressure", "KubeletHasSufficientPID", "ferrolet has sufficient PID available"),
+        ready,
+    ];
+    let known = existing.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let condition = |(kind, status, reason, message): (&str, &str, &str, String)| {
+        let same = known.iter().find(|known| known.type_ == kind && known.status == status);
+        NodeCondition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: same.and_then(|known| known.last_transition_time.clone()).or(Some(Time(now))),
+        }
+    };
+    all.into_iter().map(condition).collect()
+}
+
+/// A strategic merge patch from what the API has to what should be; `None` when only heartbeats differ, unless `force`.
+pub fn status_patch(existing: Option<&NodeStatus>, desired: &NodeStatus, force: bool) -> Option<Value> {
+    let empty = NodeStatus::default();
+    let existing = existing.unwrap_or(&empty);
+    let mut status = Map::new();
+    let old = |kind: &str| existing.conditions.iter().flatten().find(|known| known.type_ == kind);
+    let told = |condition: &NodeCondition| (condition.status.clone(), condition.reason.clone(), condition.message.clone());
+    let wanted = desired.conditions.as_deref().unwrap_or_default();
+    let changed = wanted.iter().any(|new| old(&new.type_).map(told) != Some(told(new)));
+    if changed || force {
+        status.insert("conditions".into(), json!(wanted));
+    }
+    if existing.addresses != desired.addresses {
+        // Merged by type by default, which knows only one address of each.
+        let mut list: Vec<Value> = desired.addresses.iter().flatten().map(|address| json!(address)).collect();
+        list.push(json!({ "$patch": "replace" }));
+        status.insert("addresses".into(), list.into());
+    }
+    for (name, old, new) in
+        [("capacity", &existing.capacity, &desired.capacity), ("allocatable", &existing.allocatable, &desired.allocatable)]
+    {
+        let known = old.as_ref();
+        let differs =
+            |(key, value): &(&String, &ApiQuantity)| !known.and_then(|map| map.get(*key)).is_some_and(|o| equal(o, value));
+        let changes: BTreeMap<_, _> = new.iter().flatten().filter(differs).collect();
+        if !changes.is_empty() {
+            status.insert(name.into(), json!(changes));
+        }
+    }
+    let mut plain = |name: &str, same: bool, value: Value| {
+        if !same {
+            status.insert(name.into(), value);
+        }
+    };
+    let same = existing.daemon_endpoints == desired.daemon_endpoints;
+    plain("daemonEndpoints", same, json!(desired.daemon_endpoints));
+    plain("nodeInfo", existing.node_info == desired.node_info, json!(desired.node_info));
+    plain("images", existing.images == desired.images, json!(desired.images));
+    plain("runtimeHandlers", existing.runtime_handlers == desired.runtime_handlers, json!(desired.runtime_handlers));
+    plain("features", existing.features == desired.features, json!(desired.features));
+    (!status.is_empty()).then(|| json!({ "status": status }))
+}
+
+/// Whether two quantities mean the same amount, however they are written.
+fn equal(a: &ApiQuantity, b: &ApiQuantity) -> bool {
+    a.0 == b.0 || matches!((a.0.parse::<Quantity>(), b.0.parse::<Quantity>()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests;
