@@ -4,9 +4,17 @@
 //! point: they look again. Nothing here ever follows a symbolic link that a pod could have made, and nothing is removed
 //! across a mount. What a pod asks for and this agent cannot do is named by `unsupported`, never passed over.
 
+mod atomic;
+mod beneath;
 mod error;
 pub mod fields;
+mod local;
 mod manager;
+mod mounts;
+mod payload;
+mod source;
+mod subpath;
+mod token;
 mod unsupported;
 
 pub use error::{Class, Error};
