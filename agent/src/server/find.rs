@@ -1,0 +1,121 @@
+//! Which container or sandbox a request means: the pod by the API's snapshot, the rest by the runtime's own list.
+
+use crate::api::snapshot::{ObjectKey, Watched};
+use axum::http::StatusCode;
+use ferrolet_cri::types::{ContainerFilter, ContainerState, ContainerSummary, SandboxFilter, SandboxState};
+use ferrolet_cri::{Class, Client};
+use k8s_openapi::api::core::v1::Pod;
+use std::sync::Arc;
+
+/// An answer other than success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub text: String,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Refusal { status, text: text.into() }
+    }
+}
+
+impl axum::response::IntoResponse for Refusal {
+    fn into_response(self) -> axum::response::Response {
+        (self.status, self.text + "\n").into_response()
+    }
+}
+
+impl From<ferrolet_cri::Error> for Refusal {
+    fn from(error: ferrolet_cri::Error) -> Self {
+        let status = match error.class() {
+            Class::Gone => StatusCode::NOT_FOUND,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, error.to_string())
+    }
+}
+
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+/// The pod of that name, and of that uid where one is asked for.
+pub fn pod(pods: &Watched<Pod>, namespace: &str, name: &str, uid: Option<&str>) -> Result<Arc<Pod>, Refusal> {
+    let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    let pod = pods.borrow().items.get(&key).cloned();
+    let wanted = |pod: &Arc<Pod>| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid));
+    pod.filter(wanted).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")))
+}
+
+/// Whether the pod's spec has such a container.
+pub fn has_container(pod: &Pod, name: &str) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    spec.containers.iter().any(|c| c.name == name)
+        || spec.init_containers.iter().flatten().any(|c| c.name == name)
+        || spec.ephemeral_containers.iter().flatten().any(|c| c.name == name)
+}
+
+/// All of a container's incarnations that the runtime still has, newest first.
+pub async fn incarnations(cri: &Client, pod: &Pod, container: &str) -> Result<Vec<ContainerSummary>, Refusal> {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let labels = [(POD_UID.to_owned(), uid), (CONTAINER_NAME.to_owned(), container.to_owned())].into();
+    let mut found = cri.list_containers(&ContainerFilter { labels, ..ContainerFilter::default() }).await?;
+    found.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.attempt)));
+    Ok(found)
+}
+
+/// The running container to exec into or attach to.
+pub async fn running(cri: &Client, pod: &Pod, container: &str) -> Result<String, Refusal> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let found = incarnations(cri, pod, container).await?;
+    let running = found.into_iter().find(|c| c.state == ContainerState::Running).map(|c| c.id);
+    running.ok_or_else(|| {
+        Refusal::new(StatusCode::NOT_FOUND, format!("container not found (\"{container}\" of pod \"{name}\" is not running)"))
+    })
+}
+
+/// The container whose log is meant; the error says why there is none yet.
+pub async fn logged(cri: &Client, pod: &Pod, container: &str, previous: bool) -> Result<String, Refusal> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let found = incarnations(cri, pod, container).await?;
+    // A container that was only created has written nothing; before it there may be one that did.
+    let mut written = found.into_iter().filter(|c| c.state != ContainerState::Created);
+    let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
+    if previous {
+        let gone = || bad(format!("previous terminated container {container:?} in pod {name:?} not found"));
+        return written.nth(1).map(|c| c.id).ok_or_else(gone);
+    }
+    written
+        .next()
+        .map(|c| c.id)
+        .ok_or_else(|| bad(format!("container {container:?} in pod {name:?} is {}", waiting(pod, container))))
+}
+
+fn waiting(pod: &Pod, container: &str) -> String {
+    let Some(status) = &pod.status else { return "not available".to_owned() };
+    let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let state = all.into_iter().flatten().flatten().find(|c| c.name == container).and_then(|c| c.state.as_ref());
+    let Some(state) = state else { return "not available".to_owned() };
+    match state.waiting.as_ref().map(|w| w.reason.as_deref().unwrap_or_default()) {
+        Some("ErrImagePull") => "waiting to start: image can't be pulled".to_owned(),
+        Some("ImagePullBackOff") => "waiting to start: trying and failing to pull image".to_owned(),
+        Some("") | None if state.terminated.is_some() => "terminated".to_owned(),
+        Some("") | None => "waiting to start - no logs yet".to_owned(),
+        Some(reason) => format!("waiting to start: {reason}"),
+    }
+}
+
+/// The pod's sandbox that is ready.
+pub async fn sandbox(cri: &Client, pod: &Pod) -> Result<String, Refusal> {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let filter = SandboxFilter {
+        state: Some(SandboxState::Ready),
+        labels: [(POD_UID.to_owned(), uid)].into(),
+        ..SandboxFilter::default()
+    };
+    let mut found = cri.list_pod_sandbox(&filter).await?;
+    found.sort_by_key(|s| std::cmp::Reverse(s.created_at));
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let none = || Refusal::new(StatusCode::NOT_FOUND, format!("pod {name:?} is not running"));
+    found.into_iter().next().map(|s| s.id).ok_or_else(none)
+}
