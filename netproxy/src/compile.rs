@@ -3,7 +3,7 @@
 //! Pure. `compile` makes the whole; `update` recompiles only the services named and gives the same result. A service's block
 //! depends on nothing but the service, its slices and the policy; claims are settled afterwards.
 
-use crate::model::{Family, Key, Service};
+use crate::model::{Family, Key, Proto, Service};
 use crate::ruleset::{Backend, Block, Claim, Front, Mark, Owners, Policy, Ruleset};
 use crate::select::select;
 use crate::tables::{Tables, Touched};
@@ -26,9 +26,10 @@ pub fn update(ruleset: &mut Ruleset, tables: &Tables, touched: &Touched, set_asi
         _ => Block::default(),
     };
     let mut blocks = Vec::with_capacity(touched.len());
-    for key in touched {
+    // All of them before any is released: a loser's claim is only to be seen while it is contended.
+    let before: Vec<_> = touched.iter().map(|key| claims_of(ruleset, key)).collect();
+    for (key, before) in touched.iter().zip(before) {
         let new = wanted(key, &ruleset.policy);
-        let before = claims_of(ruleset, key);
         let after = new.claims();
         for claim in before.difference(&after) {
             affected.extend(release(ruleset, claim, key));
@@ -117,56 +118,59 @@ fn install(ruleset: &mut Ruleset, key: Key, mut new: Block) -> bool {
 }
 
 fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Block {
-    let mut fronts = Vec::new();
-    let mut marks = BTreeSet::new();
-    for family in &policy.families {
-        let ips: Vec<_> = service.cluster_ips.iter().filter(|ip| Family::of(ip) == *family).collect();
+    let mut parts = Parts::default();
+    for family in policy.families.iter().copied() {
+        let ips: Vec<_> = service.cluster_ips.iter().copied().filter(|ip| Family::of(ip) == family).collect();
         if ips.is_empty() {
             continue;
         }
-        marks.extend(ips.iter().map(|ip| Mark::ClusterIp(**ip)));
+        parts.marks.extend(ips.iter().map(|ip| Mark::ClusterIp(*ip)));
         for port in &service.ports {
-            let selection = select(tables, key, port, *family);
-            let cluster: Arc<[Backend]> = selection.cluster.into();
-            let local: Arc<[Backend]> = selection.local.into();
-            marks.extend(local.iter().map(|b| Mark::Hairpin(b.ip)));
-            let inside = if service.internal_local { &local } else { &cluster };
-            if !inside.is_empty() {
-                for ip in &ips {
-                    fronts.push((Front::ClusterIp { ip: **ip, proto: port.proto, port: port.port }, inside.clone()));
-                }
+            let selection = select(tables, key, port, family);
+            let pools = Pools { cluster: selection.cluster.into(), local: selection.local.into() };
+            parts.marks.extend(pools.local.iter().map(|b| Mark::Hairpin(b.ip)));
+            let inside = if service.internal_local { &pools.local } else { &pools.cluster };
+            for ip in ips.iter().filter(|_| !inside.is_empty()) {
+                parts.fronts.push((Front::ClusterIp { ip: *ip, proto: port.proto, port: port.port }, inside.clone()));
             }
             if let Some(number) = port.node_port {
-                node_port(*family, port.proto, number, service.external_local, &cluster, &local, &mut fronts, &mut marks);
+                parts.node_port(family, port.proto, number, &pools, service.external_local);
             }
         }
     }
-    fronts.sort_by_key(|(f, _)| *f);
-    fronts.dedup_by_key(|(f, _)| *f);
-    Block { fronts: fronts.into_boxed_slice(), marks: marks.into_iter().collect() }
+    parts.finish()
 }
 
-#[allow(clippy::too_many_arguments)]
-fn node_port(
-    family: Family,
-    proto: crate::model::Proto,
-    port: u16,
-    local_only: bool,
-    cluster: &Arc<[Backend]>,
-    local: &Arc<[Backend]>,
-    fronts: &mut Vec<(Front, Arc<[Backend]>)>,
-    marks: &mut BTreeSet<Mark>,
-) {
-    if cluster.is_empty() {
-        marks.insert(Mark::Unserved { family, proto, port });
-        return;
-    }
-    fronts.push((Front::NodePort { family, proto, port }, cluster.clone()));
-    if local_only {
-        marks.insert(Mark::LocalOnly { family, proto, port });
-        if !local.is_empty() {
-            fronts.push((Front::LocalNodePort { family, proto, port }, local.clone()));
+struct Pools {
+    cluster: Arc<[Backend]>,
+    local: Arc<[Backend]>,
+}
+
+#[derive(Default)]
+struct Parts {
+    fronts: Vec<(Front, Arc<[Backend]>)>,
+    marks: BTreeSet<Mark>,
+}
+
+impl Parts {
+    fn node_port(&mut self, family: Family, proto: Proto, port: u16, pools: &Pools, local_only: bool) {
+        if pools.cluster.is_empty() {
+            self.marks.insert(Mark::Unserved { family, proto, port });
+            return;
         }
+        self.fronts.push((Front::NodePort { family, proto, port }, pools.cluster.clone()));
+        if local_only {
+            self.marks.insert(Mark::LocalOnly { family, proto, port });
+            if !pools.local.is_empty() {
+                self.fronts.push((Front::LocalNodePort { family, proto, port }, pools.local.clone()));
+            }
+        }
+    }
+
+    fn finish(mut self) -> Block {
+        self.fronts.sort_by_key(|(f, _)| *f);
+        self.fronts.dedup_by_key(|(f, _)| *f);
+        Block { fronts: self.fronts.into_boxed_slice(), marks: self.marks.into_iter().collect() }
     }
 }
 

@@ -126,11 +126,11 @@ pub fn full(ruleset: &Ruleset) -> Transaction {
 
 pub fn diff(installed: &Installed, ruleset: &Ruleset) -> Transaction {
     let mut work = Work::new(installed);
-    for key in installed.blocks.keys().filter(|k| ruleset.block(k).is_none()) {
-        work.service(key, None);
-    }
-    for (key, block) in ruleset.blocks() {
-        work.service(key, Some(block));
+    let mut keys: Vec<&Key> = installed.blocks.keys().chain(ruleset.blocks().map(|(k, _)| k)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    for key in keys {
+        work.service(key, ruleset.block(key));
     }
     work.finish()
 }

@@ -16,6 +16,8 @@ pub mod proxy;
 pub mod ruleset;
 pub mod select;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod trace;
 pub mod wire;
 

@@ -1,1 +1,91 @@
+use super::*;
+use crate::compile::{compile, update};
+use crate::diff::full;
+use crate::model::{Key, Service, ServicePort};
+use crate::tables::Tables;
+use crate::testing::{pod, policy, vip};
 
+const NODE: &str = "192.168.77.11";
+
+fn service() -> Service {
+    let port = ServicePort { name: "".into(), proto: Proto::Udp, port: 53, node_port: Some(30053) };
+    Service {
+        cluster_ips: vec![vip(Family::V4, 1)],
+        ports: vec![port],
+        external_local: false,
+        internal_local: false,
+        affinity: None,
+    }
+}
+
+fn slice(pods: &[u8]) -> crate::model::Slice {
+    let endpoint =
+        |n: &u8| crate::model::Endpoint { ip: pod(Family::V4, *n), ready: true, serving: true, terminating: false, local: false };
+    crate::model::Slice {
+        service: key(),
+        family: Family::V4,
+        ports: [crate::model::SlicePort { name: "".into(), proto: Proto::Udp, port: 53 }].into(),
+        endpoints: pods.iter().map(endpoint).collect(),
+    }
+}
+
+fn key() -> Key {
+    Key::new("ns", "dns")
+}
+
+fn flow(dst: &str, to: &str) -> Flow {
+    Flow {
+        proto: Proto::Udp,
+        src: "10.244.0.9:999".parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        reply_src: to.parse().unwrap(),
+        zone: None,
+        id: None,
+    }
+}
+
+/// Which of the flows are stale after a change from one state to another.
+fn after(before: Option<&[u8]>, now: Option<&[u8]>, flows: &[Flow]) -> Vec<bool> {
+    let mut tables = Tables::default();
+    let mut touched = Touched::new();
+    let mut set = |tables: &mut Tables, pods: Option<&[u8]>| {
+        tables.set_service(key(), pods.map(|_| service()), &mut touched);
+        tables.set_slice(key(), pods.map(slice), &mut touched);
+    };
+    set(&mut tables, before);
+    let mut rules = compile(&tables, &policy());
+    let mut installed = Installed::default();
+    installed.apply(full(&rules));
+    set(&mut tables, now);
+    let touched = [key()].into();
+    update(&mut rules, &tables, &touched, &BTreeSet::new());
+    let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
+    flows.iter().map(|f| stale(f, &rules, &gone)).collect()
+}
+
+#[test]
+fn flows_to_what_is_gone_are_stale_and_no_others() {
+    let node_port = format!("{NODE}:30053");
+    let flows = [
+        flow("10.96.0.1:53", "10.244.0.1:53"),
+        flow("10.96.0.1:53", "10.244.0.2:53"),
+        flow(&node_port, "10.244.0.1:53"),
+        flow(&node_port, "10.244.0.2:53"),
+        // Somebody else's: another port, and a node port number on a host far away.
+        flow("10.96.0.1:54", "10.244.0.1:54"),
+        flow("203.0.113.1:30053", "203.0.113.1:30053"),
+    ];
+    let after = |before, now| after(before, now, &flows);
+    assert_eq!(after(Some(&[1, 2]), Some(&[2])), [true, false, true, false, false, false]);
+    assert_eq!(after(Some(&[1, 2]), Some(&[])), [true, true, true, true, false, false]);
+    assert_eq!(after(Some(&[1, 2]), None), [true, true, true, true, false, false]);
+    assert_eq!(after(Some(&[1]), Some(&[1, 2])), [false; 6]);
+}
+
+#[test]
+fn an_untranslated_flow_is_stale_once_there_is_an_endpoint() {
+    let flows = [flow("10.96.0.1:53", "10.96.0.1:53"), flow(&format!("{NODE}:30053"), &format!("{NODE}:30053"))];
+    assert_eq!(after(Some(&[]), Some(&[1]), &flows), [true, true]);
+    assert_eq!(after(None, Some(&[1]), &flows), [true, true]);
+    assert_eq!(after(None, Some(&[]), &flows), [false, false]);
+}

@@ -1,1 +1,160 @@
+use super::*;
+use crate::compile::{compile, update};
+use crate::model::{Endpoint, Proto, Service, ServicePort, Slice, SlicePort};
+use crate::tables::Tables;
+use crate::testing::{Model, apply, changes, pod, policy, vip};
+use proptest::prelude::*;
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Step by step, by what was touched only: the kernel takes every step, and holds what a compile from nothing asks for.
+    #[test]
+    fn steps_lead_to_the_whole(steps in proptest::collection::vec(changes(6), 1..12)) {
+        let mut tables = Tables::default();
+        let mut rules = Ruleset::new(policy());
+        let mut installed = Installed::default();
+        let mut kernel = Model::default();
+        for step in steps {
+            let mut touched = Touched::new();
+            for change in &step {
+                apply(&mut tables, change, &mut touched);
+            }
+            let changed = update(&mut rules, &tables, &touched, &BTreeSet::new());
+            prop_assert_eq!(&rules, &compile(&tables, &policy()));
+            let tx = diff_of(&installed, &rules, &changed);
+            prop_assert_eq!(&tx, &diff(&installed, &rules));
+            kernel.commit(&tx).map_err(TestCaseError::fail)?;
+            installed.apply(tx);
+            kernel.holds(&rules).map_err(TestCaseError::fail)?;
+            prop_assert!(diff(&installed, &rules).is_empty());
+            for (key, block) in rules.blocks() {
+                for (front, _) in &block.fronts {
+                    let slots = installed.slots(key, front).unwrap();
+                    let there: Vec<_> = (0..slots.len() as u32).map(|n| kernel.slots[&(*front, n)]).collect();
+                    prop_assert_eq!(slots, &there[..]);
+                }
+            }
+            // And from nothing in one go.
+            let mut fresh = Model::default();
+            fresh.commit(&full(&rules)).map_err(TestCaseError::fail)?;
+            fresh.holds(&rules).map_err(TestCaseError::fail)?;
+        }
+    }
+
+    /// The order in which objects arrive never shows.
+    #[test]
+    fn order_is_forgotten(mut objects in changes(12), seed in any::<u64>()) {
+        // One change for each name: the last word is the same whatever the order.
+        let mut names = BTreeSet::new();
+        objects.retain(|c| names.insert(match c { crate::testing::Change::Service(k, _) | crate::testing::Change::Slice(k, _) => k.clone() }));
+        let build = |objects: &[crate::testing::Change]| {
+            let mut tables = Tables::default();
+            let mut rules = Ruleset::new(policy());
+            for change in objects {
+                let mut touched = Touched::new();
+                apply(&mut tables, change, &mut touched);
+                update(&mut rules, &tables, &touched, &BTreeSet::new());
+            }
+            full(&rules)
+        };
+        let one = build(&objects);
+        let n = objects.len().max(1);
+        objects.rotate_left(seed as usize % n);
+        if seed % 2 == 0 {
+            objects.reverse();
+        }
+        prop_assert_eq!(one, build(&objects));
+    }
+
+    #[test]
+    fn places_move_as_little_as_can_be(before in proptest::collection::btree_set(0..40u8, 1..20), after in proptest::collection::btree_set(0..40u8, 1..20)) {
+        let pool = |all: &BTreeSet<u8>| -> Arc<[Backend]> { all.iter().map(|n| Backend { ip: pod(Family::V4, *n), port: 80 }).collect() };
+        let old = pool(&before);
+        let new = place(Some(&old), &pool(&after));
+        let as_set: BTreeSet<_> = new.iter().copied().collect();
+        prop_assert_eq!(as_set, pool(&after).iter().copied().collect::<BTreeSet<_>>());
+        prop_assert_eq!(new.len(), after.len());
+        let moved = (0..old.len().max(new.len())).filter(|n| old.get(*n) != new.get(*n)).count();
+        let (gone, come) = (before.difference(&after).count(), after.difference(&before).count());
+        prop_assert!(moved <= gone.max(come) + gone.saturating_sub(come), "moved {} for {} gone and {} come", moved, gone, come);
+    }
+}
+
+fn cluster(services: u16, endpoints: u16) -> Tables {
+    let mut tables = Tables::default();
+    let mut touched = Touched::new();
+    for n in 0..services {
+        let key = Key::new("ns", &format!("s{n}"));
+        let port =
+            |name: &str, proto, port| ServicePort { name: name.into(), proto, port, node_port: (n < 100).then_some(30_000 + n) };
+        let service = Service {
+            cluster_ips: vec![IpAddr::from([10, 96, (n >> 8) as u8, n as u8])],
+            ports: vec![port("web", Proto::Tcp, 80)],
+            external_local: false,
+            internal_local: false,
+            affinity: None,
+        };
+        tables.set_service(key.clone(), Some(service), &mut touched);
+        tables.set_slice(key.clone(), Some(slice_of(&key, 0..endpoints)), &mut touched);
+    }
+    tables
+}
+
+fn slice_of(service: &Key, endpoints: std::ops::Range<u16>) -> Slice {
+    let endpoint = |n: u16| Endpoint {
+        ip: IpAddr::from([10, 244, (n >> 8) as u8, n as u8]),
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: false,
+    };
+    Slice {
+        service: service.clone(),
+        family: Family::V4,
+        ports: [SlicePort { name: "web".into(), proto: Proto::Tcp, port: 8080 }].into(),
+        endpoints: endpoints.map(endpoint).collect(),
+    }
+}
+
+#[test]
+fn one_endpoint_costs_the_same_in_any_cluster() {
+    for (services, endpoints) in [(1, 2), (1, 1000), (2000, 10)] {
+        let mut tables = cluster(services, endpoints);
+        let rules = compile(&tables, &policy());
+        let mut installed = Installed::default();
+        installed.apply(full(&rules));
+        let key = Key::new("ns", "s0");
+        // One more, the first one gone, the first one replaced.
+        for range in [0..endpoints + 1, 1..endpoints, 1..endpoints + 1] {
+            let mut touched = Touched::new();
+            tables.set_slice(key.clone(), Some(slice_of(&key, range.clone())), &mut touched);
+            let mut rules = rules.clone();
+            let changed = update(&mut rules, &tables, &touched, &BTreeSet::new());
+            let tx = diff_of(&installed, &rules, &changed);
+            // Two fronts: cluster IP and node port; at most a slot moved, a slot dropped and the count each; a chain each.
+            assert!(tx.len() <= 2 * (2 + 1 + 2 + 1), "{services} x {endpoints}, {range:?}: {tx:?}");
+        }
+    }
+}
+
+#[test]
+fn a_service_may_move_its_address_to_another_in_one_step() {
+    let mut tables = cluster(2, 2);
+    let mut rules = compile(&tables, &policy());
+    let mut installed = Installed::default();
+    let mut kernel = Model::default();
+    let tx = full(&rules);
+    kernel.commit(&tx).unwrap();
+    installed.apply(tx);
+    let (a, b) = (Key::new("ns", "s0"), Key::new("ns", "s1"));
+    let mut taken = tables.service(&b).unwrap().clone();
+    taken.cluster_ips = vec![vip(Family::V4, 0)];
+    let mut touched = Touched::new();
+    tables.set_service(b, Some(taken), &mut touched);
+    tables.set_service(a, None, &mut touched);
+    let changed = update(&mut rules, &tables, &touched, &BTreeSet::new());
+    let tx = diff_of(&installed, &rules, &changed);
+    kernel.commit(&tx).unwrap();
+    kernel.holds(&rules).unwrap();
+}

@@ -70,7 +70,6 @@ impl Batch {
     pub fn elements<'a, T: 'a>(
         &mut self,
         kind: u16,
-        flags: u16,
         family: Family,
         set: &str,
         mut items: impl Iterator<Item = &'a T>,
@@ -79,7 +78,7 @@ impl Batch {
         let mut next = items.next();
         let mut done = 0usize;
         while next.is_some() {
-            let open = self.start(kind, flags, family, String::new());
+            let open = self.start(kind, if kind == NEWSETELEM { CREATE } else { 0 }, family, String::new());
             self.w.text(1, layout::TABLE);
             self.w.text(2, set);
             let began = self.w.bytes.len();
@@ -146,13 +145,13 @@ pub fn encode(tx: &Transaction, mark: u32) -> Batch {
     for pick in &tx.picks {
         layout::pick(&mut b, pick, mark);
     }
-    changes(&mut b, DELSETELEM, 0, &tx.remove);
-    changes(&mut b, NEWSETELEM, CREATE, &tx.add);
+    changes(&mut b, DELSETELEM, &tx.remove);
+    changes(&mut b, NEWSETELEM, &tx.add);
     b
 }
 
 /// Elements grouped by the set they belong to.
-fn changes(b: &mut Batch, kind: u16, flags: u16, elements: &[Element]) {
+fn changes(b: &mut Batch, kind: u16, elements: &[Element]) {
     let mut groups: std::collections::BTreeMap<(Family, &'static str), Vec<&Element>> = std::collections::BTreeMap::new();
     for e in elements {
         groups.entry((e.family(), set_of(e))).or_default().push(e);
@@ -160,7 +159,7 @@ fn changes(b: &mut Batch, kind: u16, flags: u16, elements: &[Element]) {
     let mut key = Vec::new();
     for ((family, set), group) in groups {
         let key = std::cell::RefCell::new(&mut key);
-        b.elements(kind, flags, family, set, group.into_iter(), |w, e| element(w, e, &mut key.borrow_mut(), kind == NEWSETELEM));
+        b.elements(kind, family, set, group.into_iter(), |w, e| element(w, e, &mut key.borrow_mut(), kind == NEWSETELEM));
     }
 }
 
@@ -182,7 +181,7 @@ fn element(w: &mut Writer, e: &Element, bytes: &mut Vec<u8>, with_data: bool) {
             front_key(bytes, front);
             value(w, 1, bytes);
             if with_data {
-                value(w, 2, &(count << layout::COUNT_SHIFT).to_ne_bytes());
+                value(w, 2, &count.to_ne_bytes());
             }
         }
         Element::Slot { front, slot, backend } => {

@@ -128,13 +128,14 @@ impl Rule {
         })
     }
 
-    pub fn shift_right(self, reg: u32, bits: u32) -> Rule {
-        self.expr("bitwise", |w| {
-            w.be32(1, REG32 + reg);
-            w.be32(2, REG32 + reg);
-            w.be32(3, 4);
-            w.be32(6, 2);
-            value(w, 7, &bits.to_ne_bytes());
+    pub fn load_mark(self, to: u32) -> Rule {
+        self.meta_load(META_MARK, to)
+    }
+
+    pub fn store_mark(self, from: u32) -> Rule {
+        self.expr("meta", |w| {
+            w.be32(2, META_MARK);
+            w.be32(3, REG32 + from);
         })
     }
 
@@ -237,11 +238,7 @@ impl Rule {
     }
 
     fn change_mark(self, mask: u32, xor: u32) -> Rule {
-        let rule = self.meta_load(META_MARK, 0).mask_xor(0, &mask.to_ne_bytes(), &xor.to_ne_bytes());
-        rule.expr("meta", |w| {
-            w.be32(2, META_MARK);
-            w.be32(3, REG32);
-        })
+        self.load_mark(0).mask_xor(0, &mask.to_ne_bytes(), &xor.to_ne_bytes()).store_mark(0)
     }
 
     pub fn reject_tcp(self) -> Rule {

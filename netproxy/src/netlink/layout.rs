@@ -1,7 +1,7 @@
 //! The fixed part of our tables: sets, maps, chains and rules. HOOKS.md explains it; `trace` follows it.
 //!
-//! A count is stored shifted left by 8 bits and shifted back before the verdict map: `nft` can only print a lookup by another
-//! lookup's result if an operation stands between them.
+//! From a service's count to the chain that picks among so many, two lookups follow one another. `nft` cannot print that (an
+//! assertion ends it), so the count goes through the packet's mark, which the same rule saves before and restores after.
 
 use super::attr::Writer;
 use super::batch::Batch;
@@ -12,7 +12,6 @@ use crate::ruleset::{PickKind, Policy};
 use ipnet::IpNet;
 
 pub const TABLE: &str = "ferrolet";
-pub const COUNT_SHIFT: u32 = 8;
 pub const CLUSTER_IPS: &str = "cluster-ips";
 pub const LOCAL_ONLY: &str = "local-only-nodeports";
 pub const UNSERVED: &str = "unserved-nodeports";
@@ -220,9 +219,12 @@ fn sets(b: &mut Batch, family: Family) {
     set(b, family, HAIRPINS, &[Field::Address, Field::Address], &Data::None);
 }
 
+/// Printed as `meta mark set <key> map @counts meta mark set meta mark meta mark vmap @picks`: the second is the restoring.
 fn look_up(b: &mut Batch, family: Family, from: &str, kind: PickKind) {
-    let (r, _) = key_of(kind, Rule::new(family), family);
-    rule(b, family, from, r.map(counts(kind), 0, 0).shift_right(0, COUNT_SHIFT).vmap(picks(kind), 0));
+    const SAVED: u32 = 12;
+    let (r, _) = key_of(kind, Rule::new(family).load_mark(SAVED), family);
+    let r = r.map(counts(kind), 0, 0).store_mark(0).load_mark(1).store_mark(SAVED);
+    rule(b, family, from, r.vmap(picks(kind), 1));
 }
 
 fn loopback(family: Family) -> IpNet {
@@ -307,7 +309,7 @@ pub fn pick(b: &mut Batch, pick: &Pick, policy_mark: u32) {
         let r = r.random(among, next).map(slots(kind), 0, 0);
         rule(b, family, &name, r.dnat(0, Rule::address_registers(family)));
     }
-    b.elements(super::NEWSETELEM, super::CREATE, family, picks(kind), [()].iter(), |w: &mut Writer, ()| {
+    b.elements(super::NEWSETELEM, family, picks(kind), [()].iter(), |w: &mut Writer, ()| {
         super::expr::value(w, 1, &count.to_ne_bytes());
         let data = w.nest(2);
         verdict(w, GOTO, Some(&name));

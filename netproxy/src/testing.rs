@@ -1,0 +1,182 @@
+//! Random clusters and a model of the kernel's sets, for the property tests.
+
+use crate::diff::{Element, Pick, Transaction};
+use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
+use crate::ruleset::{Backend, Front, Mark, Policy, Ruleset};
+use crate::tables::{Tables, Touched};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// One change of the API's objects. Names, addresses and ports come from small pools, so that they meet and collide.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Service(Key, Option<Service>),
+    Slice(Key, Option<Slice>),
+}
+
+pub fn apply(tables: &mut Tables, change: &Change, touched: &mut Touched) {
+    match change.clone() {
+        Change::Service(k, s) => tables.set_service(k, s, touched),
+        Change::Slice(k, s) => tables.set_slice(k, s, touched),
+    }
+}
+
+pub fn changes(most: usize) -> impl Strategy<Value = Vec<Change>> {
+    vec(change(), 0..most)
+}
+
+pub fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        2 => (0..4u8, proptest::option::weighted(0.8, service())).prop_map(|(n, s)| Change::Service(service_key(n), s)),
+        3 => (0..6u8, proptest::option::weighted(0.8, slice())).prop_map(|(n, s)| Change::Slice(Key::new("ns", &format!("slice{n}")), s)),
+    ]
+}
+
+fn service_key(n: u8) -> Key {
+    Key::new("ns", &format!("svc{n}"))
+}
+
+pub fn vip(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([10, 96, 0, n]),
+        Family::V6 => IpAddr::from([0xfd00, 0x96, 0, 0, 0, 0, 0, u16::from(n)]),
+    }
+}
+
+pub fn pod(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([10, 244, 0, n]),
+        Family::V6 => IpAddr::from([0xfd00, 0x244, 0, 0, 0, 0, 0, u16::from(n)]),
+    }
+}
+
+fn proto() -> impl Strategy<Value = Proto> {
+    prop_oneof![Just(Proto::Tcp), Just(Proto::Udp)]
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let port = (proto(), 0..3u16, proptest::option::of(0..3u16));
+    (0..4u8, any::<bool>(), any::<bool>(), vec(port, 0..3), any::<bool>(), proptest::bool::weighted(0.2)).prop_map(
+        |(n, v4, v6, ports, external_local, internal_local)| Service {
+            cluster_ips: [(v4 || !v6).then(|| vip(Family::V4, n)), v6.then(|| vip(Family::V6, n))]
+                .into_iter()
+                .flatten()
+                .collect(),
+            ports: ports
+                .into_iter()
+                .map(|(proto, n, node)| ServicePort {
+                    name: format!("p{n}").into(),
+                    proto,
+                    port: 80 + n,
+                    node_port: node.map(|n| 30_000 + n),
+                })
+                .collect(),
+            external_local,
+            internal_local,
+            affinity: None,
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = Slice> {
+    let endpoint = (0..6u8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let port = (proto(), 0..3u16, 0..2u16);
+    (0..4u8, any::<bool>(), vec(port, 0..3), vec(endpoint, 0..6)).prop_map(|(of, v6, ports, endpoints)| {
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let endpoint =
+            |(n, ready, serving, terminating, local)| Endpoint { ip: pod(family, n), ready, serving, terminating, local };
+        let port = |(proto, name, number)| SlicePort { name: format!("p{name}").into(), proto, port: 8080 + number };
+        Slice {
+            service: service_key(of),
+            family,
+            ports: ports.into_iter().map(port).collect(),
+            endpoints: endpoints.into_iter().map(endpoint).collect(),
+        }
+    })
+}
+
+pub fn policy() -> Policy {
+    Policy { cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()], ..Policy::default() }
+}
+
+/// Our sets as the kernel would hold them. Refuses what the kernel refuses: adding what is there, removing what is not, and
+/// leading to a chain that does not exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    pub picks: BTreeSet<Pick>,
+    pub counts: BTreeMap<Front, u32>,
+    pub slots: BTreeMap<(Front, u32), Backend>,
+    pub marks: BTreeSet<Mark>,
+}
+
+impl Model {
+    pub fn commit(&mut self, tx: &Transaction) -> Result<(), String> {
+        let mut next = if tx.reset.is_some() { Model::default() } else { self.clone() };
+        for pick in &tx.picks {
+            next.picks.insert(*pick);
+        }
+        for e in &tx.remove {
+            let was = match e {
+                Element::Count { front, count } => next.counts.remove(front) == Some(*count),
+                Element::Slot { front, slot, backend } => next.slots.remove(&(*front, *slot)) == Some(*backend),
+                Element::Mark(m) => next.marks.remove(m),
+            };
+            if !was {
+                return Err(format!("removes {e:?}, which is not there"));
+            }
+        }
+        for e in &tx.add {
+            let new = match e {
+                Element::Count { front, count } => {
+                    let pick = Pick { family: front.family(), kind: front.kind(), count: *count };
+                    next.picks.contains(&pick) && next.counts.insert(*front, *count).is_none()
+                }
+                Element::Slot { front, slot, backend } => next.slots.insert((*front, *slot), *backend).is_none(),
+                Element::Mark(m) => next.marks.insert(*m),
+            };
+            if !new {
+                return Err(format!("adds {e:?}, which is there or leads nowhere"));
+            }
+        }
+        next.resolves()?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Every count has all its slots, and no slot is beyond its count.
+    fn resolves(&self) -> Result<(), String> {
+        for (front, count) in &self.counts {
+            if let Some(n) = (0..*count).find(|n| !self.slots.contains_key(&(*front, *n))) {
+                return Err(format!("{front:?} has no slot {n} of {count}"));
+            }
+        }
+        match self.slots.keys().find(|(f, n)| self.counts.get(f).is_none_or(|c| n >= c)) {
+            Some(slot) => Err(format!("{slot:?} is out of reach")),
+            None => Ok(()),
+        }
+    }
+
+    /// What a ruleset asks for, slots as sets.
+    pub fn holds(&self, rules: &Ruleset) -> Result<(), String> {
+        let mut fronts = BTreeMap::<Front, BTreeSet<Backend>>::new();
+        for ((front, _), b) in &self.slots {
+            fronts.entry(*front).or_default().insert(*b);
+        }
+        let mut wanted = BTreeMap::<Front, BTreeSet<Backend>>::new();
+        let mut marks = BTreeSet::new();
+        for (_, block) in rules.blocks() {
+            marks.extend(block.marks.iter().copied());
+            for (front, pool) in &block.fronts {
+                if wanted.insert(*front, pool.iter().copied().collect()).is_some() {
+                    return Err(format!("two services have {front:?}"));
+                }
+            }
+        }
+        if fronts != wanted || marks != self.marks {
+            return Err(format!("holds {fronts:?} {:?}, should {wanted:?} {marks:?}", self.marks));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,492 @@
+//! The rules in a real kernel, with real packets, in network namespaces made for each test.
+
+mod lab;
+
+use ferrolet_netproxy::{Config, Handle, Input, Key, Proxy, Stats, wire};
+use lab::{Lab, NODE_IP, NODE_IP6, Netns, Server, ask, tcp, udp};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const VIP: &str = "10.96.0.10";
+const VIP6: &str = "fd00:96::10";
+const NODE_PORT: u16 = 30080;
+
+/// A proxy in the lab's node.
+struct Running {
+    rt: Runtime,
+    inputs: mpsc::Sender<Input>,
+    handle: Handle,
+    cancel: CancellationToken,
+}
+
+impl Running {
+    fn start(ns: &Netns, config: Config) -> Running {
+        let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (inputs, rx) = mpsc::channel(1024);
+        let cancel = CancellationToken::new();
+        let (handle, _task) = ns.run(|| {
+            let _inside = rt.enter();
+            Proxy::spawn(config, rx, cancel.clone()).unwrap()
+        });
+        Running { rt, inputs, handle, cancel }
+    }
+
+    fn send(&self, input: Input) {
+        self.inputs.blocking_send(input).unwrap();
+    }
+
+    /// Sends and waits until a condition on the numbers holds.
+    fn until(&self, what: &str, mut done: impl FnMut(&Stats) -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !done(&self.handle.stats()) {
+            assert!(Instant::now() < end, "waited for {what}: {:?}", self.handle.stats());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends something that changes rules and waits until the kernel has it.
+    fn change(&self, input: Input) {
+        let before = self.handle.stats().syncs;
+        self.send(input);
+        self.until("a sync", |s| s.syncs > before);
+    }
+
+    fn list(&self, services: Vec<wire::Service>, slices: Vec<wire::EndpointSlice>) {
+        self.send(Input::Services(services));
+        self.send(Input::Slices(slices));
+        let mut synced = self.handle.synced.clone();
+        let wait = async { tokio::time::timeout(Duration::from_secs(10), synced.wait_for(|s| *s)).await.is_ok() };
+        assert!(self.rt.block_on(wait), "not synced: {:?}", self.handle.stats());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+fn config() -> Config {
+    let cluster_cidrs = vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()];
+    Config { node_name: "node-1".into(), cluster_cidrs, ..Config::default() }
+}
+
+fn service(more: serde_json::Value) -> wire::Service {
+    let mut spec = json!({
+        "type": "NodePort", "clusterIPs": [VIP, VIP6],
+        "ports": [
+            {"name": "web", "protocol": "TCP", "port": 80, "nodePort": NODE_PORT, "targetPort": 8080},
+            {"name": "dns", "protocol": "UDP", "port": 53, "nodePort": NODE_PORT}
+        ]
+    });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})).unwrap()
+}
+
+fn slice(ips: &[IpAddr], node: &str) -> wire::EndpointSlice {
+    let v6 = ips.first().is_some_and(IpAddr::is_ipv6);
+    let endpoints: Vec<_> =
+        ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}, "nodeName": node})).collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": if v6 { "web-6" } else { "web-4" }, "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": if v6 { "IPv6" } else { "IPv4" },
+        "endpoints": endpoints,
+        "ports": [{"name": "web", "protocol": "TCP", "port": 8080}, {"name": "dns", "protocol": "UDP", "port": 8080}]
+    }))
+    .unwrap()
+}
+
+fn slice_input(ips: &[IpAddr]) -> Input {
+    let s = slice(ips, "node-1");
+    Input::Slice(Key::new("default", &s.metadata.name), Some(s))
+}
+
+fn servers(lab: &Lab) -> Vec<Server> {
+    let both = |(n, p): (usize, &lab::Pod)| {
+        let name = format!("pod{n}");
+        [Server::start(&p.ns, (p.ip, 8080).into(), &name), Server::start(&p.ns, (p.ip6, 8080).into(), &name)]
+    };
+    lab.pods.iter().enumerate().flat_map(both).collect()
+}
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    (ip.parse::<IpAddr>().unwrap(), port).into()
+}
+
+fn ips(lab: &Lab, pods: std::ops::Range<usize>) -> Vec<IpAddr> {
+    lab.pods[pods].iter().map(|p| p.ip).collect()
+}
+
+fn ip6s(lab: &Lab, pods: std::ops::Range<usize>) -> Vec<IpAddr> {
+    lab.pods[pods].iter().map(|p| p.ip6).collect()
+}
+
+/// How often each server answered, out of 40 tries, and the client addresses they saw.
+fn spread(mut once: impl FnMut() -> std::io::Result<(String, IpAddr)>) -> (BTreeMap<String, usize>, BTreeSet<IpAddr>) {
+    let mut counts = BTreeMap::new();
+    let mut clients = BTreeSet::new();
+    for n in 0..40 {
+        let (who, client) = once().unwrap_or_else(|e| panic!("try {n}: {e}"));
+        *counts.entry(who).or_default() += 1;
+        clients.insert(client);
+    }
+    (counts, clients)
+}
+
+/// All of `pods` answered and nobody else, none of them hardly ever. Chance alone breaks this less than once in a billion runs.
+fn even(counts: &BTreeMap<String, usize>, pods: &[&str]) {
+    assert_eq!(counts.keys().map(String::as_str).collect::<Vec<_>>(), pods, "{counts:?}");
+    assert!(counts.values().all(|n| *n >= 2), "{counts:?}");
+}
+
+fn started(lab: &Lab, more: serde_json::Value, pods: std::ops::Range<usize>) -> Running {
+    let run = Running::start(&lab.node, config());
+    run.list(vec![service(more)], vec![slice(&ips(lab, pods.clone()), "node-1"), slice(&ip6s(lab, pods), "node-1")]);
+    run
+}
+
+#[test]
+fn what_is_written_lists_readably() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let _run = started(&lab, json!({}), 0..2);
+    let text = lab.node.nft("list table ip ferrolet");
+    for line in [
+        "type ipv4_addr . inet_proto . inet_service : mark",
+        "type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service",
+        "10.96.0.10 . tcp . 80 : 0x00000002",
+        "10.96.0.10 . udp . 53 . 0x00000001 : 10.244.0.11 . 8080",
+        "elements = { 0x00000002 : goto nodeport-pick-2 }",
+        "tcp . 30080 . 0x00000000 : 10.244.0.10 . 8080",
+        "10.244.0.11 . 10.244.0.11",
+        "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000",
+        "meta mark set ip daddr . meta l4proto . th dport map @services meta mark set meta mark meta mark vmap @service-picks",
+        "ip daddr != 127.0.0.0/8 fib daddr type local goto find-nodeport",
+        "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @service-slots",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        "ct status dnat ip saddr . ip daddr @hairpins masquerade fully-random",
+        "ct state new jump reject-unserved",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let text = lab.node.nft("list table ip6 ferrolet");
+    for line in
+        ["fd00:96::10 . tcp . 80 . 0x00000001 : fd00:244::11 . 8080", "ip6 saddr != fd00:244::/64", "ip6 daddr != ::1 fib"]
+    {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn traffic_spreads_over_the_endpoints() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(4);
+    let _servers = servers(&lab);
+    let _run = started(&lab, json!({}), 0..3);
+    let three = ["pod0", "pod1", "pod2"];
+    let node: IpAddr = NODE_IP.parse().unwrap();
+    let node6: IpAddr = NODE_IP6.parse().unwrap();
+    for (vip, node_ip, node_side, pod) in [(VIP, NODE_IP, node, lab.pods[3].ip), (VIP6, NODE_IP6, node6, lab.pods[3].ip6)] {
+        // From a pod that is no endpoint: its address is kept.
+        let (counts, clients) = spread(|| tcp(&lab.pods[3].ns, at(vip, 80)));
+        even(&counts, &three);
+        assert_eq!(clients, [pod].into(), "tcp from a pod to {vip}");
+        let (counts, clients) = spread(|| udp(&lab.pods[3].ns, at(vip, 53)));
+        even(&counts, &three);
+        assert_eq!(clients, [pod].into(), "udp from a pod to {vip}");
+        // From the node itself.
+        even(&spread(|| tcp(&lab.node, at(vip, 80))).0, &three);
+        even(&spread(|| udp(&lab.node, at(vip, 53))).0, &three);
+        // From a pod and from the node to the node port.
+        even(&spread(|| tcp(&lab.pods[3].ns, at(node_ip, NODE_PORT))).0, &three);
+        even(&spread(|| tcp(&lab.node, at(node_ip, NODE_PORT))).0, &three);
+        // From outside: the pod sees an address of the node.
+        let (counts, clients) = spread(|| tcp(&lab.outside, at(node_ip, NODE_PORT)));
+        even(&counts, &three);
+        assert!(
+            !clients.contains(&if vip == VIP { "192.168.77.1".parse().unwrap() } else { "fd00:77::1".parse().unwrap() }),
+            "{clients:?}"
+        );
+        assert!(
+            clients.len() == 1 && (clients.contains(&node_side) || clients.iter().all(|c| c.to_string().ends_with('1'))),
+            "{clients:?}"
+        );
+        even(&spread(|| udp(&lab.outside, at(node_ip, NODE_PORT))).0, &three);
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_by_its_service() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let _servers = servers(&lab);
+    let _run = started(&lab, json!({}), 0..1);
+    for (vip, own) in [(VIP, lab.pods[0].ip), (VIP6, lab.pods[0].ip6)] {
+        for (who, client) in [tcp(&lab.pods[0].ns, at(vip, 80)).unwrap(), udp(&lab.pods[0].ns, at(vip, 53)).unwrap()] {
+            assert_eq!(who, "pod0");
+            assert_ne!(client, own, "replies would not come back through the node");
+        }
+    }
+}
+
+#[test]
+fn endpoints_come_and_go() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(4);
+    let _servers = servers(&lab);
+    let run = started(&lab, json!({}), 0..2);
+    even(&spread(|| tcp(&lab.pods[3].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
+    run.change(slice_input(&ips(&lab, 0..3)));
+    even(&spread(|| tcp(&lab.pods[3].ns, at(VIP, 80))).0, &["pod0", "pod1", "pod2"]);
+    run.change(slice_input(&ips(&lab, 1..3)));
+    even(&spread(|| tcp(&lab.pods[3].ns, at(VIP, 80))).0, &["pod1", "pod2"]);
+    even(&spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT))).0, &["pod1", "pod2"]);
+    run.change(slice_input(&[]));
+    for (from, to) in [
+        (&lab.pods[3].ns, at(VIP, 80)),
+        (&lab.node, at(VIP, 80)),
+        (&lab.outside, at(NODE_IP, NODE_PORT)),
+        (&lab.node, at(NODE_IP, NODE_PORT)),
+        // A port the service does not have.
+        (&lab.pods[3].ns, at(VIP, 81)),
+        (&lab.node, at(VIP6, 81)),
+    ] {
+        assert_eq!(tcp(from, to).unwrap_err().kind(), ErrorKind::ConnectionRefused, "tcp {to}");
+    }
+    for (from, to) in [(&lab.pods[3].ns, at(VIP, 53)), (&lab.outside, at(NODE_IP, NODE_PORT))] {
+        assert_eq!(udp(from, to).unwrap_err().kind(), ErrorKind::ConnectionRefused, "udp {to}");
+    }
+    // A datagram refused in the output hook fails at once, but with another number.
+    assert_eq!(udp(&lab.node, at(VIP, 53)).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    run.change(slice_input(&ips(&lab, 0..1)));
+    even(&spread(|| tcp(&lab.pods[3].ns, at(VIP, 80))).0, &["pod0"]);
+    // The other family was not touched by any of this.
+    even(&spread(|| tcp(&lab.pods[3].ns, at(VIP6, 80))).0, &["pod0", "pod1"]);
+    assert_eq!(run.handle.stats().full_syncs, 1, "{:?}", run.handle.stats());
+}
+
+#[test]
+fn local_policy_keeps_the_source_or_drops() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    let run = Running::start(&lab.node, config());
+    // pod0 is on this node by name, pod1 is said to be elsewhere.
+    let mut mixed = slice(&ips(&lab, 0..2), "node-1");
+    mixed.endpoints[1].node_name = Some("node-2".into());
+    run.list(vec![service(json!({"externalTrafficPolicy": "Local"}))], vec![mixed.clone()]);
+    let (counts, clients) = spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT)));
+    even(&counts, &["pod0"]);
+    assert_eq!(clients, ["192.168.77.1".parse().unwrap()].into());
+    even(&spread(|| tcp(&lab.pods[2].ns, at(NODE_IP, NODE_PORT))).0, &["pod0", "pod1"]);
+    even(&spread(|| tcp(&lab.node, at(NODE_IP, NODE_PORT))).0, &["pod0", "pod1"]);
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
+    // None here any more: outside traffic gets no answer at all.
+    mixed.endpoints.remove(0);
+    run.change(Input::Slice(Key::new("default", "web-4"), Some(mixed)));
+    let e = lab.outside.run(|| std::net::TcpStream::connect_timeout(&at(NODE_IP, NODE_PORT), Duration::from_millis(300)));
+    assert_eq!(e.unwrap_err().kind(), ErrorKind::TimedOut);
+    even(&spread(|| tcp(&lab.node, at(NODE_IP, NODE_PORT))).0, &["pod1"]);
+}
+
+/// A client socket that keeps its port, so that conntrack takes its datagrams for one flow.
+fn client(ns: &Netns) -> UdpSocket {
+    ns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap())
+}
+
+#[test]
+fn stale_udp_flows_are_purged() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(4);
+    let _servers = servers(&lab);
+    let run = started(&lab, json!({}), 0..1);
+    let (pod, outside) = (client(&lab.pods[3].ns), client(&lab.outside));
+    let vip = at(VIP, 53);
+    let node_port = at(NODE_IP, NODE_PORT);
+    assert_eq!(ask(&pod, vip).unwrap().0, "pod0");
+    assert_eq!(ask(&outside, node_port).unwrap().0, "pod0");
+    // The endpoint is replaced: the same flows go to the new one.
+    run.change(slice_input(&ips(&lab, 1..2)));
+    run.until("the purge of two flows", |s| s.flows_purged >= 2);
+    assert_eq!(ask(&pod, vip).unwrap().0, "pod1");
+    assert_eq!(ask(&outside, node_port).unwrap().0, "pod1");
+    // One more endpoint: live flows stay where they are.
+    run.change(slice_input(&ips(&lab, 1..3)));
+    for _ in 0..10 {
+        assert_eq!(ask(&pod, vip).unwrap().0, "pod1");
+    }
+    assert_eq!(run.handle.stats().flows_purged, 2);
+    // The service goes: refused, not sent on to the old endpoint.
+    run.change(Input::Service(Key::new("default", "web"), None));
+    run.until("the purge of the service's flows", |s| s.flows_purged >= 4);
+    assert!(ask(&pod, vip).is_err());
+    // Back without endpoints, then with one: what the client sent in between does not stick to nothing.
+    run.send(slice_input(&[]));
+    run.change(Input::Service(Key::new("default", "web"), Some(service(json!({})))));
+    assert!(ask(&pod, vip).is_err());
+    run.change(slice_input(&ips(&lab, 2..3)));
+    let answered = (0..3).find_map(|_| ask(&pod, vip).ok());
+    assert_eq!(answered.unwrap().0, "pod2");
+}
+
+#[test]
+fn an_untranslated_flow_is_purged_when_the_first_endpoint_comes() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let _servers = servers(&lab);
+    let pod = client(&lab.pods[1].ns);
+    // Before there are any rules the datagram goes out towards the blackhole and leaves an entry behind.
+    let run = Running::start(&lab.node, config());
+    lab.node.nft("add table ip tracker");
+    lab.node.command("nft", &["add", "chain", "ip", "tracker", "c", "{ type filter hook forward priority 0; }"]);
+    lab.node.command("nft", &["add", "rule", "ip", "tracker", "c", "ct", "state", "new", "counter"]);
+    assert!(ask(&pod, at(VIP, 53)).is_err());
+    run.list(vec![service(json!({}))], vec![slice(&ips(&lab, 0..1), "node-1")]);
+    run.until("the purge", |s| s.flows_purged >= 1);
+    let answered = (0..3).find_map(|_| ask(&pod, at(VIP, 53)).ok());
+    assert_eq!(answered.unwrap().0, "pod0");
+}
+
+#[test]
+fn no_connection_fails_while_endpoints_rotate() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(4);
+    let _servers = servers(&lab);
+    let run = started(&lab, json!({}), 0..2);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> =
+        [(lab.pods[3].ns.clone(), at(VIP, 80)), (lab.outside.clone(), at(NODE_IP, NODE_PORT)), (lab.node.clone(), at(VIP, 80))]
+            .into_iter()
+            .map(|(ns, to)| {
+                let stop = stop.clone();
+                std::thread::spawn(move || {
+                    ns.run(|| {
+                        let mut answers = BTreeMap::<String, usize>::new();
+                        while !stop.load(Ordering::Relaxed) {
+                            let (who, _) = lab::tcp_here(to).unwrap_or_else(|e| panic!("to {to} after {answers:?}: {e}"));
+                            *answers.entry(who).or_default() += 1;
+                        }
+                        answers
+                    })
+                })
+            })
+            .collect();
+    let pods = ips(&lab, 0..3);
+    for round in 0..150 {
+        // One, two or three of them, each time others: counts and slots both change.
+        let some: Vec<IpAddr> = (0..=round % 3).map(|n| pods[(round + n) % 3]).collect();
+        run.change(slice_input(&some));
+        std::thread::yield_now();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for c in clients {
+        let answers = c.join().unwrap();
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        assert!(answers.values().sum::<usize>() > 100, "{answers:?}");
+    }
+    assert_eq!(run.handle.stats().failures, 0);
+}
+
+#[test]
+fn a_new_start_replaces_the_tables_without_a_gap_and_cleanup_removes_them() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    drop(started(&lab, json!({}), 0..2));
+    // Another program's table, and something in ours that no version of us made.
+    lab.node.nft("add table ip other");
+    lab.node.nft("add set ip ferrolet leftover { type mark; }");
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ns, s) = (lab.pods[2].ns.clone(), stop.clone());
+    let client = std::thread::spawn(move || {
+        ns.run(|| {
+            let mut n = 0;
+            while !s.load(Ordering::Relaxed) {
+                lab::tcp_here(at(VIP, 80)).unwrap_or_else(|e| panic!("after {n}: {e}"));
+                n += 1;
+            }
+            n
+        })
+    });
+    for _ in 0..20 {
+        drop(started(&lab, json!({}), 0..2));
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(client.join().unwrap() > 20);
+    assert!(!lab.node.nft("list ruleset").contains("leftover"));
+    lab.node.run(ferrolet_netproxy::cleanup).unwrap();
+    lab.node.run(ferrolet_netproxy::cleanup).unwrap();
+    assert_eq!(lab.node.nft("list tables").trim(), "table ip other");
+}
+
+#[test]
+fn tables_taken_away_come_back_with_the_next_change() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    let run = started(&lab, json!({}), 0..2);
+    lab.node.nft("delete table ip ferrolet");
+    run.change(slice_input(&ips(&lab, 0..1)));
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0"]);
+    let stats = run.handle.stats();
+    assert_eq!((stats.full_syncs, stats.failures), (2, 1), "{stats:?}");
+    assert!(stats.last_error.as_ref().unwrap().contains("table ip ferrolet"), "{stats:?}");
+}
+
+#[test]
+fn many_elements_go_in_one_transaction() {
+    if !lab::able() {
+        return;
+    }
+    let node = Netns::new();
+    let run = Running::start(&node, config());
+    let (mut services, mut slices) = (Vec::new(), Vec::new());
+    for n in 0..1500u32 {
+        let mut s = service(json!({"type": "ClusterIP", "clusterIPs": [std::net::Ipv4Addr::from(0x0a60_0000 + n).to_string()]}));
+        s.metadata.name = format!("s{n}");
+        for p in &mut s.spec.ports {
+            p.node_port = None;
+        }
+        let ips: Vec<IpAddr> = (0..5).map(|e| IpAddr::from((0x0af4_0000 + n * 5 + e).to_be_bytes())).collect();
+        let mut e = slice(&ips, "node-2");
+        e.metadata.name = s.metadata.name.clone();
+        e.metadata.labels.insert("kubernetes.io/service-name".into(), s.metadata.name.clone());
+        services.push(s);
+        slices.push(e);
+    }
+    run.list(services, slices);
+    let stats = run.handle.stats();
+    assert_eq!((stats.services, stats.endpoints, stats.full_syncs), (1500, 7500, 1));
+    let lines = node.nft("list map ip ferrolet service-slots").lines().filter(|l| l.contains(" : 10.244.")).count();
+    assert_eq!(lines, 15_000);
+}
