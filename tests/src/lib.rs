@@ -4,6 +4,7 @@
 //! cgroups and folders, also what an earlier run that was killed left behind. It never touches the host's own network
 //! namespace, cgroups that it did not make, or processes that it did not start.
 
+pub mod bench;
 pub mod bins;
 pub mod cluster;
 pub mod containerd;

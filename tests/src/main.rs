@@ -1,7 +1,7 @@
 //! The lab's commands; `cargo demo` and `cargo verify` are short for two of them.
 
 use clap::{Parser, Subcommand};
-use ferrolet_tests::{demo, leftovers, load, verify};
+use ferrolet_tests::{bench, demo, leftovers, load, verify};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,6 +29,8 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Measure pods through the agent against bare CRI calls
+    Bench,
     /// Remove everything a lab left behind
     Clean { lab: String },
     /// Pass connections from the host's loopback into a namespace (used by demo --keep)
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Command::Demo { down: true, .. } => demo::run(demo::Mode::Down),
         Command::Demo { .. } => demo::run(demo::Mode::Full),
         Command::Verify { only } => verify::run_all(only.as_deref()),
+        Command::Bench => bench::run(),
         Command::Clean { lab } => leftovers::remove(&lab),
         Command::Forward { netns, to, port_file } => load::run_forward(&netns, to, &port_file),
     }

@@ -26,6 +26,12 @@ pub struct Show {
     start: Instant,
 }
 
+impl Default for Show {
+    fn default() -> Self {
+        Show { start: Instant::now() }
+    }
+}
+
 impl Show {
     /// Runs a step. What it returns is shown behind its name.
     pub fn step(&self, name: &str, lab: &mut Lab, work: impl FnOnce(&mut Lab) -> Result<String>) -> Result<()> {
@@ -64,7 +70,7 @@ pub fn run(mode: Mode) -> Result<()> {
     let tools = setup::prepare()?;
     println!("building in release mode");
     let bins = bins::build(true)?;
-    let show = Show { start: Instant::now() };
+    let show = Show::default();
     let begun = Instant::now();
     let before = leftovers::list_namespaces();
     let version = tools.runtime.version.clone();
@@ -93,6 +99,12 @@ pub fn run(mode: Mode) -> Result<()> {
     show.line("lab down", begun.elapsed(), "no process, namespace, mount, cgroup or folder left");
     println!("\neverything held, in {:.1} s after the build", show.start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The steps in a lab that is up. `before` are the network namespaces that were there before it.
+pub fn flow(show: &Show, lab: &mut Lab, mode: Mode, before: &[String]) -> Result<()> {
+    steps::cluster(show, lab)?;
+    if mode == Mode::Keep { Ok(()) } else { steps::all(show, lab, before) }
 }
 
 fn save_logs(lab: &Lab, to: &std::path::Path) -> Result<()> {

@@ -7,6 +7,7 @@ mod bad_input;
 mod cri;
 mod faults;
 mod kubectl;
+mod nodes;
 mod pods;
 mod runtime;
 mod services;
@@ -21,7 +22,7 @@ fn main() {
     let trials: Vec<Trial> = [
         runtime::trials(),
         cri::trials(),
-        kubectl::trials(),
+        nodes::trials(), kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
         services::trials(),
