@@ -1,12 +1,168 @@
 //! The controllers of the control plane.
 //!
 //! Each one is a pure decision (`decide` in the module of its name: objects and the time in, a plan out) and a thin
-//! shell that runs it from a work queue. They are level-triggered: an event only puts a key on a queue, and a decision
-//! reads whole snapshots. They hold no state that a restart may lose, except when they first saw a lease stand still.
+//! shell (`shell/`) that runs it from a work queue. They are level-triggered: an event only puts a key on a queue, and a
+//! decision reads whole snapshots. They hold no state that a restart may lose, except when they first saw a lease stand
+//! still.
 
 pub mod allocate;
+pub mod cache;
 pub mod deployment;
 pub mod endpointslice;
+pub mod events;
 pub mod meta;
 pub mod queue;
 pub mod replicaset;
+pub mod runner;
+pub mod shell;
+
+use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::cache::Informer;
+use self::events::Recorder;
+use self::meta::Key;
+use self::runner::WAKES;
+use crate::kinds;
+use crate::registry::Registry;
+
+#[cfg(test)]
+mod tests;
+
+/// Keys that one controller works on at the same time.
+const WORKERS: usize = 4;
+
+/// What the controllers have to be told.
+#[derive(Debug, Clone, Default)]
+pub struct Params {
+    /// The certificate that pods trust the API server by, as PEM.
+    pub ca_pem: String,
+    /// Nodes get /24 (or /64) parts of it as podCIDR; without it they get none.
+    pub cluster_cidr: Option<IpNet>,
+}
+
+/// Starts all controllers. None of the tasks ends before the token is cancelled: one that does has failed.
+pub fn spawn_all(registry: &Registry, params: Params, cancel: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let mut tasks = vec![];
+    let mut pods = Informer::<Pod>::new(registry, &kinds::POD);
+    let mut nodes = Informer::<Node>::new(registry, &kinds::NODE);
+    workloads(registry, &mut pods, cancel, &mut tasks);
+    endpoints(registry, &mut pods, &mut nodes, cancel, &mut tasks);
+    let _ = params;
+    tasks.extend([pods.spawn(cancel), nodes.spawn(cancel)]);
+    tasks
+}
+
+/// The key of a changed object itself.
+fn itself<K: k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>>(
+    old: Option<&K>,
+    new: Option<&K>,
+) -> Vec<Key> {
+    new.or(old).map(|o| Key::of(o.metadata())).into_iter().collect()
+}
+
+fn workloads(registry: &Registry, pods: &mut Informer<Pod>, cancel: &CancellationToken, tasks: &mut Vec<JoinHandle<()>>) {
+    let (set_events, recorder) = Recorder::spawn(registry, "replicaset-controller", cancel);
+    tasks.push(recorder);
+    let (deployment_events, recorder) = Recorder::spawn(registry, "deployment-controller", cancel);
+    tasks.push(recorder);
+    let mut sets = Informer::<ReplicaSet>::new(registry, &kinds::REPLICA_SET);
+    let mut deployments = Informer::<Deployment>::new(registry, &kinds::DEPLOYMENT);
+    let set_shell =
+        shell::replicaset::Shell { registry: registry.clone(), sets: sets.reader(), pods: pods.reader(), events: set_events };
+    let deployment_shell = shell::deployment::Shell {
+        registry: registry.clone(),
+        deployments: deployments.reader(),
+        sets: sets.reader(),
+        pods: pods.reader(),
+        events: deployment_events,
+    };
+    let (set_queue, set_keys) = mpsc::channel(WAKES);
+    let (deployment_queue, deployment_keys) = mpsc::channel(WAKES);
+    sets.wake(&set_queue, itself);
+    let reader = sets.reader();
+    pods.wake(&set_queue, move |old, new| shell::replicaset::wakes(&reader, old, new));
+    deployments.wake(&deployment_queue, itself);
+    let reader = deployments.reader();
+    sets.wake(&deployment_queue, move |old, new| shell::deployment::wakes(&reader, old, new));
+    let reader = sets.reader();
+    pods.wake(&deployment_queue, move |old, new| shell::deployment::wakes_by_pod(&reader, old, new));
+    let ready = (pods.reader(), sets.reader(), deployments.reader());
+    let gate = std::sync::Arc::new(ready);
+    let sets_gate = gate.clone();
+    tasks.push(runner::spawn(
+        "replicaset",
+        WORKERS,
+        set_keys,
+        move |key| {
+            let (shell, gate) = (set_shell.clone(), sets_gate.clone());
+            async move {
+                gate.0.synced().await;
+                shell.sync(key).await
+            }
+        },
+        cancel,
+    ));
+    tasks.push(runner::spawn(
+        "deployment",
+        WORKERS,
+        deployment_keys,
+        move |key| {
+            let (shell, gate) = (deployment_shell.clone(), gate.clone());
+            async move {
+                gate.0.synced().await;
+                gate.1.synced().await;
+                shell.sync(key).await
+            }
+        },
+        cancel,
+    ));
+    tasks.extend([sets.spawn(cancel), deployments.spawn(cancel)]);
+}
+
+fn endpoints(
+    registry: &Registry,
+    pods: &mut Informer<Pod>,
+    nodes: &mut Informer<Node>,
+    cancel: &CancellationToken,
+    tasks: &mut Vec<JoinHandle<()>>,
+) {
+    let mut services = Informer::<Service>::new(registry, &kinds::SERVICE);
+    let mut slices = Informer::<EndpointSlice>::new(registry, &kinds::ENDPOINT_SLICE);
+    let shell = shell::endpointslice::Shell {
+        registry: registry.clone(),
+        services: services.reader(),
+        slices: slices.reader(),
+        pods: pods.reader(),
+        nodes: nodes.reader(),
+    };
+    let (queue, keys) = mpsc::channel(WAKES);
+    services.wake(&queue, itself);
+    slices.wake(&queue, shell::endpointslice::wakes_by_slice);
+    let reader = services.reader();
+    pods.wake(&queue, move |old, new| shell::endpointslice::wakes(&reader, old, new));
+    let reader = services.reader();
+    nodes.wake(&queue, move |old, new| shell::endpointslice::wakes_by_node(&reader, old, new));
+    tasks.push(runner::spawn(
+        "endpointslice",
+        WORKERS,
+        keys,
+        move |key| {
+            let shell = shell.clone();
+            async move {
+                shell.services.synced().await;
+                shell.slices.synced().await;
+                shell.pods.synced().await;
+                shell.nodes.synced().await;
+                shell.sync(key).await
+            }
+        },
+        cancel,
+    ));
+    tasks.extend([services.spawn(cancel), slices.spawn(cancel)]);
+}

@@ -1,0 +1,106 @@
+//! How much of each resource a pod asks for.
+//!
+//! The rule of the API: what the containers and sidecars want together, or the largest init container on top of the
+//! sidecars started before it, whichever is more; plus the overhead. Amounts are exact: nanos in `i128` behind
+//! `Quantity`, cpu in milli and everything else in whole units here.
+
+use std::collections::BTreeMap;
+
+use ferrolet_quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+/// Milli for cpu, units for all others.
+pub type Amounts = BTreeMap<String, i64>;
+
+/// Cpu and memory that scoring takes a container for which says nothing.
+pub const UNSAID: [(&str, i64); 2] = [("cpu", 100), ("memory", 200 * 1024 * 1024)];
+
+fn amount(name: &str, text: &Text) -> i64 {
+    // What is stored was validated; anything else counts as nothing.
+    let quantity: Quantity = text.0.parse().unwrap_or(Quantity::ZERO);
+    if name == "cpu" { quantity.milli() } else { quantity.units() }
+}
+
+pub fn amounts(list: Option<&BTreeMap<String, Text>>) -> Amounts {
+    list.into_iter().flatten().map(|(name, text)| (name.clone(), amount(name, text))).collect()
+}
+
+pub fn add(into: &mut Amounts, more: &Amounts) {
+    for (name, n) in more {
+        let sum = into.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*n);
+    }
+}
+
+pub fn subtract(from: &mut Amounts, less: &Amounts) {
+    for (name, n) in less {
+        let left = from.entry(name.clone()).or_default();
+        *left = left.saturating_sub(*n);
+    }
+}
+
+fn max(into: &mut Amounts, other: &Amounts) {
+    for (name, n) in other {
+        let have = into.entry(name.clone()).or_default();
+        *have = (*have).max(*n);
+    }
+}
+
+fn requests(container: &Container, unsaid: bool) -> Amounts {
+    let mut asked = amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    if unsaid {
+        for (name, n) in UNSAID {
+            asked.entry(name.into()).or_insert(n);
+        }
+    }
+    asked
+}
+
+/// What a pod reserves on its node.
+pub fn of_pod(pod: &Pod) -> Amounts {
+    sum(pod, false)
+}
+
+/// As `of_pod`, with small amounts for containers that do not say what they need.
+pub fn for_scoring(pod: &Pod) -> Amounts {
+    sum(pod, true)
+}
+
+fn sum(pod: &Pod, unsaid: bool) -> Amounts {
+    pod.spec.as_ref().map(|spec| sum_of(spec, unsaid)).unwrap_or_default()
+}
+
+/// As `of_pod`, for a spec alone.
+pub fn of_spec(spec: &PodSpec) -> Amounts {
+    sum_of(spec, false)
+}
+
+fn sum_of(spec: &PodSpec, unsaid: bool) -> Amounts {
+    let mut running = Amounts::new();
+    for container in &spec.containers {
+        add(&mut running, &requests(container, unsaid));
+    }
+    let mut sidecars = Amounts::new();
+    let mut peak = Amounts::new();
+    for container in spec.init_containers.iter().flatten() {
+        let asked = requests(container, unsaid);
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut running, &asked);
+            add(&mut sidecars, &asked);
+            max(&mut peak, &sidecars);
+        } else {
+            let mut while_it_runs = sidecars.clone();
+            add(&mut while_it_runs, &asked);
+            max(&mut peak, &while_it_runs);
+        }
+    }
+    max(&mut running, &peak);
+    // Resources given to the pod as a whole take the place of the sum.
+    for (name, n) in amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref())) {
+        running.insert(name, n);
+    }
+    add(&mut running, &amounts(spec.overhead.as_ref()));
+    running.retain(|_, n| *n > 0);
+    running
+}
