@@ -2,5 +2,14 @@
 pub mod api;
 pub mod cgroup;
 pub mod config;
+pub mod daemon;
+pub mod dispatch;
+pub mod events;
+pub mod images;
+pub mod metrics;
+pub mod node;
+pub mod observe;
 pub mod pod;
+pub mod report;
+pub mod server;
 pub mod volume;

@@ -1,0 +1,241 @@
+//! Gives every pod its actor: pods of the API, and pods that only the runtime knows.
+//!
+//! Owns the map from uid to actor. It decides nothing about a pod. Nobody is started before the runtime has been listed
+//! once, so that what runs is adopted; a pod that only the runtime has becomes an orphan, which its actor ends, only once
+//! the API list is complete. Cancelled by its token; the actors follow theirs, which are children of it.
+
+use crate::api::snapshot::{Snapshot, Watched};
+use crate::events::Severity;
+use crate::images::Images;
+use crate::observe::{self, RuntimeSnapshot};
+use crate::pod::actor;
+use crate::pod::container::NodeLimits;
+use crate::pod::desired::id_of;
+use crate::pod::execute::Shared;
+use crate::pod::status::NodeFacts;
+use crate::pod::{Deps, PodId};
+use crate::report;
+use ferrolet_probes::{EventKind, ProbeEvent};
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Starts the dispatcher and the image puller.
+pub fn spawn(deps: Deps, cancel: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = run(deps, &cancel) => {}
+        }
+    })
+}
+
+async fn run(deps: Deps, cancel: &CancellationToken) {
+    let Deps { config, cri, kube, volumes, cgroups, probes, probe_events, pods, gate, events, runtime, services, allocatable } =
+        deps;
+    let (images, puller) = Images::spawn(cri.clone(), config.max_parallel_image_pulls, cancel.clone());
+    let node = NodeFacts { ips: config.node_ips.clone(), runtime: runtime_name(&cri).await };
+    let limits = NodeLimits {
+        memory_bytes: node_memory(),
+        cfs_quota: cgroups.node().cpu_cfs_quota,
+        cfs_period_us: cgroups.node().cpu_cfs_period_us,
+    };
+    let report_slots = Arc::new(tokio::sync::Semaphore::new(report::PARALLEL));
+    let snapshots = runtime.snapshot.clone();
+    let shared = Arc::new(Shared {
+        config,
+        cri,
+        kube,
+        volumes,
+        cgroups,
+        probes,
+        events,
+        images,
+        runtime,
+        services,
+        allocatable,
+        node,
+        limits,
+        report_slots,
+    });
+    let dispatcher = Dispatcher {
+        shared,
+        gate,
+        cancel: cancel.clone(),
+        actors: BTreeMap::new(),
+        finished: BTreeSet::new(),
+        tasks: JoinSet::new(),
+        uids: HashMap::new(),
+        stale: false,
+    };
+    tokio::select! {
+        () = dispatcher.run(pods, snapshots, probe_events) => {}
+        // The puller ends only by the token or by a panic, which must not go unnoticed.
+        ended = puller => if let Err(error) = ended && error.is_panic() { std::panic::resume_unwind(error.into_panic()) },
+    }
+}
+
+/// The scheme of container ids. Waits for the runtime.
+async fn runtime_name(cri: &ferrolet_cri::Client) -> String {
+    loop {
+        match cri.version().await {
+            Ok(version) => return version.runtime_name,
+            Err(error) => {
+                tracing::warn!(%error, "the container runtime does not answer yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn node_memory() -> i64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<i64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+struct Entry {
+    id: PodId,
+    pod: watch::Sender<Option<Arc<Pod>>>,
+    runtime: Arc<Notify>,
+    /// What the actor was last woken for.
+    last: Option<Arc<observe::PodRuntime>>,
+}
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    gate: watch::Receiver<bool>,
+    cancel: CancellationToken,
+    actors: BTreeMap<String, Entry>,
+    /// Ended pods whose object the snapshot may still show.
+    finished: BTreeSet<String>,
+    tasks: JoinSet<()>,
+    uids: HashMap<tokio::task::Id, String>,
+    stale: bool,
+}
+
+impl Dispatcher {
+    async fn run(
+        mut self,
+        mut pods: Watched<Pod>,
+        mut snapshots: watch::Receiver<Arc<RuntimeSnapshot>>,
+        mut probe_events: mpsc::Receiver<ProbeEvent>,
+    ) {
+        let (mut pods_open, mut events_open) = (true, true);
+        loop {
+            let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
+            if runtime.synced {
+                self.reconcile(&api, &runtime);
+            }
+            // Probe events change nothing here.
+            loop {
+                tokio::select! {
+                    changed = pods.changed(), if pods_open => {
+                        pods_open = changed.is_ok();
+                        break;
+                    }
+                    Ok(()) = snapshots.changed() => break,
+                    Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                        self.reap(done);
+                        break;
+                    }
+                    event = probe_events.recv(), if events_open => match event {
+                        Some(event) => self.probe_event(&event),
+                        None => events_open = false,
+                    },
+                }
+            }
+        }
+    }
+
+    fn reconcile(&mut self, api: &Snapshot<Pod>, runtime: &RuntimeSnapshot) {
+        let wanted: BTreeMap<String, &Arc<Pod>> =
+            api.items.values().filter_map(|p| Some((p.metadata.uid.clone().filter(|u| !u.is_empty())?, p))).collect();
+        self.finished.retain(|uid| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
+        for (uid, pod) in &wanted {
+            match self.actors.get(uid) {
+                Some(entry) => {
+                    let same = entry.pod.borrow().as_ref().is_some_and(|known| Arc::ptr_eq(known, pod));
+                    if !same {
+                        entry.pod.send_replace(Some((*pod).clone()));
+                    }
+                }
+                None if self.finished.contains(uid) => {}
+                None => self.start(id_of(pod), Some((*pod).clone())),
+            }
+        }
+        if api.synced {
+            for (_, entry) in self.actors.iter().filter(|(uid, _)| !wanted.contains_key(*uid)) {
+                entry.pod.send_if_modified(|pod| pod.take().is_some());
+            }
+            let orphans = runtime.pods.values().filter(|p| !wanted.contains_key(&p.id.uid));
+            let orphans: Vec<PodId> = orphans.filter(|p| !self.actors.contains_key(&p.id.uid)).map(|p| p.id.clone()).collect();
+            for id in orphans {
+                tracing::info!(pod = %id, "the runtime has a pod that the api does not know: it is ended");
+                self.start(id, None);
+            }
+        }
+        let stale = runtime.stale.is_some();
+        let all = stale != self.stale;
+        self.stale = stale;
+        for (uid, entry) in &mut self.actors {
+            let now = runtime.pods.get(uid);
+            let same = match (&entry.last, now) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                _ => false,
+            };
+            if all || !same {
+                entry.last = now.cloned();
+                entry.runtime.notify_one();
+            }
+        }
+    }
+
+    fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>) {
+        let uid = id.uid.clone();
+        let (sender, receiver) = watch::channel(pod);
+        let notify = Arc::new(Notify::new());
+        let inputs = actor::Inputs { id: id.clone(), pod: receiver, runtime: notify.clone(), gate: self.gate.clone() };
+        let task = self.tasks.spawn(actor::run(self.shared.clone(), inputs, self.cancel.child_token()));
+        self.uids.insert(task.id(), uid.clone());
+        self.actors.insert(uid, Entry { id, pod: sender, runtime: notify, last: None });
+    }
+
+    fn reap(&mut self, done: Result<(tokio::task::Id, ()), JoinError>) {
+        let id = match done {
+            Ok((id, ())) => id,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => error.id(),
+        };
+        if let Some(uid) = self.uids.remove(&id) {
+            self.actors.remove(&uid);
+            self.finished.insert(uid);
+        }
+    }
+
+    fn probe_event(&self, event: &ProbeEvent) {
+        let Some(entry) = self.actors.get(&event.pod_uid) else { return };
+        let reason = match event.outcome {
+            EventKind::Failure => "Unhealthy",
+            EventKind::Warning => "ProbeWarning",
+        };
+        let init = entry
+            .pod
+            .borrow()
+            .as_ref()
+            .and_then(|p| p.spec.as_ref())
+            .is_some_and(|s| s.init_containers.iter().flatten().any(|c| c.name == event.container));
+        let list = if init { "initContainers" } else { "containers" };
+        let path = format!("spec.{list}{{{}}}", event.container);
+        self.shared.events.pod(&entry.id, Some(path), Severity::Warning, reason, event.message.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! The runtime's pods as last seen: one snapshot a pod, kept current by events, by looking again after each change of
+//! ours, and by a slow full list as the backstop.
+//!
+//! Owns the snapshot. An event is only a hint to look at that pod. Every look takes a number when it begins; a result
+//! never replaces one whose look began later, so an old full list cannot hide what was made since. While the runtime
+//! does not answer the last snapshot stays and is marked stale: nothing may be concluded from absence then. It never
+//! changes anything in the runtime. Cancelled by its token.
+
+mod build;
+
+use crate::pod::PodId;
+use crate::pod::observed::{Container, Sandbox};
+use ferrolet_cri::{Client, Error, types as cri};
+use futures::StreamExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The full list while events flow.
+const BACKSTOP: Duration = Duration::from_secs(60);
+/// The full list of a runtime without events, and how soon to try again after a failure.
+const WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+
+/// What the runtime has of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRuntime {
+    pub id: PodId,
+    pub sandboxes: Vec<Sandbox>,
+    pub containers: Vec<Container>,
+}
+
+impl PodRuntime {
+    pub fn is_empty(&self) -> bool {
+        self.sandboxes.is_empty() && self.containers.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeSnapshot {
+    /// True once a full list has succeeded.
+    pub synced: bool,
+    /// Why the runtime does not answer, while it does not.
+    pub stale: Option<String>,
+    /// By pod uid. The same `Arc` as before means nothing has changed.
+    pub pods: BTreeMap<String, Arc<PodRuntime>>,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub snapshot: watch::Receiver<Arc<RuntimeSnapshot>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cri: Client,
+    looks: AtomicU64,
+    results: mpsc::Sender<Look>,
+}
+
+/// The result of a look, numbered by its beginning.
+enum Look {
+    Pod { number: u64, uid: String, pod: Arc<PodRuntime>, published: oneshot::Sender<()> },
+    Full { number: u64, result: Result<Vec<PodRuntime>, Error> },
+}
+
+impl Handle {
+    /// Looks at one pod now. All that happened before this call is in the answer, and in the snapshot when it returns.
+    pub async fn refresh(&self, id: &PodId) -> Result<Arc<PodRuntime>, Error> {
+        refresh(&self.shared, &self.snapshot, id).await
+    }
+}
+
+async fn refresh(
+    shared: &Shared,
+    snapshot: &watch::Receiver<Arc<RuntimeSnapshot>>,
+    id: &PodId,
+) -> Result<Arc<PodRuntime>, Error> {
+    let number = shared.looks.fetch_add(1, Ordering::SeqCst);
+    let known = snapshot.borrow().pods.get(&id.uid).cloned();
+    let labels: cri::Labels = [(build::UID.to_owned(), id.uid.clone())].into();
+    let sandbox_filter = cri::SandboxFilter { labels: labels.clone(), ..Default::default() };
+    let container_filter = cri::ContainerFilter { labels, ..Default::default() };
+    let (sandboxes, containers) =
+        tokio::try_join!(shared.cri.list_pod_sandbox(&sandbox_filter), shared.cri.list_containers(&container_filter))?;
+    let pod = build::pod(&shared.cri, id.clone(), sandboxes, containers, known.as_deref()).await?;
+    // Equal to what is known: the known one, so that pointers tell changes.
+    let pod = known.filter(|k| **k == pod).unwrap_or_else(|| Arc::new(pod));
+    let (published, done) = oneshot::channel();
+    let _ = shared.results.send(Look::Pod { number, uid: id.uid.clone(), pod: pod.clone(), published }).await;
+    let _ = done.await;
+    Ok(pod)
+}
+
+async fn full(shared: &Shared, known: &RuntimeSnapshot) -> Result<Vec<PodRuntime>, Error> {
+    let (sandbox_filter, container_filter) = (cri::SandboxFilter::default(), cri::ContainerFilter::default());
+    let (sandboxes, containers) =
+        tokio::try_join!(shared.cri.list_pod_sandbox(&sandbox_filter), shared.cri.list_containers(&container_filter))?;
+    let mut groups: BTreeMap<String, build::Group> = BTreeMap::new();
+    for s in sandboxes {
+        build::group_of(&mut groups, &s.labels).sandboxes.push(s);
+    }
+    for c in containers {
+        build::group_of(&mut groups, &c.labels).containers.push(c);
+    }
+    // Containers that Kubernetes did not make have no uid.
+    groups.remove("");
+    let looks = groups.into_values().map(|g| {
+        let before = known.pods.get(&g.id.uid).cloned();
+        async move { build::pod(&shared.cri, g.id, g.sandboxes, g.containers, before.as_deref()).await }
+    });
+    futures::stream::iter(looks).buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+/// Starts the observer. The handle's snapshot is `synced` after the first full list.
+pub fn spawn(cri: Client, cancel: CancellationToken) -> (Handle, JoinHandle<()>) {
+    let (results, inbox) = mpsc::channel(64);
+    let (publish, snapshot) = watch::channel(Arc::<RuntimeSnapshot>::default());
+    let shared = Arc::new(Shared { cri, looks: AtomicU64::new(1), results });
+    let handle = Handle { snapshot, shared };
+    let task = Task { handle: handle.clone(), publish, numbers: BTreeMap::new(), looking: BTreeMap::new(), jobs: JoinSet::new() };
+    let joined = tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = task.run(inbox) => {}
+        }
+    });
+    (handle, joined)
+}
+
+struct Task {
+    handle: Handle,
+    publish: watch::Sender<Arc<RuntimeSnapshot>>,
+    /// The number of the look that each pod's state comes from; kept a while for pods that are gone.
+    numbers: BTreeMap<String, u64>,
+    /// Pods being looked at because of an event; true: another event came meanwhile.
+    looking: BTreeMap<String, bool>,
+    jobs: JoinSet<Job>,
+}
+
+enum Job {
+    Pod(PodId),
+    Full,
+    /// The event stream ended or could not be opened; true if this runtime has none.
+    Events {
+        absent: bool,
+    },
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Look>) {
+        let (hints_in, mut hints) = mpsc::channel::<PodId>(256);
+        let mut has_events = true;
+        let mut full_running = true;
+        self.start_full();
+        self.start_events(&hints_in);
+        let mut next_full = tokio::time::Instant::now() + BACKSTOP;
+        let mut next_events: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                Some(look) = inbox.recv() => {
+                    if let Look::Full { result, .. } = &look {
+                        let soon = result.is_err() || !has_events;
+                        next_full = tokio::time::Instant::now() + if soon { WITHOUT_EVENTS } else { BACKSTOP };
+                    }
+                    self.apply(look);
+                }
+                Some(id) = hints.recv() => self.hint(id),
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
+                    Ok(Job::Pod(id)) => {
+                        if self.looking.remove(&id.uid) == Some(true) {
+                            self.hint(id);
+                        }
+                    }
+                    Ok(Job::Full) => full_running = false,
+                    Ok(Job::Events { absent }) => {
+                        if has_events && absent {
+                            tracing::info!("the container runtime has no events: listing every second");
+                        }
+                        has_events = !absent;
+                        // Events may have been lost: look at everything, and subscribe again.
+                        next_full = next_full.min(tokio::time::Instant::now() + if absent { WITHOUT_EVENTS } else { Duration::ZERO });
+                        let pause = if absent { BACKSTOP } else { WITHOUT_EVENTS };
+                        next_events = Some(tokio::time::Instant::now() + pause);
+                    }
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
+                },
+                () = tokio::time::sleep_until(next_full), if !full_running => {
+                    full_running = true;
+                    self.start_full();
+                }
+                () = tokio::time::sleep_until(next_events.unwrap_or(next_full)), if next_events.is_some() => {
+                    next_events = None;
+                    self.start_events(&hints_in);
+                }
+            }
+        }
+    }
+
+    fn start_full(&mut self) {
+        let handle = self.handle.clone();
+        self.jobs.spawn(async move {
+            let shared = &handle.shared;
+            let number = shared.looks.fetch_add(1, Ordering::SeqCst);
+            let known = handle.snapshot.borrow().clone();
+            let result = full(shared, &known).await;
+            let _ = shared.results.send(Look::Full { number, result }).await;
+            Job::Full
+        });
+    }
+
+    fn start_events(&mut self, hints: &mpsc::Sender<PodId>) {
+        let (cri, hints) = (self.handle.shared.cri.clone(), hints.clone());
+        self.jobs.spawn(async move {
+            let mut stream = match cri.get_container_events().await {
+                Ok(stream) => stream,
+                Err(error) => return Job::Events { absent: matches!(error, Error::Unimplemented { .. }) },
+            };
+            while let Some(event) = stream.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        tracing::debug!(%error, "container events ended");
+                        return Job::Events { absent: matches!(error, Error::Unimplemented { .. }) };
+                    }
+                };
+                let labels = event.sandbox_status.as_ref().map(|s| &s.labels);
+                let labels = labels.or_else(|| event.container_statuses.first().map(|c| &c.labels));
+                if let Some(id) = labels.map(build::id_of).filter(|id| !id.uid.is_empty()) {
+                    let _ = hints.send(id).await;
+                }
+            }
+            Job::Events { absent: false }
+        });
+    }
+
+    /// Looks at a pod because of an event; events during a look lead to one more.
+    fn hint(&mut self, id: PodId) {
+        if let Some(again) = self.looking.get_mut(&id.uid) {
+            *again = true;
+            return;
+        }
+        self.looking.insert(id.uid.clone(), false);
+        let handle = self.handle.clone();
+        self.jobs.spawn(async move {
+            if let Err(error) = handle.refresh(&id).await {
+                tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+            }
+            Job::Pod(id)
+        });
+    }
+
+    fn apply(&mut self, look: Look) {
+        let mut next = RuntimeSnapshot::clone(&self.publish.borrow());
+        match look {
+            Look::Pod { number, uid, pod, published } => {
+                if self.newer(&uid, number) && put(&mut next, uid, pod) {
+                    self.publish.send_replace(Arc::new(next));
+                }
+                let _ = published.send(());
+                return;
+            }
+            Look::Full { result: Err(error), .. } => {
+                tracing::warn!(%error, "the container runtime does not answer");
+                next.stale = Some(error.to_string());
+            }
+            Look::Full { number, result: Ok(pods) } => {
+                let seen: BTreeSet<String> = pods.iter().map(|p| p.id.uid.clone()).collect();
+                for pod in pods {
+                    let uid = pod.id.uid.clone();
+                    if self.newer(&uid, number) && next.pods.get(&uid).is_none_or(|known| **known != pod) {
+                        put(&mut next, uid, Arc::new(pod));
+                    }
+                }
+                let gone: Vec<String> = next.pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+                for uid in gone {
+                    if self.newer(&uid, number) {
+                        next.pods.remove(&uid);
+                    }
+                }
+                let pods = &next.pods;
+                self.numbers.retain(|uid, n| pods.contains_key(uid) || *n > number);
+                next.synced = true;
+                next.stale = None;
+            }
+        }
+        self.publish.send_replace(Arc::new(next));
+    }
+
+    /// Whether a look with this number may say something about the pod; if so it is noted.
+    fn newer(&mut self, uid: &str, number: u64) -> bool {
+        match self.numbers.get_mut(uid) {
+            Some(n) if *n >= number => false,
+            Some(n) => {
+                *n = number;
+                true
+            }
+            None => {
+                self.numbers.insert(uid.to_owned(), number);
+                true
+            }
+        }
+    }
+}
+
+/// True if that changed anything.
+fn put(next: &mut RuntimeSnapshot, uid: String, pod: Arc<PodRuntime>) -> bool {
+    if pod.is_empty() {
+        return next.pods.remove(&uid).is_some();
+    }
+    let before = next.pods.insert(uid, pod.clone());
+    before.is_none_or(|b| !Arc::ptr_eq(&b, &pod))
+}
+
+#[cfg(test)]
+mod tests;

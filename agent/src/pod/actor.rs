@@ -1,0 +1,427 @@
+//! The actor of one pod: a task that waits, plans, and keeps the planned actions under way.
+//!
+//! Owns the pod's lifecycle, its backoffs, what the agent prepared for it, and the status last computed. Each action runs
+//! in a task of its own, at most one a key, so that a call that hangs never keeps the actor from a deletion. After every
+//! action the pod is looked at in the runtime before the key is free again: a plan never rests on a state older than what
+//! the actor itself has done. It never ends because of an error. Cancelled by its token at any await; what runs in the
+//! runtime stays as it is and is adopted by the next actor.
+
+use crate::events::Severity;
+use crate::pod::backoff::Backoffs;
+use crate::pod::container::ImageFacts;
+use crate::pod::desired::Desired;
+use crate::pod::execute::{self, Failed, Job, Outcome, Shared};
+use crate::pod::lifecycle::Lifecycle;
+use crate::pod::observed::{Local, Observed, Verdicts};
+use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::timeline::Timeline;
+use crate::pod::{PodId, Time, health, status};
+use crate::report::Reporter;
+use crate::volume::Prepared;
+use ferrolet_probes::{InitialVerdicts, Probe};
+use k8s_openapi::api::core::v1 as api;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// What the dispatcher gives an actor.
+pub struct Inputs {
+    pub id: PodId,
+    /// `None`: the API has no such pod.
+    pub pod: watch::Receiver<Option<Arc<api::Pod>>>,
+    /// The runtime's snapshot of this pod may have changed.
+    pub runtime: Arc<Notify>,
+    /// No new pod starts before this is true.
+    pub gate: watch::Receiver<bool>,
+}
+
+/// Pause between tries to look at the pod while the runtime does not answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs until nothing is left of the pod on the node and the API object is gone, or until cancelled.
+pub async fn run(shared: Arc<Shared>, inputs: Inputs, cancel: CancellationToken) {
+    let mut actor = Actor::new(shared, inputs, &cancel).await;
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = actor.run() => {}
+    }
+}
+
+struct Running {
+    action: Action,
+    abort: AbortHandle,
+}
+
+enum Done {
+    Action {
+        action: Box<Action>,
+        result: Result<Outcome, Failed>,
+    },
+    /// Looked at the pod after an action was cut off.
+    Looked,
+}
+
+struct Actor {
+    shared: Arc<Shared>,
+    inputs: Inputs,
+    desired: Arc<Desired>,
+    lifecycle: Lifecycle,
+    backoffs: Backoffs,
+    local: Local,
+    prepared: Arc<Prepared>,
+    images: BTreeMap<String, ImageFacts>,
+    status: api::PodStatus,
+    running: BTreeMap<Key, Running>,
+    tasks: JoinSet<Done>,
+    keys: HashMap<tokio::task::Id, Key>,
+    /// Actions cut off whose effect has not been looked at yet: the snapshot counts as stale until then.
+    unknown: usize,
+    verdicts: watch::Receiver<Arc<ferrolet_probes::Verdicts>>,
+    probes: Vec<Probe>,
+    carried: InitialVerdicts,
+    reporter: Reporter,
+    timeline: Timeline,
+    refused: bool,
+}
+
+impl Actor {
+    async fn new(shared: Arc<Shared>, mut inputs: Inputs, cancel: &CancellationToken) -> Actor {
+        let pod = inputs.pod.borrow_and_update().clone();
+        let known = pod.as_ref().and_then(|p| p.status.clone()).unwrap_or_default();
+        let desired = match &pod {
+            Some(pod) => desired_of(pod),
+            None => Desired::orphan(inputs.id.clone()),
+        };
+        let slots = shared.report_slots.clone();
+        let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), known.clone(), cancel.clone());
+        let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
+        let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
+        Actor {
+            timeline: Timeline::new(Time::now(), &known),
+            carried: health::carried(&known),
+            desired: Arc::new(desired),
+            lifecycle: Lifecycle::Active,
+            backoffs,
+            local: Local::default(),
+            prepared: Arc::default(),
+            images: BTreeMap::new(),
+            status: known,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            unknown: 0,
+            verdicts,
+            probes: Vec::new(),
+            reporter,
+            refused: false,
+            shared,
+            inputs,
+        }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            let now = Time::now();
+            let observed = self.observe();
+            let verdicts = health::verdicts(&self.verdicts.borrow_and_update());
+            let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
+            if step.lifecycle != self.lifecycle {
+                tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
+            }
+            self.lifecycle = step.lifecycle.clone();
+            self.report(&observed, &verdicts, now);
+            self.set_probes(&observed).await;
+            let observed = Arc::new(observed);
+            self.reconcile(&step, &observed);
+            if matches!(self.lifecycle, Lifecycle::Finished { .. }) {
+                return self.finish().await;
+            }
+            self.wait(step.wake_at, now).await;
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        let snapshot = self.shared.runtime.snapshot.borrow().clone();
+        let pod = snapshot.pods.get(&self.inputs.id.uid);
+        let mut local = self.local.clone();
+        local.gate_open = *self.inputs.gate.borrow();
+        Observed {
+            sandboxes: pod.map(|p| p.sandboxes.clone()).unwrap_or_default(),
+            containers: pod.map(|p| p.containers.clone()).unwrap_or_default(),
+            local,
+            stale: snapshot.stale.is_some() || self.unknown > 0,
+        }
+    }
+
+    /// Starts what is planned and not under way; cuts off what is no longer planned.
+    fn reconcile(&mut self, step: &Step, observed: &Arc<Observed>) {
+        // A runtime that does not answer changes nothing about what an active pod needs.
+        if !(observed.stale && self.lifecycle.active()) {
+            let unwanted: Vec<Key> = self
+                .running
+                .iter()
+                .filter(|(key, r)| r.action.starts() && !step.actions.iter().any(|a| a.key() == **key && a.starts()))
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in unwanted {
+                self.cut_off(&key);
+            }
+        }
+        for action in &step.actions {
+            let key = action.key();
+            let mut again = false;
+            if let Some(running) = self.running.get(&key) {
+                if !action.supersedes(&running.action) {
+                    continue;
+                }
+                again = matches!(action, Action::StopContainer { .. });
+                self.cut_off(&key);
+            }
+            self.start(action.clone(), observed.clone(), again);
+        }
+    }
+
+    fn cut_off(&mut self, key: &Key) {
+        let Some(running) = self.running.remove(key) else { return };
+        running.abort.abort();
+        // Its effect is unknown until the pod has been looked at.
+        self.unknown += 1;
+        let (runtime, id) = (self.shared.runtime.clone(), self.inputs.id.clone());
+        self.tasks.spawn(async move {
+            look(&runtime, &id).await;
+            Done::Looked
+        });
+    }
+
+    fn start(&mut self, action: Action, observed: Arc<Observed>, again: bool) {
+        let about = match &action {
+            Action::StartContainer { name, .. } => self.images.get(name).cloned(),
+            _ => None,
+        };
+        let job = Job {
+            shared: self.shared.clone(),
+            desired: self.desired.clone(),
+            observed,
+            prepared: self.prepared.clone(),
+            image: about,
+            action: action.clone(),
+            again,
+        };
+        tracing::trace!(pod = %self.desired.id, ?action, "start");
+        self.timeline.action_started(&action, Time::now());
+        let key = action.key();
+        let abort = self.tasks.spawn(async move {
+            let result = execute::run(&job).await;
+            if !matches!(job.action, Action::PullImage { .. } | Action::PrepareVolumes) {
+                look(&job.shared.runtime, &job.desired.id).await;
+            }
+            Done::Action { action: Box::new(job.action), result }
+        });
+        self.keys.insert(abort.id(), key.clone());
+        self.running.insert(key, Running { action, abort });
+    }
+
+    async fn wait(&mut self, wake_at: Option<Time>, now: Time) {
+        let sleep = wake_at.map(|at| crate::pod::elapsed(now, at).max(Duration::from_millis(1)));
+        tokio::select! {
+            changed = self.inputs.pod.changed() => match changed {
+                Ok(()) => self.new_pod(),
+                // The dispatcher has ended; so will we.
+                Err(_) => std::future::pending().await,
+            },
+            () = self.inputs.runtime.notified() => {}
+            Ok(()) = self.inputs.gate.changed() => {}
+            Ok(()) = self.verdicts.changed() => {}
+            Ok(()) = self.reporter.taken.changed() => {
+                let taken = self.reporter.taken.borrow_and_update().clone();
+                if let Some(status) = &taken.status {
+                    self.timeline.reported(&self.desired.id, status, Time::now());
+                }
+            }
+            Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
+            () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
+        }
+    }
+
+    fn new_pod(&mut self) {
+        let pod = self.inputs.pod.borrow_and_update().clone();
+        let mut next = match pod {
+            Some(pod) => desired_of(&pod),
+            None => {
+                let mut gone = Desired::clone(&self.desired);
+                gone.gone();
+                gone
+            }
+        };
+        next.started = self.status.start_time.as_ref().map(|t| t.0);
+        // A deletion is never taken back, whatever an old object says.
+        next.deletion = next.deletion.or(self.desired.deletion);
+        self.desired = Arc::new(next);
+    }
+
+    fn done(&mut self, done: Result<(tokio::task::Id, Done), JoinError>) {
+        let (id, done) = match done {
+            Ok((id, done)) => (id, Some(done)),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => (error.id(), None),
+        };
+        let key = self.keys.remove(&id);
+        match done {
+            Some(Done::Looked) => self.unknown = self.unknown.saturating_sub(1),
+            Some(Done::Action { action, result }) => {
+                // One that was cut off may have ended before that took hold: its key is another's by now.
+                if let Some(key) = key.filter(|k| self.running.get(k).is_some_and(|r| r.abort.id() == id)) {
+                    self.running.remove(&key);
+                }
+                self.action_done(&action, result);
+            }
+            None => {}
+        }
+    }
+
+    fn action_done(&mut self, action: &Action, result: Result<Outcome, Failed>) {
+        let now = Time::now();
+        let subject = action.subject();
+        match result {
+            Ok(outcome) => {
+                self.backoffs.succeeded(&subject);
+                self.timeline.action_done(action, now);
+                self.achieved(action, outcome);
+            }
+            Err(failed) => {
+                tracing::debug!(pod = %self.desired.id, ?action, reason = failed.reason, error = failed.message, "action failed");
+                self.backoffs.failed(subject, now, failed.reason, failed.message);
+                if let Action::PullImage { container, .. } = action {
+                    self.local.images.remove(container);
+                }
+            }
+        }
+    }
+
+    fn achieved(&mut self, action: &Action, outcome: Outcome) {
+        match outcome {
+            Outcome::Volumes(prepared) => {
+                self.local.volumes_ready = true;
+                self.local.renew_at = prepared.renew_at.and_then(|t| Time::try_from(t).ok());
+                self.prepared = Arc::new(prepared);
+            }
+            Outcome::Image { container, attempt, facts } => {
+                self.local.images.insert(container.clone(), attempt);
+                self.images.insert(container, facts);
+            }
+            Outcome::Done => match action {
+                Action::RemoveVolumes => self.local.volumes_removed = true,
+                Action::RemoveCgroup => self.local.cgroup_removed = true,
+                Action::RemoveFolders => self.local.folders_removed = true,
+                _ => {}
+            },
+        }
+    }
+
+    /// Computes the status and hands it to the reporter; tells of what has newly to be waited for.
+    fn report(&mut self, observed: &Observed, verdicts: &Verdicts, now: Time) {
+        if !self.desired.unsupported.is_empty() && !self.refused {
+            self.refused = true;
+            for what in &self.desired.unsupported {
+                self.shared.events.pod(&self.desired.id, None, Severity::Warning, "FailedValidation", what.to_string());
+            }
+        }
+        let inputs = status::Inputs {
+            desired: &self.desired,
+            lifecycle: &self.lifecycle,
+            observed,
+            verdicts,
+            backoffs: &self.backoffs,
+            prev: &self.status,
+            node: &self.shared.node,
+            now,
+        };
+        let next = status::status(&inputs);
+        self.waiting_events(&next);
+        self.timeline.observed(observed);
+        self.status = next;
+        if self.desired.started.is_none() {
+            let mut desired = Desired::clone(&self.desired);
+            desired.started = self.status.start_time.as_ref().map(|t| t.0);
+            self.desired = Arc::new(desired);
+        }
+        if !self.desired.orphan {
+            let finished = matches!(self.lifecycle, Lifecycle::Finished { .. });
+            self.reporter.report(&Arc::new(self.status.clone()), finished);
+        }
+    }
+
+    fn waiting_events(&self, next: &api::PodStatus) {
+        let reason = |list: &Option<Vec<api::ContainerStatus>>, name: &str| {
+            let found = list.iter().flatten().find(|s| s.name == name)?;
+            found.state.as_ref()?.waiting.as_ref()?.reason.clone()
+        };
+        for c in &self.desired.containers {
+            let before =
+                reason(&self.status.container_statuses, &c.name).or(reason(&self.status.init_container_statuses, &c.name));
+            let after = reason(&next.container_statuses, &c.name).or(reason(&next.init_container_statuses, &c.name));
+            if before == after {
+                continue;
+            }
+            let (severity, message) = match after.as_deref() {
+                Some("CrashLoopBackOff") => {
+                    (Severity::Warning, format!("Back-off restarting failed container {} in pod {}", c.name, self.desired.id))
+                }
+                Some("ImagePullBackOff") => (Severity::Normal, format!("Back-off pulling image {:?}", c.image)),
+                _ => continue,
+            };
+            let path = execute::field_path(&self.desired, &c.name);
+            self.shared.events.pod(&self.desired.id, path, severity, "BackOff", message);
+        }
+    }
+
+    async fn set_probes(&mut self, observed: &Observed) {
+        if observed.stale {
+            return;
+        }
+        let probes = health::probes(&self.desired, &self.lifecycle, observed);
+        if probes != self.probes {
+            self.probes = probes.clone();
+            self.shared.probes.set(&self.inputs.id.uid, probes, self.carried.clone()).await;
+        }
+    }
+
+    /// Nothing is left here; the object goes last.
+    async fn finish(&mut self) {
+        self.shared.probes.remove(&self.inputs.id.uid).await;
+        if !self.desired.orphan {
+            let gone_elsewhere = async {
+                let _ = self.inputs.pod.wait_for(Option::is_none).await;
+            };
+            tokio::select! {
+                () = self.reporter.gone() => {}
+                () = gone_elsewhere => {}
+            }
+        }
+        tracing::debug!(pod = %self.inputs.id, "finished");
+    }
+}
+
+/// Looks until the runtime has answered.
+async fn look(runtime: &crate::observe::Handle, id: &PodId) {
+    while let Err(error) = runtime.refresh(id).await {
+        tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn desired_of(pod: &Arc<api::Pod>) -> Desired {
+    let mut desired = Desired::of(pod);
+    for u in crate::volume::unsupported(pod) {
+        if !desired.unsupported.iter().any(|known| known.field == u.field) {
+            desired.unsupported.push(crate::pod::desired::Unsupported { field: u.field, reason: u.reason });
+        }
+    }
+    desired
+}
+
+#[cfg(test)]
+mod tests;

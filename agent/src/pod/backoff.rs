@@ -1,0 +1,116 @@
+//! When to try again: crash-loop delays of containers and delays after failed actions.
+//!
+//! Pure values. The crash-loop delay itself lives in an annotation of each container (see `observed::Container::backoff`),
+//! so it survives the agent; only the delays of failed actions live here, and begin anew after a restart.
+
+use crate::pod::observed::{Container, State};
+use crate::pod::{Time, after, elapsed};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// First delay of a crash loop and of image pulls.
+pub const FIRST: Duration = Duration::from_secs(10);
+/// A container that ran this long starts its crash loop anew.
+pub const RESET: Duration = Duration::from_secs(600);
+/// Limit of the image pull delay.
+pub const IMAGE_MAX: Duration = Duration::from_secs(300);
+
+/// How long a failed pull shows its own error before it shows that it is being waited.
+pub const FIRST_SHOWN: Duration = Duration::from_secs(2);
+
+/// When a failure happened.
+pub fn failed_at(f: &Failure) -> Option<Time> {
+    f.until.checked_sub(f.delay).ok()
+}
+
+/// What a delay belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Sandbox,
+    Volumes,
+    /// The image of this container.
+    Image(String),
+    /// Creating or starting this container.
+    Start(String),
+    /// Stopping or removing this container or sandbox, by id.
+    Stop(String),
+    /// Taking down what the pod had.
+    Cleanup,
+}
+
+/// The last failure of a subject. Gone once an attempt succeeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub delay: Duration,
+    pub until: Time,
+    /// CamelCase, for `waiting.reason`.
+    pub reason: String,
+    pub message: String,
+}
+
+/// The failures of one pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backoffs {
+    pub failures: BTreeMap<Subject, Failure>,
+    /// `crashLoopBackOff.maxContainerRestartPeriod`; zero stands for 300 s.
+    pub crash_max: Duration,
+}
+
+impl Backoffs {
+    pub fn failed(&mut self, subject: Subject, now: Time, reason: impl Into<String>, message: impl Into<String>) {
+        let (first, max) = match subject {
+            Subject::Image(_) => (FIRST, IMAGE_MAX),
+            Subject::Sandbox | Subject::Start(_) => (Duration::from_secs(1), Duration::from_secs(10)),
+            Subject::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
+            Subject::Stop(_) | Subject::Cleanup => (Duration::from_millis(500), Duration::from_secs(10)),
+        };
+        let delay = self.failures.get(&subject).map_or(first, |f| (f.delay * 2).min(max));
+        let failure = Failure { delay, until: after(now, delay), reason: reason.into(), message: message.into() };
+        self.failures.insert(subject, failure);
+    }
+
+    pub fn succeeded(&mut self, subject: &Subject) {
+        self.failures.remove(subject);
+    }
+
+    /// When the subject may be tried again, if that is not now.
+    pub fn blocked(&self, subject: &Subject, now: Time) -> Option<Time> {
+        let failure = self.failures.get(subject)?;
+        // A clock that jumped back must not turn a short delay into a long one.
+        let until = failure.until.min(after(now, failure.delay));
+        (until > now).then_some(until)
+    }
+
+    fn crash_max(&self) -> Duration {
+        if self.crash_max.is_zero() { Duration::from_secs(300) } else { self.crash_max }
+    }
+}
+
+/// What a container that ended means for its successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// Not before this.
+    pub at: Time,
+    /// The delay that leads to `at`, for messages; zero at once.
+    pub delay: Duration,
+    /// The delay to write into the successor.
+    pub next: Duration,
+}
+
+/// The crash-loop rule: the first restart is immediate, then 10 s doubling to the limit, anew after ten good minutes
+/// or when the container's definition changed.
+pub fn restart(ended: &Container, changed: bool, backoffs: &Backoffs, now: Time) -> Restart {
+    let max = backoffs.crash_max();
+    let State::Exited { finished_at, .. } = ended.state else {
+        return Restart { at: now, delay: Duration::ZERO, next: FIRST.min(max) };
+    };
+    if changed || elapsed(ended.created_at, finished_at) > RESET {
+        return Restart { at: now, delay: Duration::ZERO, next: FIRST.min(max) };
+    }
+    let delay = ended.backoff.min(max);
+    let next = if delay.is_zero() { FIRST.min(max) } else { (delay * 2).min(max) };
+    Restart { at: after(finished_at, delay).min(after(now, delay)), delay, next }
+}
+
+#[cfg(test)]
+mod tests;

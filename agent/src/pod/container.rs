@@ -1,0 +1,360 @@
+//! What the runtime is told to make: sandbox and container configurations from the pod's spec. Pure.
+
+use crate::cgroup::{cpu_quota, cpu_shares};
+use crate::pod::desired::{Container as Wanted, Desired};
+use crate::pod::{env, hosts, labels, qos};
+use ferrolet_cri::types as cri;
+use ferrolet_quantity::Quantity;
+use k8s_openapi::api::core::v1 as api;
+use std::time::Duration;
+
+/// What is the same for all pods of the node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeLimits {
+    pub memory_bytes: i64,
+    pub cfs_quota: bool,
+    pub cfs_period_us: u64,
+}
+
+/// What is known of an image that is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// What containers are made from.
+    pub image_ref: String,
+    pub uid: Option<i64>,
+    pub username: String,
+}
+
+/// Why a container cannot be described.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("container has runAsNonRoot and image will run as root (pod: {pod}, container: {container})")]
+    Root { pod: String, container: String },
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: {pod}, container: {container})"
+    )]
+    NamedUser { user: String, pod: String, container: String },
+    #[error("{field}: {value:?} is not a known value")]
+    Value { field: &'static str, value: String },
+    #[error("cannot find volume {volume:?} to mount into container {container:?}")]
+    Volume { volume: String, container: String },
+    #[error(transparent)]
+    Hostname(#[from] hosts::TooLong),
+}
+
+fn pod_security(pod: &api::Pod) -> api::PodSecurityContext {
+    pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default()
+}
+
+fn namespaces(spec: &api::PodSpec) -> cri::NamespaceOptions {
+    let host = |on: Option<bool>, otherwise| if on == Some(true) { cri::NamespaceMode::Node } else { otherwise };
+    let pid = if spec.share_process_namespace == Some(true) { cri::NamespaceMode::Pod } else { cri::NamespaceMode::Container };
+    cri::NamespaceOptions {
+        network: host(spec.host_network, cri::NamespaceMode::Pod),
+        pid: host(spec.host_pid, pid),
+        ipc: host(spec.host_ipc, cri::NamespaceMode::Pod),
+        user: None,
+    }
+}
+
+fn groups(sc: &api::PodSecurityContext) -> Vec<i64> {
+    sc.fs_group.into_iter().chain(sc.supplemental_groups.iter().flatten().copied()).collect()
+}
+
+fn groups_policy(sc: &api::PodSecurityContext) -> cri::SupplementalGroupsPolicy {
+    match sc.supplemental_groups_policy.as_deref() {
+        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
+        _ => cri::SupplementalGroupsPolicy::Merge,
+    }
+}
+
+fn selinux(o: &api::SELinuxOptions) -> cri::SelinuxOptions {
+    let part = |p: &Option<String>| p.clone().unwrap_or_default();
+    cri::SelinuxOptions { user: part(&o.user), role: part(&o.role), kind: part(&o.type_), level: part(&o.level) }
+}
+
+fn log_directory(logs: &std::path::Path, d: &Desired) -> std::path::PathBuf {
+    logs.join(format!("{}_{}_{}", d.id.namespace, d.id.name, d.id.uid))
+}
+
+/// The pod's folder of logs, given the root of all.
+pub fn pod_logs(logs: &std::path::Path, d: &Desired) -> std::path::PathBuf {
+    log_directory(logs, d)
+}
+
+fn pod_labels(d: &Desired) -> cri::Labels {
+    [(labels::POD_NAME, &d.id.name), (labels::POD_NAMESPACE, &d.id.namespace), (labels::POD_UID, &d.id.uid)]
+        .map(|(k, v)| (k.to_owned(), v.clone()))
+        .into()
+}
+
+/// The sandbox, without its resolv.conf and cgroup parent: those come from elsewhere.
+pub fn sandbox(
+    d: &Desired,
+    attempt: u32,
+    cluster_domain: &str,
+    logs: &std::path::Path,
+) -> Result<cri::SandboxConfig, ConfigError> {
+    let empty = api::PodSpec::default();
+    let spec = d.pod.spec.as_ref().unwrap_or(&empty);
+    let sc = pod_security(&d.pod);
+    let mut all_labels = d.pod.metadata.labels.clone().unwrap_or_default();
+    all_labels.extend(pod_labels(d));
+    let hostname = if d.host_network { String::new() } else { hosts::name(&d.pod, cluster_domain)?.kernel };
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let privileged = containers().any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
+    Ok(cri::SandboxConfig {
+        metadata: cri::SandboxMetadata {
+            name: d.id.name.clone(),
+            namespace: d.id.namespace.clone(),
+            uid: d.id.uid.clone(),
+            attempt,
+        },
+        hostname,
+        log_directory: log_directory(logs, d).to_string_lossy().into_owned(),
+        port_mappings: containers().flat_map(|c| ports(c, d.host_network)).collect(),
+        labels: all_labels,
+        annotations: d.pod.metadata.annotations.clone().unwrap_or_default(),
+        security: cri::SandboxSecurity {
+            namespaces: namespaces(spec),
+            selinux: sc.se_linux_options.as_ref().map(selinux),
+            run_as_user: sc.run_as_user,
+            run_as_group: sc.run_as_user.and(sc.run_as_group),
+            supplemental_groups: groups(&sc),
+            supplemental_groups_policy: groups_policy(&sc),
+            privileged,
+            // The pause process needs nothing special, whatever the pod asks for.
+            seccomp: Some(cri::SecurityProfile::RuntimeDefault),
+            ..Default::default()
+        },
+        sysctls: sc.sysctls.iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
+        ..Default::default()
+    })
+}
+
+/// Ports that the runtime is to forward from the host. On the host's network there is nothing to forward.
+fn ports(c: &api::Container, host_network: bool) -> Vec<cri::PortMapping> {
+    let wanted = c.ports.iter().flatten().filter(|p| !host_network && p.host_port.is_some_and(|h| h > 0));
+    wanted
+        .map(|p| cri::PortMapping {
+            protocol: match p.protocol.as_deref() {
+                Some("UDP") => cri::Protocol::Udp,
+                Some("SCTP") => cri::Protocol::Sctp,
+                _ => cri::Protocol::Tcp,
+            },
+            container_port: u16::try_from(p.container_port).unwrap_or(0),
+            host_port: u16::try_from(p.host_port.unwrap_or(0)).unwrap_or(0),
+            host_ip: p.host_ip.as_ref().and_then(|ip| ip.parse().ok()),
+        })
+        .collect()
+}
+
+/// The log of one instance, relative to the pod's folder.
+pub fn log_path(container: &str, attempt: u32) -> String {
+    format!("{container}/{attempt}.log")
+}
+
+pub struct ContainerInput<'a> {
+    pub desired: &'a Desired,
+    pub wanted: &'a Wanted,
+    pub spec: &'a api::Container,
+    pub attempt: u32,
+    pub backoff: Duration,
+    pub image: &'a ImageFacts,
+    pub env: Vec<cri::EnvVar>,
+    pub mounts: Vec<cri::Mount>,
+    pub node: &'a NodeLimits,
+}
+
+pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigError> {
+    let lookup = |name: &str| i.env.iter().find(|e| e.name == name).map(|e| e.value.as_str());
+    let expanded = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, lookup)).collect::<Vec<_>>();
+    let (command, args) = (expanded(&i.spec.command), expanded(&i.spec.args));
+    let mut own_labels = pod_labels(i.desired);
+    own_labels.insert(labels::CONTAINER_NAME.to_owned(), i.spec.name.clone());
+    Ok(cri::ContainerConfig {
+        name: i.spec.name.clone(),
+        attempt: i.attempt,
+        image: cri::ImageSpec {
+            image: i.image.image_ref.clone(),
+            user_specified_image: i.wanted.image.clone(),
+            ..Default::default()
+        },
+        command,
+        args,
+        working_dir: i.spec.working_dir.clone().unwrap_or_default(),
+        labels: own_labels,
+        annotations: annotations(&i),
+        log_path: log_path(&i.spec.name, i.attempt),
+        stdin: i.spec.stdin == Some(true),
+        stdin_once: i.spec.stdin_once == Some(true),
+        tty: i.spec.tty == Some(true),
+        resources: Some(resources(&i)),
+        security: security(&i)?,
+        env: i.env,
+        mounts: i.mounts,
+        ..Default::default()
+    })
+}
+
+/// All that must be known to end and judge the container after a restart of the agent, even with the pod gone.
+fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
+    let mut out = cri::Labels::new();
+    let mut put = |key: &str, value: String| {
+        out.insert(key.to_owned(), value);
+    };
+    put(labels::HASH, i.wanted.hash.clone());
+    put(labels::OWN_HASH, i.wanted.hash.clone());
+    put(labels::OWN_BACKOFF, i.backoff.as_millis().to_string());
+    put(labels::RESTART_COUNT, i.attempt.to_string());
+    put(labels::MESSAGE_PATH, message_path(i.spec).to_owned());
+    put(labels::MESSAGE_POLICY, i.spec.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()));
+    put(labels::TERMINATION_GRACE, i.desired.grace.as_secs().to_string());
+    if let Some(deletion) = i.desired.deletion {
+        put(labels::DELETION_GRACE, deletion.grace.as_secs().to_string());
+    }
+    if let Some(hook) = i.spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
+        && let Ok(text) = serde_json::to_string(hook)
+    {
+        put(labels::PRE_STOP, text);
+    }
+    if let Some(ports) = i.spec.ports.as_ref().filter(|p| !p.is_empty())
+        && let Ok(text) = serde_json::to_string(ports)
+    {
+        put(labels::PORTS, text);
+    }
+    out
+}
+
+pub fn message_path(spec: &api::Container) -> &str {
+    spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
+}
+
+fn resources(i: &ContainerInput<'_>) -> cri::LinuxResources {
+    let r = i.spec.resources.clone().unwrap_or_default();
+    let get = |list: &Option<std::collections::BTreeMap<String, _>>, name: &str| {
+        let q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity = list.as_ref()?.get(name)?;
+        q.0.parse::<Quantity>().ok()
+    };
+    let cpu_limit = get(&r.limits, "cpu").map_or(0, |q| q.milli());
+    let cpu_request = get(&r.requests, "cpu").map_or(cpu_limit, |q| q.milli());
+    let memory = get(&r.limits, "memory").map(|q| q.units()).filter(|m| *m > 0);
+    let quota = cpu_quota(cpu_limit, i.node.cfs_period_us);
+    let quota = (i.node.cfs_quota && quota > 0).then_some(quota);
+    cri::LinuxResources {
+        cpu_shares: i64::try_from(cpu_shares(cpu_request)).ok(),
+        cpu_quota: quota,
+        cpu_period: i64::try_from(i.node.cfs_period_us).ok().filter(|_| i.node.cfs_quota),
+        memory_limit_bytes: memory,
+        oom_score_adj: Some(qos::oom_score_adj(&i.desired.pod, i.spec, i.node.memory_bytes)),
+        ..Default::default()
+    }
+}
+
+/// The container's settings over the pod's, over the image's.
+fn security(i: &ContainerInput<'_>) -> Result<cri::ContainerSecurity, ConfigError> {
+    let empty = api::PodSpec::default();
+    let pod_spec = i.desired.pod.spec.as_ref().unwrap_or(&empty);
+    let pod = pod_security(&i.desired.pod);
+    let own = i.spec.security_context.clone().unwrap_or_default();
+    let user = own.run_as_user.or(pod.run_as_user);
+    let run_as = match (user, i.image.uid) {
+        (Some(uid), _) | (None, Some(uid)) => Some(cri::RunAs::Uid(uid)),
+        _ if !i.image.username.is_empty() => Some(cri::RunAs::Username(i.image.username.clone())),
+        _ => None,
+    };
+    if own.run_as_non_root.or(pod.run_as_non_root) == Some(true) {
+        let (pod, container) = (i.desired.id.to_string(), i.spec.name.clone());
+        match &run_as {
+            Some(cri::RunAs::Uid(uid)) if *uid != 0 => {}
+            Some(cri::RunAs::Username(user)) => {
+                return Err(ConfigError::NamedUser { user: user.clone(), pod, container });
+            }
+            _ => return Err(ConfigError::Root { pod, container }),
+        }
+    }
+    let privileged = own.privileged == Some(true);
+    let capabilities = own.capabilities.unwrap_or_default();
+    let seccomp = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
+    let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
+    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() };
+    Ok(cri::ContainerSecurity {
+        capabilities: cri::Capabilities {
+            add: capabilities.add.unwrap_or_default(),
+            drop: capabilities.drop.unwrap_or_default(),
+            add_ambient: Vec::new(),
+        },
+        privileged,
+        namespaces: namespaces(pod_spec),
+        selinux: own.se_linux_options.as_ref().or(pod.se_linux_options.as_ref()).map(selinux),
+        run_as_group: own.run_as_group.or(pod.run_as_group).filter(|_| run_as.is_some()),
+        run_as,
+        supplemental_groups: groups(&pod),
+        supplemental_groups_policy: groups_policy(&pod),
+        readonly_rootfs: own.read_only_root_filesystem == Some(true),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        masked_paths: paths(MASKED),
+        readonly_paths: paths(READONLY),
+        seccomp: seccomp_profile(seccomp, privileged)?,
+        apparmor: None,
+    })
+}
+
+fn seccomp_profile(p: Option<&api::SeccompProfile>, privileged: bool) -> Result<Option<cri::SecurityProfile>, ConfigError> {
+    let Some(p) = p.filter(|_| !privileged) else { return Ok(Some(cri::SecurityProfile::Unconfined)) };
+    match p.type_.as_str() {
+        "RuntimeDefault" => Ok(Some(cri::SecurityProfile::RuntimeDefault)),
+        "Unconfined" => Ok(Some(cri::SecurityProfile::Unconfined)),
+        "Localhost" => {
+            let file = p.localhost_profile.clone().unwrap_or_default();
+            let inside = !file.is_empty() && !file.starts_with('/') && !file.split('/').any(|part| part == "..");
+            if !inside {
+                return Err(ConfigError::Value { field: "seccompProfile.localhostProfile", value: file });
+            }
+            Ok(Some(cri::SecurityProfile::Localhost(file)))
+        }
+        other => Err(ConfigError::Value { field: "seccompProfile.type", value: other.to_owned() }),
+    }
+}
+
+/// What no container sees of /proc and /sys unless it asks for `procMount: Unmasked`.
+const MASKED: &[&str] = &[
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where each of the container's volumes goes; `host_path` finds a volume's place.
+pub fn volume_mounts(spec: &api::Container, host_path: impl Fn(&str) -> Option<String>) -> Result<Vec<cri::Mount>, ConfigError> {
+    let each = spec.volume_mounts.iter().flatten().map(|m| {
+        let found =
+            host_path(&m.name).ok_or_else(|| ConfigError::Volume { volume: m.name.clone(), container: spec.name.clone() })?;
+        let propagation = match m.mount_propagation.as_deref() {
+            Some("HostToContainer") => cri::MountPropagation::HostToContainer,
+            Some("Bidirectional") => cri::MountPropagation::Bidirectional,
+            _ => cri::MountPropagation::Private,
+        };
+        let path = if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
+        Ok(cri::Mount {
+            container_path: path,
+            host_path: found,
+            readonly: m.read_only == Some(true),
+            propagation,
+            ..Default::default()
+        })
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+mod tests;

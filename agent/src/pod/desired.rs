@@ -1,0 +1,275 @@
+//! What a pod should be: the part of the API object that decisions are made from, checked once.
+//!
+//! Owns the way from `Pod` to [`Desired`] and the list of what is refused. It never decides what to do (that is
+//! `plan`) and never looks at the runtime. Fields that only pass through to the runtime or to the status stay in
+//! `Desired::pod`, the object as it came.
+
+use crate::pod::Time;
+use k8s_openapi::api::core::v1 as api;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Identity of a pod; two pods of one name differ in `uid`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodId {
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl std::fmt::Display for PodId {
+    /// The form of kubelet's messages: `name_namespace(uid)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}_{}({})", self.name, self.namespace, self.uid)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to completion before the next one.
+    Init,
+    /// A restartable init container: started in order, kept running, never keeps the pod from ending.
+    Sidecar,
+    Main,
+}
+
+/// `restartPolicyRules`: the first matching rule of action `Restart` wins over the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartRule {
+    /// True for `In`, false for `NotIn`.
+    pub matches: bool,
+    pub exit_codes: Vec<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    pub name: String,
+    pub role: Role,
+    /// As written in the spec; may be empty for an orphan.
+    pub image: String,
+    pub pull: PullPolicy,
+    pub restart: RestartPolicy,
+    pub rules: Vec<RestartRule>,
+    /// The count its first instance gets when the runtime has forgotten earlier ones that the API remembers.
+    pub first_attempt: u32,
+    /// Identity of what a running container was made from; a change replaces it.
+    pub hash: String,
+    pub has_startup_probe: bool,
+    pub has_readiness_probe: bool,
+    pub liveness_grace: Option<Duration>,
+    pub startup_grace: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// The API's wish to delete the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    pub grace: Duration,
+}
+
+/// Something in the spec that this agent does not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Unsupported {
+    pub field: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Desired {
+    pub id: PodId,
+    pub generation: i64,
+    /// Init and sidecar containers in order, then the main ones in order.
+    pub containers: Vec<Container>,
+    pub restart: RestartPolicy,
+    pub grace: Duration,
+    pub active_deadline: Option<Duration>,
+    pub host_network: bool,
+    pub deletion: Option<Deletion>,
+    /// The API already shows a terminal phase, which is never left.
+    pub terminal: bool,
+    /// When the node first acknowledged the pod, if it did.
+    pub started: Option<Time>,
+    /// Empty unless something cannot be done; then nothing is started.
+    pub unsupported: Vec<Unsupported>,
+    /// True for a pod that exists only in the runtime.
+    pub orphan: bool,
+    pub pod: Arc<api::Pod>,
+}
+
+impl Desired {
+    /// Reads an API object. Never fails: what cannot be done is listed in `unsupported`.
+    pub fn of(pod: &Arc<api::Pod>) -> Desired {
+        let empty = api::PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let meta = &pod.metadata;
+        let mut unsupported = support::check(spec);
+        let restart = match spec.restart_policy.as_deref() {
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            Some("Never") => RestartPolicy::Never,
+            None | Some("Always") => RestartPolicy::Always,
+            Some(other) => {
+                unsupported.push(Unsupported { field: "spec.restartPolicy".into(), reason: format!("unknown value {other:?}") });
+                RestartPolicy::Never
+            }
+        };
+        let status = pod.status.as_ref();
+        let init = spec.init_containers.iter().flatten().map(|c| {
+            let role = if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
+            container(c, role, restart, status)
+        });
+        let main = spec.containers.iter().map(|c| container(c, Role::Main, restart, status));
+        let grace = seconds(spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
+        Desired {
+            id: id_of(pod),
+            generation: meta.generation.unwrap_or(0),
+            containers: init.chain(main).collect(),
+            restart,
+            grace,
+            active_deadline: seconds(spec.active_deadline_seconds),
+            host_network: spec.host_network.unwrap_or(false),
+            deletion: meta
+                .deletion_timestamp
+                .as_ref()
+                .map(|_| Deletion { grace: seconds(meta.deletion_grace_period_seconds).unwrap_or(grace) }),
+            terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
+            started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
+            unsupported,
+            orphan: false,
+            pod: pod.clone(),
+        }
+    }
+
+    /// A pod known only from the runtime's labels: it can only be ended.
+    pub fn orphan(id: PodId) -> Desired {
+        let mut pod = api::Pod::default();
+        pod.metadata.name = Some(id.name.clone());
+        pod.metadata.namespace = Some(id.namespace.clone());
+        pod.metadata.uid = Some(id.uid.clone());
+        let mut desired = Desired::of(&Arc::new(pod));
+        desired.gone();
+        desired
+    }
+
+    /// The API object vanished: end the pod with the shortest grace, as after a forced deletion.
+    pub fn gone(&mut self) {
+        self.orphan = true;
+        self.deletion = Some(Deletion { grace: Duration::ZERO });
+    }
+
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    pub fn main(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|c| c.role == Role::Main)
+    }
+
+    pub fn inits(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|c| c.role != Role::Main)
+    }
+
+    /// The container as the API has it.
+    pub fn spec_of(&self, name: &str) -> Option<&api::Container> {
+        let spec = self.pod.spec.as_ref()?;
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+    }
+}
+
+impl Container {
+    /// Whether a container that ended with this code runs again.
+    pub fn restarts(&self, exit_code: i32) -> bool {
+        if let Some(rule) = self.rules.iter().find(|r| r.exit_codes.contains(&exit_code) == r.matches) {
+            let _ = rule;
+            return true;
+        }
+        match self.restart {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != 0,
+            RestartPolicy::Never => false,
+        }
+    }
+}
+
+/// `terminationGracePeriodSeconds` where the API server filled none in.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+pub fn id_of(pod: &api::Pod) -> PodId {
+    PodId {
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn seconds(value: Option<i64>) -> Option<Duration> {
+    value.map(|s| Duration::from_secs(s.max(0) as u64))
+}
+
+fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status: Option<&api::PodStatus>) -> Container {
+    let image = c.image.clone().unwrap_or_default();
+    let restart = match (role, c.restart_policy.as_deref()) {
+        (Role::Sidecar, _) | (_, Some("Always")) => RestartPolicy::Always,
+        (_, Some("OnFailure")) => RestartPolicy::OnFailure,
+        (_, Some("Never")) => RestartPolicy::Never,
+        // An init container that succeeded is done, whatever the pod's policy says.
+        (Role::Init, _) if pod_restart == RestartPolicy::Always => RestartPolicy::OnFailure,
+        _ => pod_restart,
+    };
+    let rules = c.restart_policy_rules.iter().flatten().filter_map(|r| {
+        let codes = r.exit_codes.as_ref()?;
+        (r.action == "Restart")
+            .then(|| RestartRule { matches: codes.operator == "In", exit_codes: codes.values.clone().unwrap_or_default() })
+    });
+    let pull = match c.image_pull_policy.as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        // The API's default: `latest`, said or implied, is always asked for.
+        _ if crate::images::reference::tag_is_latest(&image) => PullPolicy::Always,
+        _ => PullPolicy::IfNotPresent,
+    };
+    let probe_grace = |p: &Option<api::Probe>| seconds(p.as_ref().and_then(|p| p.termination_grace_period_seconds));
+    let known = status.into_iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
+    let ran_before = known.filter(|s| s.name == c.name && s.container_id.as_deref().is_some_and(|id| !id.is_empty()));
+    Container {
+        first_attempt: ran_before.map(|s| s.restart_count.max(0) as u32 + 1).max().unwrap_or(0),
+        hash: hash(&c.name, &image),
+        name: c.name.clone(),
+        role,
+        image,
+        pull,
+        restart,
+        rules: rules.collect(),
+        has_startup_probe: c.startup_probe.is_some(),
+        has_readiness_probe: c.readiness_probe.is_some(),
+        liveness_grace: probe_grace(&c.liveness_probe),
+        startup_grace: probe_grace(&c.startup_probe),
+    }
+}
+
+/// FNV-1a over what a running container cannot change in place: its name and image.
+fn hash(name: &str, image: &str) -> String {
+    let mut h: u32 = 0x811c_9dc5;
+    for byte in name.bytes().chain([0]).chain(image.bytes()) {
+        h = (h ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    format!("{h:x}")
+}
+
+mod support;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What this agent does not do of the pod API yet: every such field is found here and refused by name.
+
+use super::Unsupported;
+use k8s_openapi::api::core::v1 as api;
+
+/// Sysctls that are namespaced and isolated between pods, as kubelet allows them without being told.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+struct Found(Vec<Unsupported>);
+
+impl Found {
+    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(Unsupported { field: field.into(), reason: reason.into() });
+    }
+
+    fn add_if(&mut self, wrong: bool, field: impl Into<String>, reason: &str) {
+        if wrong {
+            self.add(field, reason);
+        }
+    }
+}
+
+const NOT_YET: &str = "not supported by this node agent yet";
+
+pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
+    let mut f = Found(Vec::new());
+    f.add_if(spec.host_users == Some(false), "spec.hostUsers", "user namespaces are not supported by this node agent yet");
+    f.add_if(spec.resource_claims.iter().flatten().next().is_some(), "spec.resourceClaims", NOT_YET);
+    f.add_if(spec.resources.is_some(), "spec.resources", "pod-level resources are not supported by this node agent yet");
+    if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
+        f.add("spec.os.name", format!("this node runs linux, not {:?}", os.name));
+    }
+    if let Some(sc) = &spec.security_context {
+        for (i, sysctl) in sc.sysctls.iter().flatten().enumerate() {
+            let safe = SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str());
+            f.add_if(!safe, format!("spec.securityContext.sysctls[{i}]"), "this sysctl is not on the list of safe ones");
+        }
+        apparmor(&mut f, "spec.securityContext", sc.app_armor_profile.as_ref());
+    }
+    for (list, containers) in
+        [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]
+    {
+        for (i, c) in containers.iter().enumerate() {
+            container(&mut f, &format!("spec.{list}[{i}]"), c, list == "initContainers");
+        }
+    }
+    f.0
+}
+
+fn apparmor(f: &mut Found, path: &str, profile: Option<&api::AppArmorProfile>) {
+    let confined = profile.is_some_and(|p| p.type_ != "Unconfined" && p.type_ != "RuntimeDefault");
+    f.add_if(confined, format!("{path}.appArmorProfile"), NOT_YET);
+}
+
+fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
+    f.add_if(c.volume_devices.iter().flatten().next().is_some(), format!("{path}.volumeDevices"), NOT_YET);
+    for (i, m) in c.volume_mounts.iter().flatten().enumerate() {
+        let at = format!("{path}.volumeMounts[{i}]");
+        f.add_if(m.sub_path.as_deref().is_some_and(|p| !p.is_empty()), format!("{at}.subPath"), NOT_YET);
+        f.add_if(m.sub_path_expr.as_deref().is_some_and(|p| !p.is_empty()), format!("{at}.subPathExpr"), NOT_YET);
+        f.add_if(m.recursive_read_only.as_deref() == Some("Enabled"), format!("{at}.recursiveReadOnly"), NOT_YET);
+    }
+    for (i, e) in c.env.iter().flatten().enumerate() {
+        let file = e.value_from.as_ref().is_some_and(|v| v.file_key_ref.is_some());
+        f.add_if(file, format!("{path}.env[{i}].valueFrom.fileKeyRef"), NOT_YET);
+    }
+    if let Some(lifecycle) = &c.lifecycle {
+        for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
+            let Some(hook) = hook else { continue };
+            f.add_if(hook.http_get.is_some(), format!("{path}.lifecycle.{name}.httpGet"), NOT_YET);
+            f.add_if(
+                hook.tcp_socket.is_some(),
+                format!("{path}.lifecycle.{name}.tcpSocket"),
+                "the API has deprecated this handler",
+            );
+        }
+        f.add_if(lifecycle.stop_signal.is_some(), format!("{path}.lifecycle.stopSignal"), NOT_YET);
+    }
+    let odd_policy = init && c.restart_policy.as_deref().is_some_and(|p| !matches!(p, "Always" | "OnFailure" | "Never"));
+    f.add_if(odd_policy, format!("{path}.restartPolicy"), "unknown value");
+    for (i, r) in c.restart_policy_rules.iter().flatten().enumerate() {
+        f.add_if(r.action != "Restart", format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
+    }
+    if let Some(sc) = &c.security_context {
+        apparmor(f, &format!("{path}.securityContext"), sc.app_armor_profile.as_ref());
+    }
+    if let Some(r) = &c.resources {
+        f.add_if(r.claims.iter().flatten().next().is_some(), format!("{path}.resources.claims"), NOT_YET);
+        for (kind, list) in [("limits", &r.limits), ("requests", &r.requests)] {
+            for (name, quantity) in list.iter().flatten() {
+                let at = format!("{path}.resources.{kind}[{name}]");
+                match name.as_str() {
+                    "cpu" | "memory" | "ephemeral-storage" => {
+                        if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
+                            f.add(at, e.to_string());
+                        }
+                    }
+                    _ => f.add(at, NOT_YET),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+use super::*;
+use serde_json::json;
+
+fn env(
+    container: serde_json::Value,
+    fetched: &Fetched,
+    services: &BTreeMap<String, String>,
+) -> Result<Vec<(String, String)>, EnvError> {
+    let pod: api::Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "ns", "labels": {"app": "x"}},
+        "spec": {"containers": [container]}
+    }))
+    .unwrap();
+    let c = &pod.spec.as_ref().unwrap().containers[0];
+    let context = PodContext { node_name: "n".into(), pod_ips: vec!["10.0.0.1".parse().unwrap()], ..Default::default() };
+    Ok(resolve(&pod, c, fetched, services, &context)?.into_iter().map(|e| (e.name, e.value)).collect())
+}
+
+fn fetched() -> Fetched {
+    let map: api::ConfigMap = serde_json::from_value(json!({"data": {"a": "1", "b": "2"}})).unwrap();
+    let secret: api::Secret = serde_json::from_value(json!({"data": {"s": "c2VjcmV0"}})).unwrap();
+    Fetched {
+        config_maps: [("m".to_owned(), Some(map)), ("gone".to_owned(), None)].into(),
+        secrets: [("s".to_owned(), Some(secret))].into(),
+    }
+}
+
+#[test]
+fn order_sources_and_expansion() {
+    let services = BTreeMap::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned())]);
+    let c = json!({"name": "c",
+    "envFrom": [{"prefix": "P_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "gone", "optional": true}}],
+    "env": [
+        {"name": "X", "value": "1"},
+        {"name": "Y", "value": "$(X)-$(P_a)-$(NO)-$$(X)-$(KUBERNETES_SERVICE_HOST)"},
+        {"name": "P_b", "value": "over"},
+        {"name": "S", "valueFrom": {"secretKeyRef": {"name": "s", "key": "s"}}},
+        {"name": "O", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "k", "optional": true}}},
+        {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]});
+    let got = env(c, &fetched(), &services).unwrap();
+    let text: Vec<String> = got.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(
+        text,
+        [
+            "P_a=1",
+            "P_b=over",
+            "X=1",
+            "Y=1-1-$(NO)-$(X)-10.96.0.1",
+            "S=secret",
+            "IP=10.0.0.1",
+            "KUBERNETES_SERVICE_HOST=10.96.0.1"
+        ]
+    );
+}
+
+#[test]
+fn missing_things_are_named() {
+    let of = |source: serde_json::Value| {
+        let c = json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]});
+        env(c, &fetched(), &BTreeMap::new()).unwrap_err().to_string()
+    };
+    assert_eq!(of(json!({"configMapKeyRef": {"name": "gone", "key": "k"}})), "configmap \"gone\" not found");
+    assert_eq!(of(json!({"configMapKeyRef": {"name": "m", "key": "k"}})), "couldn't find key k in ConfigMap ns/m");
+    assert!(of(json!({"fieldRef": {"fieldPath": "spec.odd"}})).contains("spec.odd"));
+}
+
+#[test]
+fn needs_are_complete() {
+    let c: api::Container = serde_json::from_value(json!({"name": "c",
+        "envFrom": [{"configMapRef": {"name": "a"}}, {"secretRef": {"name": "b"}}],
+        "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "d", "key": "k"}}}]}))
+    .unwrap();
+    let n = needs(&c);
+    assert_eq!(n.config_maps, BTreeSet::from(["a".to_owned()]));
+    assert_eq!(n.secrets, BTreeSet::from(["b".to_owned(), "d".to_owned()]));
+}
+
+#[test]
+fn expansion_edges() {
+    let look = |n: &str| (n == "A").then_some("v");
+    for (text, expected) in
+        [("$(A", "$(A"), ("$", "$"), ("$A", "$A"), ("$$(A)", "$(A)"), ("$$$(A)", "$v"), ("x$(A)y$(A)", "xvyv")]
+    {
+        assert_eq!(expand(text, look), expected);
+    }
+}
+
+#[test]
+fn service_variables() {
+    let service = |namespace: &str, name: &str| -> Service {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": namespace},
+            "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}))
+        .unwrap()
+    };
+    let all = [service("default", "kubernetes"), service("ns", "my-svc"), service("other", "o")];
+    let linked = of_services(all.iter(), "ns", true);
+    assert_eq!(linked["MY_SVC_SERVICE_HOST"], "10.96.0.7");
+    assert_eq!(linked["MY_SVC_SERVICE_PORT"], "80");
+    assert_eq!(linked["MY_SVC_SERVICE_PORT_DNS"], "53");
+    assert_eq!(linked["MY_SVC_PORT"], "tcp://10.96.0.7:80");
+    assert_eq!(linked["MY_SVC_PORT_53_UDP"], "udp://10.96.0.7:53");
+    assert_eq!(linked["MY_SVC_PORT_53_UDP_ADDR"], "10.96.0.7");
+    assert!(linked.keys().all(|k| !k.starts_with("O_")));
+    let alone = of_services(all.iter(), "ns", false);
+    assert!(alone.keys().all(|k| k.starts_with("KUBERNETES_")) && !alone.is_empty());
+}

@@ -1,0 +1,228 @@
+//! Carries out one action of a plan. Every action may be interrupted at any point and done again.
+//!
+//! Owns no state: what an action needs is handed to it. It never decides whether something should be done. Cancelled by
+//! dropping its future, when the plan no longer wants it or the agent stops; the actor then looks at the runtime again.
+
+mod image;
+mod start;
+mod stop;
+
+use crate::api::snapshot::Watched;
+use crate::config::Config;
+use crate::events::{EventRecorder, Severity};
+use crate::images::Images;
+use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
+use crate::pod::desired::{Desired, Role};
+use crate::pod::observed::Observed;
+use crate::pod::plan::Action;
+use crate::pod::status::NodeFacts;
+use crate::pod::{container, dns};
+use crate::volume::{PodContext, Prepared};
+use crate::{cgroup, observe, volume};
+use ferrolet_cri::types as cri;
+use ferrolet_quantity::Quantity;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What all pods share.
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub cri: ferrolet_cri::Client,
+    pub kube: kube::Client,
+    pub volumes: volume::Manager,
+    pub cgroups: cgroup::Manager,
+    pub probes: ferrolet_probes::Driver,
+    pub events: EventRecorder,
+    pub images: Images,
+    pub runtime: observe::Handle,
+    pub services: Option<Watched<ferrolet_netproxy::wire::Service>>,
+    pub allocatable: BTreeMap<String, Quantity>,
+    pub node: NodeFacts,
+    pub limits: NodeLimits,
+    pub report_slots: Arc<tokio::sync::Semaphore>,
+}
+
+/// One action with what it needs to know.
+pub struct Job {
+    pub shared: Arc<Shared>,
+    pub desired: Arc<Desired>,
+    pub observed: Arc<Observed>,
+    pub prepared: Arc<Prepared>,
+    /// Of the container that the action is about.
+    pub image: Option<ImageFacts>,
+    pub action: Action,
+    /// A stop that only shortens one under way.
+    pub again: bool,
+}
+
+/// What an action brings that only the agent knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Done,
+    Volumes(Prepared),
+    Image { container: String, attempt: u32, facts: ImageFacts },
+}
+
+/// Why an action failed: a waiting reason and a message for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Failed {
+    fn new(reason: &'static str, error: impl std::fmt::Display) -> Failed {
+        Failed { reason, message: error.to_string() }
+    }
+}
+
+pub async fn run(job: &Job) -> Result<Outcome, Failed> {
+    match &job.action {
+        Action::PrepareVolumes => job.prepare_volumes().await,
+        Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,
+        Action::PullImage { container, attempt } => job.pull_image(container, *attempt).await,
+        Action::StartContainer { name, sandbox_id, attempt, backoff } => {
+            job.start_container(name, sandbox_id, *attempt, *backoff).await
+        }
+        Action::StartCreated { name, id } => job.start_created(name, id).await,
+        Action::StopContainer { name, id, deadline, why, restarts } => {
+            job.stop_container(name, id, *deadline, *why, *restarts).await
+        }
+        Action::RemoveContainer { name, id } => job.remove_container(name, id).await,
+        Action::StopSandbox { id } => job.stop_sandbox(id).await,
+        Action::RemoveSandbox { id } => {
+            job.shared.cri.remove_pod_sandbox(id).await.map_err(|e| Failed::new("RemoveSandboxError", e))?;
+            Ok(Outcome::Done)
+        }
+        Action::RemoveVolumes => {
+            let removed = job.shared.volumes.teardown(&job.desired.id.uid).await;
+            removed.map_err(|e| job.cleanup_failed("remove the pod's volumes", e))?;
+            Ok(Outcome::Done)
+        }
+        Action::RemoveCgroup => job.remove_cgroup().await,
+        Action::RemoveFolders => job.remove_folders().await,
+    }
+}
+
+/// A path to the object in the form of events: `spec.containers{web}`.
+pub fn field_path(d: &Desired, container: &str) -> Option<String> {
+    let role = d.container(container)?.role;
+    let list = if role == Role::Main { "containers" } else { "initContainers" };
+    Some(format!("spec.{list}{{{container}}}"))
+}
+
+impl Job {
+    fn normal(&self, container: Option<&str>, reason: &str, message: impl Into<String>) {
+        let path = container.and_then(|c| field_path(&self.desired, c));
+        self.shared.events.pod(&self.desired.id, path, Severity::Normal, reason, message);
+    }
+
+    fn warn(&self, container: Option<&str>, reason: &str, message: impl Into<String>) {
+        let path = container.and_then(|c| field_path(&self.desired, c));
+        self.shared.events.pod(&self.desired.id, path, Severity::Warning, reason, message);
+    }
+
+    fn context(&self) -> PodContext {
+        let ips = self.observed.newest_sandbox().map(|s| s.ips.as_slice()).unwrap_or_default();
+        let mut pod_ips: Vec<_> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        if self.desired.host_network {
+            pod_ips = self.shared.node.ips.clone();
+        }
+        PodContext {
+            node_name: self.shared.config.node_name.clone(),
+            host_ips: self.shared.node.ips.clone(),
+            pod_ips,
+            allocatable: self.shared.allocatable.clone(),
+        }
+    }
+
+    async fn prepare_volumes(&self) -> Result<Outcome, Failed> {
+        match self.shared.volumes.prepare(&self.desired.pod, &self.context()).await {
+            Ok(prepared) => Ok(Outcome::Volumes(prepared)),
+            Err(error) => {
+                let message = format!("Unable to attach or mount volumes: {}", chain(&error));
+                self.warn(None, "FailedMount", message.clone());
+                Err(Failed { reason: "ContainerCreating", message })
+            }
+        }
+    }
+
+    /// The same for the sandbox itself, for pulls and for each container.
+    async fn sandbox_config(&self, attempt: u32) -> Result<cri::SandboxConfig, ConfigError> {
+        let config = &self.shared.config;
+        let mut sandbox = container::sandbox(&self.desired, attempt, &config.cluster_domain, &config.pod_logs_dir)?;
+        let host_file = match &config.resolv_conf {
+            Some(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
+            None => String::new(),
+        };
+        let (resolv, warnings) =
+            dns::config(&self.desired.pod, &host_file, &config.cluster_dns, &config.cluster_domain, &self.shared.node.ips);
+        if matches!(self.action, Action::RunSandbox { .. }) {
+            for warning in warnings {
+                self.warn(None, "DNSConfigForming", warning);
+            }
+        }
+        sandbox.dns = Some(resolv);
+        if let Ok(cgroup) = cgroup::plan(&self.desired.pod, self.shared.cgroups.node()) {
+            sandbox.cgroup_parent = cgroup.parent;
+        }
+        Ok(sandbox)
+    }
+
+    async fn run_sandbox(&self, attempt: u32) -> Result<Outcome, Failed> {
+        if attempt > 0 {
+            self.normal(None, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+        }
+        let result = self.try_sandbox(attempt).await;
+        result.map_err(|(reason, message)| {
+            self.warn(None, reason, message.clone());
+            Failed { reason: "ContainerCreating", message }
+        })
+    }
+
+    async fn try_sandbox(&self, attempt: u32) -> Result<Outcome, (&'static str, String)> {
+        const SANDBOX: &str = "FailedCreatePodSandBox";
+        let failed = |e: String| (SANDBOX, format!("Failed to create pod sandbox: {e}"));
+        let cgroup = async {
+            let plan = cgroup::plan(&self.desired.pod, self.shared.cgroups.node())?;
+            self.shared.cgroups.create(&plan).await
+        };
+        let cgroup = cgroup.await;
+        cgroup.map_err(|e| ("FailedCreatePodContainer", format!("unable to ensure pod container exists: {}", chain(&e))))?;
+        let config = self.sandbox_config(attempt).await.map_err(|e| failed(e.to_string()))?;
+        let logs = tokio::fs::create_dir_all(&config.log_directory).await;
+        logs.map_err(|e| failed(format!("create {}: {e}", config.log_directory)))?;
+        let handler = self.runtime_handler().await.map_err(failed)?;
+        self.shared.cri.run_pod_sandbox(&config, &handler).await.map_err(|e| failed(e.to_string()))?;
+        Ok(Outcome::Done)
+    }
+
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let name = self.desired.pod.spec.as_ref().and_then(|s| s.runtime_class_name.clone()).unwrap_or_default();
+        if name.is_empty() {
+            return Ok(String::new());
+        }
+        let classes = kube::Api::<RuntimeClass>::all(self.shared.kube.clone());
+        match classes.get(&name).await {
+            Ok(class) => Ok(class.handler),
+            Err(kube::Error::Api(s)) if s.code == 404 => Err(format!("RuntimeClass.node.k8s.io {name:?} not found")),
+            Err(error) => Err(format!("RuntimeClass {name:?}: {error}")),
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    text
+}

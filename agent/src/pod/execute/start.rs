@@ -1,0 +1,195 @@
+//! Creating and starting a container.
+
+use super::{Failed, Job, Outcome};
+use crate::pod::container::{self, ContainerInput};
+use crate::pod::env::{self, Fetched};
+use crate::pod::hosts;
+use ferrolet_cri::types as cri;
+use ferrolet_netproxy::wire::Service;
+use k8s_openapi::api::core::v1 as api;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+impl Job {
+    pub(super) async fn start_container(
+        &self,
+        name: &str,
+        sandbox_id: &str,
+        attempt: u32,
+        backoff: Duration,
+    ) -> Result<Outcome, Failed> {
+        let created = self.create(name, sandbox_id, attempt, backoff).await;
+        let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
+        self.normal(Some(name), "Created", "Container created");
+        self.start(name, &id).await
+    }
+
+    /// An interrupted attempt got as far as creating it.
+    pub(super) async fn start_created(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        self.start(name, id).await
+    }
+
+    async fn start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        if let Err(error) = self.shared.cri.start_container(id).await {
+            let message = error.to_string();
+            self.warn(Some(name), "Failed", format!("Error: {message}"));
+            return Err(Failed { reason: "RunContainerError", message });
+        }
+        self.normal(Some(name), "Started", "Container started");
+        let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.post_start.as_ref());
+        if let Some(hook) = hook
+            && let Err(error) = self.hook(id, hook, Duration::ZERO).await
+        {
+            tracing::warn!(pod = %self.desired.id, container = name, error, "postStart hook failed");
+            // The hook's own words may hold secrets: they stay in the log.
+            self.warn(Some(name), "FailedPostStartHook", "PostStartHook failed");
+            self.normal(Some(name), "Killing", "FailedPostStartHook");
+            let _ = self.shared.cri.stop_container(id, self.desired.grace).await;
+            return Err(Failed { reason: "PostStartHookError", message: "PostStartHook failed".to_owned() });
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Runs a hook; a zero limit is none.
+    pub(super) async fn hook(&self, id: &str, hook: &api::LifecycleHandler, limit: Duration) -> Result<(), String> {
+        if let Some(sleep) = &hook.sleep {
+            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
+            tokio::time::sleep(if limit.is_zero() { wanted } else { wanted.min(limit) }).await;
+            return Ok(());
+        }
+        let Some(exec) = &hook.exec else { return Ok(()) };
+        let command = exec.command.clone().unwrap_or_default();
+        let output = self.shared.cri.exec_sync(id, &command, limit).await.map_err(|e| e.to_string())?;
+        if output.exit_code == 0 { Ok(()) } else { Err(format!("the command ended with code {}", output.exit_code)) }
+    }
+
+    async fn create(&self, name: &str, sandbox_id: &str, attempt: u32, backoff: Duration) -> Result<String, Failed> {
+        let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
+        let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
+            return Err(Failed::new(CONFIG_ERROR, format!("container {name:?} is not in the pod")));
+        };
+        let Some(image) = &self.image else {
+            return Err(Failed::new(CONFIG_ERROR, format!("the image of container {name:?} is not known")));
+        };
+        let env = self.environment(spec).await?;
+        let mut mounts = container::volume_mounts(spec, |volume| {
+            self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())
+        })
+        .map_err(|e| config_error(&e))?;
+        let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
+        self.managed_files(&pod_dir, spec, attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
+        let sandbox = self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
+        let sandbox = self.sandbox_config(sandbox).await.map_err(|e| config_error(&e))?;
+        let input = ContainerInput {
+            desired: &self.desired,
+            wanted,
+            spec,
+            attempt,
+            backoff,
+            image,
+            env,
+            mounts,
+            node: &self.shared.limits,
+        };
+        let mut config = container::container(input).map_err(|e| config_error(&e))?;
+        if let Some(cri::SecurityProfile::Localhost(file)) = &mut config.security.seccomp {
+            *file = self.shared.config.root_dir.join("seccomp").join(&file).to_string_lossy().into_owned();
+        }
+        let logs = Path::new(&sandbox.log_directory).join(name);
+        tokio::fs::create_dir_all(&logs)
+            .await
+            .map_err(|e| Failed::new("CreateContainerError", format!("create {}: {e}", logs.display())))?;
+        let created = self.shared.cri.create_container(sandbox_id, &config, &sandbox).await;
+        created.map_err(|e| Failed::new("CreateContainerError", e))
+    }
+
+    async fn environment(&self, spec: &api::Container) -> Result<Vec<cri::EnvVar>, Failed> {
+        let fetched = self.fetch_sources(spec).await?;
+        let links = self.desired.pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
+        let services = self.service_variables(links).await?;
+        env::resolve(&self.desired.pod, spec, &fetched, &services, &self.context()).map_err(|e| Failed::new(CONFIG_ERROR, e))
+    }
+
+    async fn fetch_sources(&self, spec: &api::Container) -> Result<Fetched, Failed> {
+        let needs = env::needs(spec);
+        let namespace = &self.desired.id.namespace;
+        let maps = kube::Api::<api::ConfigMap>::namespaced(self.shared.kube.clone(), namespace);
+        let secrets = kube::Api::<api::Secret>::namespaced(self.shared.kube.clone(), namespace);
+        let mut fetched = Fetched::default();
+        for name in needs.config_maps {
+            let found = maps.get_opt(&name).await;
+            let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("configmap {namespace}/{name}: {e}")))?;
+            fetched.config_maps.insert(name, found);
+        }
+        for name in needs.secrets {
+            let found = secrets.get_opt(&name).await;
+            let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("secret {namespace}/{name}: {e}")))?;
+            fetched.secrets.insert(name, found);
+        }
+        Ok(fetched)
+    }
+
+    async fn service_variables(&self, links: bool) -> Result<BTreeMap<String, String>, Failed> {
+        let namespace = &self.desired.id.namespace;
+        if let Some(services) = &self.shared.services {
+            let snapshot = services.borrow().clone();
+            if !snapshot.synced {
+                let message = "services have not yet been read at least once, cannot construct envvars";
+                return Err(Failed::new(CONFIG_ERROR, message));
+            }
+            return Ok(env::of_services(snapshot.items.values().map(AsRef::as_ref), namespace, links));
+        }
+        // Without a snapshot at least the API's own address, which clients in the cluster rely on.
+        let api = kube::Api::<api::Service>::namespaced(self.shared.kube.clone(), "default");
+        let found =
+            api.get_opt("kubernetes").await.map_err(|e| Failed::new(CONFIG_ERROR, format!("service default/kubernetes: {e}")))?;
+        let lean = found.and_then(|s| serde_json::to_value(s).ok()).and_then(|v| serde_json::from_value::<Service>(v).ok());
+        Ok(env::of_services(lean.iter(), namespace, false))
+    }
+
+    /// /etc/hosts and the termination message file, unless a volume is mounted there.
+    async fn managed_files(
+        &self,
+        pod_dir: &Path,
+        spec: &api::Container,
+        attempt: u32,
+        mounts: &mut Vec<cri::Mount>,
+    ) -> Result<(), String> {
+        let failed = |path: &Path, e: std::io::Error| format!("write {}: {e}", path.display());
+        let taken = |path: &str, mounts: &[cri::Mount]| mounts.iter().any(|m| m.container_path == path);
+        let ips = self.observed.newest_sandbox().map(|s| s.ips.clone()).unwrap_or_default();
+        if !taken("/etc/hosts", mounts) && (self.desired.host_network || !ips.is_empty()) {
+            let name = hosts::name(&self.desired.pod, &self.shared.config.cluster_domain).map_err(|e| e.to_string())?;
+            let own = if self.desired.host_network { tokio::fs::read_to_string("/etc/hosts").await.ok() } else { None };
+            let text = hosts::file(&self.desired.pod, &name, &ips, own.as_deref());
+            let path = pod_dir.join("etc-hosts");
+            tokio::fs::create_dir_all(pod_dir).await.map_err(|e| failed(pod_dir, e))?;
+            tokio::fs::write(&path, text).await.map_err(|e| failed(&path, e))?;
+            set_mode(&path, 0o644).await.map_err(|e| failed(&path, e))?;
+            mounts.push(mount(&path, "/etc/hosts"));
+        }
+        let target = container::message_path(spec);
+        if !target.is_empty() && !taken(target, mounts) {
+            let folder: PathBuf = pod_dir.join("containers").join(&spec.name);
+            let path = folder.join(format!("{attempt:08x}"));
+            tokio::fs::create_dir_all(&folder).await.map_err(|e| failed(&folder, e))?;
+            tokio::fs::write(&path, "").await.map_err(|e| failed(&path, e))?;
+            // Any user may write its last words.
+            set_mode(&path, 0o666).await.map_err(|e| failed(&path, e))?;
+            mounts.push(mount(&path, target));
+        }
+        Ok(())
+    }
+}
+
+fn mount(host: &Path, target: &str) -> cri::Mount {
+    cri::Mount { container_path: target.to_owned(), host_path: host.to_string_lossy().into_owned(), ..Default::default() }
+}
+
+async fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).await
+}

@@ -1,0 +1,124 @@
+//! A pod's probes as the driver wants them, and its verdicts as the plan wants them. Pure.
+
+use crate::pod::Time;
+use crate::pod::desired::{Desired, Role};
+use crate::pod::lifecycle::Lifecycle;
+use crate::pod::observed::{Container, Observed, Verdict, Verdicts};
+use ferrolet_probes as probes;
+use ferrolet_probes::{Check, InitialVerdicts, Kind, Probe, Scheme, Spec, State};
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::time::{Duration, SystemTime};
+
+/// All probes of what runs now. Ending pods are no longer asked whether they live.
+pub fn probes(d: &Desired, life: &Lifecycle, o: &Observed) -> Vec<Probe> {
+    let host_ips = d.pod.status.as_ref().and_then(|s| s.host_ip.clone());
+    let sandbox = o.newest_sandbox();
+    let pod_ip = sandbox.and_then(|s| s.ips.first().cloned()).or(host_ips).unwrap_or_else(|| "127.0.0.1".to_owned());
+    let mut out = Vec::new();
+    for c in d.containers.iter().filter(|c| c.role != Role::Init) {
+        let Some(running) = o.newest(&c.name).filter(|n| n.running()) else { continue };
+        let Some(spec) = d.spec_of(&c.name) else { continue };
+        let kinds = [
+            (Kind::Startup, &spec.startup_probe),
+            (Kind::Readiness, &spec.readiness_probe),
+            (Kind::Liveness, &spec.liveness_probe),
+        ];
+        for (kind, probe) in kinds {
+            let wanted = life.active() || (kind == Kind::Readiness && life.rank() == 1);
+            if let Some(spec) = probe.as_ref().filter(|_| wanted).and_then(|p| of(p, spec, &pod_ip)) {
+                out.push(one(c.name.clone(), running, kind, spec));
+            }
+        }
+    }
+    out
+}
+
+fn one(container: String, running: &Container, kind: Kind, spec: Spec) -> Probe {
+    let started_at = running.started_at.unwrap_or(running.created_at);
+    Probe { container, container_id: running.id.clone(), kind, spec, started_at: system_time(started_at) }
+}
+
+fn system_time(t: Time) -> SystemTime {
+    SystemTime::try_from(t).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn of(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Option<Spec> {
+    let seconds = |v: Option<i32>, default: u64| Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(default));
+    let count = |v: Option<i32>, default: u32| v.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+    let at_least_one = |d: Duration| d.max(Duration::from_secs(1));
+    Some(Spec {
+        check: check(p, c, pod_ip)?,
+        initial_delay: seconds(p.initial_delay_seconds, 0),
+        period: if p.period_seconds.unwrap_or(0) == 0 { Duration::from_secs(10) } else { seconds(p.period_seconds, 10) },
+        timeout: at_least_one(seconds(p.timeout_seconds, 1)),
+        success_threshold: count(p.success_threshold, 1),
+        failure_threshold: count(p.failure_threshold, 3),
+    })
+}
+
+fn check(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Option<Check> {
+    let host = |h: &Option<String>| h.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
+    if let Some(e) = &p.exec {
+        return Some(Check::Exec { command: e.command.clone().unwrap_or_default() });
+    }
+    if let Some(h) = &p.http_get {
+        let headers = h.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+        let scheme = if h.scheme.as_deref() == Some("HTTPS") { Scheme::Https } else { Scheme::Http };
+        let path = h.path.clone().unwrap_or_default();
+        return Some(Check::Http { host: host(&h.host), port: port(&h.port, c)?, path, scheme, headers });
+    }
+    if let Some(t) = &p.tcp_socket {
+        return Some(Check::Tcp { host: host(&t.host), port: port(&t.port, c)? });
+    }
+    let g = p.grpc.as_ref()?;
+    let service = g.service.clone().unwrap_or_default();
+    Some(Check::Grpc { host: pod_ip.to_owned(), port: u16::try_from(g.port).ok()?, service })
+}
+
+fn port(p: &IntOrString, c: &api::Container) -> Option<u16> {
+    match p {
+        IntOrString::Int(n) => u16::try_from(*n).ok(),
+        IntOrString::String(name) => {
+            let named = c.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name));
+            named.map_or_else(|| name.parse().ok(), |p| u16::try_from(p.container_port).ok())
+        }
+    }
+}
+
+/// The driver's verdicts by container.
+pub fn verdicts(v: &probes::Verdicts) -> Verdicts {
+    let mut out = Verdicts::default();
+    for ((container, kind), verdict) in v {
+        let answer = match verdict.state {
+            State::Unknown => None,
+            State::Success => Some(true),
+            State::Failure => Some(false),
+        };
+        let entry = out.0.entry(container.clone()).or_default();
+        if entry.container_id != verdict.container_id {
+            *entry = Verdict { container_id: verdict.container_id.clone(), ..Default::default() };
+        }
+        match kind {
+            Kind::Startup => entry.startup = answer,
+            Kind::Readiness => entry.readiness = answer,
+            Kind::Liveness => entry.liveness = answer,
+        }
+    }
+    out
+}
+
+/// What the API says of containers that run already: started and ready ones stay so until a probe says otherwise.
+pub fn carried(known: &api::PodStatus) -> InitialVerdicts {
+    let mut out = InitialVerdicts::new();
+    for s in known.container_statuses.iter().chain(&known.init_container_statuses).flatten() {
+        let Some((_, id)) = s.container_id.as_deref().and_then(|id| id.split_once("://")) else { continue };
+        if s.started == Some(true) {
+            out.insert((id.to_owned(), Kind::Startup), State::Success);
+        }
+        if s.ready {
+            out.insert((id.to_owned(), Kind::Readiness), State::Success);
+        }
+    }
+    out
+}

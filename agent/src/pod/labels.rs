@@ -1,0 +1,21 @@
+//! Names of the labels and annotations on sandboxes and containers. What must survive the agent is written there.
+
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+pub const HASH: &str = "io.kubernetes.container.hash";
+pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+pub const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+pub const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+pub const PORTS: &str = "io.kubernetes.container.ports";
+pub const DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
+pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+
+/// What the container was made from, by this agent's reckoning. Absent on containers that another agent has made, which
+/// are therefore never taken for changed.
+pub const OWN_HASH: &str = "ferrolet.dev/container-hash";
+/// Milliseconds to wait before the successor of this container starts.
+pub const OWN_BACKOFF: &str = "ferrolet.dev/restart-backoff-ms";

@@ -1,0 +1,557 @@
+//! The decision: what to do next for one pod.
+//!
+//! `plan` is a pure function of whole snapshots; it is called after everything that may matter and may be called at any
+//! time. It returns all actions that should be under way now: the actor starts those that are not, and cancels those
+//! that are no longer wanted. Nothing here may read a clock, do I/O or remember anything.
+
+use crate::pod::backoff::{self, Backoffs, Subject};
+use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
+use crate::pod::lifecycle::{Lifecycle, Why};
+use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::{Time, after, elapsed};
+use std::time::Duration;
+
+/// Why a container is stopped; decides the message of the `Killing` event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopWhy {
+    PodEnds,
+    Liveness,
+    Startup,
+    Changed,
+    /// Its sandbox died or was replaced.
+    SandboxGone,
+    /// The runtime does not know whether it runs.
+    Unknown,
+    /// A second live instance; must never happen, and is ended if it does.
+    Duplicate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    PrepareVolumes,
+    RunSandbox {
+        attempt: u32,
+    },
+    PullImage {
+        container: String,
+        attempt: u32,
+    },
+    /// Create and start.
+    StartContainer {
+        name: String,
+        sandbox_id: String,
+        attempt: u32,
+        backoff: Duration,
+    },
+    /// Start what an interrupted attempt has created.
+    StartCreated {
+        name: String,
+        id: String,
+    },
+    StopContainer {
+        name: String,
+        id: String,
+        deadline: Time,
+        why: StopWhy,
+        restarts: bool,
+    },
+    RemoveContainer {
+        name: String,
+        id: String,
+    },
+    StopSandbox {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
+    RemoveVolumes,
+    RemoveCgroup,
+    /// The pod's folder and its logs.
+    RemoveFolders,
+}
+
+/// At most one action of a key is under way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Volumes,
+    Sandbox,
+    Pull(String),
+    /// One for the whole pod: containers start in order.
+    Start,
+    /// A container or sandbox by id.
+    Stop(String),
+    Cgroup,
+    Folders,
+}
+
+impl Action {
+    pub fn key(&self) -> Key {
+        match self {
+            Action::PrepareVolumes | Action::RemoveVolumes => Key::Volumes,
+            Action::RunSandbox { .. } => Key::Sandbox,
+            Action::PullImage { container, .. } => Key::Pull(container.clone()),
+            Action::StartContainer { .. } | Action::StartCreated { .. } => Key::Start,
+            Action::StopContainer { id, .. }
+            | Action::RemoveContainer { id, .. }
+            | Action::StopSandbox { id }
+            | Action::RemoveSandbox { id } => Key::Stop(id.clone()),
+            Action::RemoveCgroup => Key::Cgroup,
+            Action::RemoveFolders => Key::Folders,
+        }
+    }
+
+    /// What its failure delays.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Action::PrepareVolumes => Subject::Volumes,
+            Action::RunSandbox { .. } => Subject::Sandbox,
+            Action::PullImage { container, .. } => Subject::Image(container.clone()),
+            Action::StartContainer { name, .. } | Action::StartCreated { name, .. } => Subject::Start(name.clone()),
+            Action::StopContainer { id, .. }
+            | Action::RemoveContainer { id, .. }
+            | Action::StopSandbox { id }
+            | Action::RemoveSandbox { id } => Subject::Stop(id.clone()),
+            Action::RemoveVolumes | Action::RemoveCgroup | Action::RemoveFolders => Subject::Cleanup,
+        }
+    }
+
+    /// Whether this one must replace the one under way with the same key: a stop that is due sooner.
+    pub fn supersedes(&self, running: &Action) -> bool {
+        match (self, running) {
+            (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => new < old,
+            (a, b) => a.key() == b.key() && std::mem::discriminant(a) != std::mem::discriminant(b),
+        }
+    }
+
+    /// Whether it brings something to life.
+    pub fn starts(&self) -> bool {
+        matches!(
+            self,
+            Action::PrepareVolumes
+                | Action::RunSandbox { .. }
+                | Action::PullImage { .. }
+                | Action::StartContainer { .. }
+                | Action::StartCreated { .. }
+        )
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub lifecycle: Lifecycle,
+    pub actions: Vec<Action>,
+    /// Plan again then at the latest, even if nothing happens.
+    pub wake_at: Option<Time>,
+}
+
+pub fn plan(d: &Desired, life: &Lifecycle, o: &Observed, v: &Verdicts, b: &Backoffs, now: Time) -> Step {
+    let mut p = Planner { d, o, v, b, now, actions: Vec::new(), wake: None };
+    let mut life = p.advance(life.clone());
+    loop {
+        let next = match &life {
+            Lifecycle::Active => p.active().map(|why| life.clone().terminate(now, d.grace, why)),
+            Lifecycle::Terminating { deadline, why } => p.stop_all(*deadline).then(|| Lifecycle::Terminated { why: why.clone() }),
+            Lifecycle::Terminated { why } => p.take_down().then(|| Lifecycle::Finished { why: why.clone() }),
+            Lifecycle::Finished { .. } => None,
+        };
+        match next {
+            // What was planned for the old stage is void: it may have included starts.
+            Some(next) => {
+                p.actions.clear();
+                p.wake = None;
+                life = next;
+            }
+            None => return Step { lifecycle: life, actions: p.actions, wake_at: p.wake },
+        }
+    }
+}
+
+struct Planner<'a> {
+    d: &'a Desired,
+    o: &'a Observed,
+    v: &'a Verdicts,
+    b: &'a Backoffs,
+    now: Time,
+    actions: Vec<Action>,
+    wake: Option<Time>,
+}
+
+impl Planner<'_> {
+    fn wake_at(&mut self, at: Time) {
+        self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
+    }
+
+    /// Adds an action unless its last failure says to wait.
+    fn act(&mut self, action: Action) {
+        match self.b.blocked(&action.subject(), self.now) {
+            Some(until) => self.wake_at(until),
+            None => self.actions.push(action),
+        }
+    }
+
+    /// Reasons from outside to end.
+    fn advance(&mut self, life: Lifecycle) -> Lifecycle {
+        if let Some(deletion) = self.d.deletion {
+            return life.terminate(self.now, deletion.grace, Why::Deleted);
+        }
+        if !life.active() {
+            return life;
+        }
+        if self.d.terminal {
+            return life.terminate(self.now, self.d.grace, Why::Completed);
+        }
+        if let (Some(limit), Some(started)) = (self.d.active_deadline, self.d.started)
+            && elapsed(started, self.now) >= limit
+        {
+            let why = Why::Failed {
+                reason: "DeadlineExceeded".into(),
+                message: "Pod was active on the node longer than the specified deadline".into(),
+            };
+            return life.terminate(self.now, self.d.grace, why);
+        }
+        life
+    }
+
+    /// A pod that should run. `Some`: it should not any more.
+    fn active(&mut self) -> Option<Why> {
+        if let (Some(limit), Some(started)) = (self.d.active_deadline, self.d.started) {
+            self.wake_at(after(started, limit));
+        }
+        if !self.d.unsupported.is_empty() || self.o.stale {
+            return None;
+        }
+        let ready = self.o.sandboxes.iter().filter(|s| s.ready).count();
+        let usable = self.o.newest_sandbox().filter(|s| {
+            let addressed = s.host_network || !s.ips.is_empty();
+            s.ready && ready == 1 && s.host_network == self.d.host_network && addressed
+        });
+        match usable.map(|s| s.id.clone()) {
+            Some(sandbox) => self.in_sandbox(&sandbox),
+            None => self.new_sandbox(),
+        }
+    }
+
+    /// There is no sandbox to work in: end what is left of the last one, then make another.
+    fn new_sandbox(&mut self) -> Option<Why> {
+        let attempt = self.o.newest_sandbox().map_or(0, |s| s.attempt + 1);
+        let ever_ran = !self.o.containers.is_empty();
+        if attempt > 0 && self.d.restart == RestartPolicy::Never && ever_ran {
+            return Some(Why::Completed);
+        }
+        let succeeded =
+            |c: &&Spec| c.restart == RestartPolicy::OnFailure && self.o.newest(&c.name).and_then(|n| n.exit_code()) == Some(0);
+        if self.d.main().count() > 0 && self.d.main().all(|c| succeeded(&c)) {
+            return Some(Why::Completed);
+        }
+        let deadline = after(self.now, self.d.grace);
+        let live: Vec<&Container> = self.o.live().collect();
+        for c in &live {
+            self.stop(c, deadline, StopWhy::SandboxGone, true);
+        }
+        let ready: Vec<String> = self.o.sandboxes.iter().filter(|s| s.ready).map(|s| s.id.clone()).collect();
+        if live.is_empty() {
+            for id in &ready {
+                self.act(Action::StopSandbox { id: id.clone() });
+            }
+        }
+        if !live.is_empty() || !ready.is_empty() || !(self.o.local.gate_open || attempt > 0) {
+            return None;
+        }
+        // Side by side: the sandbox, the volumes, and the images of what starts first.
+        self.act(Action::RunSandbox { attempt });
+        self.volumes();
+        let first: Vec<&Spec> = match self.d.inits().next() {
+            Some(init) => vec![init],
+            None => self.d.main().filter(|c| !succeeded(c)).collect(),
+        };
+        for c in first {
+            self.image(c, self.next_attempt(c));
+        }
+        self.prune();
+        None
+    }
+
+    fn in_sandbox(&mut self, sandbox: &str) -> Option<Why> {
+        self.volumes();
+        self.end_strays(sandbox);
+        let initialized = self.d.main().any(|c| self.o.newest_in(&c.name, sandbox).is_some());
+        let d = self.d;
+        for c in d.inits() {
+            if c.role == Role::Init && initialized {
+                continue;
+            }
+            match self.container(c, sandbox) {
+                Progress::Failed => return Some(Why::Completed),
+                Progress::Done | Progress::Up => {}
+                // A sidecar that is down after the start is only restarted; before, everything waits for it.
+                Progress::Coming if initialized => {}
+                Progress::Coming => {
+                    self.prune();
+                    return None;
+                }
+            }
+        }
+        let before = self.actions.len();
+        let mut all_over = d.main().count() > 0;
+        for c in d.main() {
+            match self.container(c, sandbox) {
+                Progress::Done | Progress::Failed => {}
+                Progress::Up | Progress::Coming => all_over = false,
+            }
+        }
+        debug_assert!(self.actions.len() >= before);
+        if all_over {
+            return Some(Why::Completed);
+        }
+        self.prune();
+        None
+    }
+
+    /// Live containers of other sandboxes, and second live instances.
+    fn end_strays(&mut self, sandbox: &str) {
+        let o = self.o;
+        for c in o.live() {
+            let newest = o.newest_in(&c.name, sandbox).is_some_and(|n| n.id == c.id);
+            if !newest {
+                let why = if c.sandbox_id == sandbox { StopWhy::Duplicate } else { StopWhy::SandboxGone };
+                self.stop(c, after(self.now, self.d.grace), why, true);
+            }
+        }
+    }
+
+    /// One container in its sandbox: what it needs now, and how far it is.
+    fn container(&mut self, c: &Spec, sandbox: &str) -> Progress {
+        let o = self.o;
+        let Some(n) = o.newest_in(&c.name, sandbox) else {
+            // A main container that already succeeded in an earlier sandbox stays done.
+            let earlier = o.newest(&c.name).and_then(Container::exit_code);
+            if c.role == Role::Main && c.restart == RestartPolicy::OnFailure && earlier == Some(0) {
+                return Progress::Done;
+            }
+            self.start(c, sandbox);
+            return Progress::Coming;
+        };
+        let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+        match &n.state {
+            State::Created if self.b.failures.contains_key(&Subject::Start(c.name.clone())) => {
+                // Its start failed; a fresh one takes its place, with the same count: it never ran.
+                self.act(Action::RemoveContainer { name: c.name.clone(), id: n.id.clone() });
+                Progress::Coming
+            }
+            State::Created => {
+                if o.local.volumes_ready && !self.starting() {
+                    self.act(Action::StartCreated { name: c.name.clone(), id: n.id.clone() });
+                }
+                Progress::Coming
+            }
+            State::Running => self.running(c, n, changed),
+            State::Exited { code, .. } => {
+                if c.role == Role::Init && *code == 0 && !changed {
+                    return Progress::Done;
+                }
+                let verdict = self.v.of(n);
+                let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
+                // Killed for its health, it runs again under OnFailure even if it took the signal well.
+                if c.restarts(*code) || changed || (unhealthy && c.restart != RestartPolicy::Never) {
+                    self.start(c, sandbox);
+                    Progress::Coming
+                } else if *code == 0 {
+                    Progress::Done
+                } else {
+                    Progress::Failed
+                }
+            }
+            State::Unknown => {
+                self.stop(n, after(self.now, self.d.grace), StopWhy::Unknown, true);
+                Progress::Coming
+            }
+        }
+    }
+
+    fn running(&mut self, c: &Spec, n: &Container, changed: bool) -> Progress {
+        let verdict = self.v.of(n);
+        let failed = |answer: Option<bool>| answer == Some(false);
+        let (why, grace) = if changed {
+            (StopWhy::Changed, None)
+        } else if verdict.is_some_and(|v| failed(v.liveness)) {
+            (StopWhy::Liveness, c.liveness_grace)
+        } else if verdict.is_some_and(|v| failed(v.startup)) {
+            (StopWhy::Startup, c.startup_grace)
+        } else {
+            let started = !c.has_startup_probe || verdict.is_some_and(|v| v.startup == Some(true));
+            // Only a sidecar holds up its successors until it has started; a plain init container until it has ended.
+            let up = c.role == Role::Main || (c.role == Role::Sidecar && started);
+            return if up { Progress::Up } else { Progress::Coming };
+        };
+        let restarts = changed || c.restart != RestartPolicy::Never;
+        self.stop(n, after(self.now, grace.unwrap_or(self.d.grace)), why, restarts);
+        Progress::Coming
+    }
+
+    fn next_attempt(&self, c: &Spec) -> u32 {
+        self.o.newest(&c.name).map_or_else(|| c.first_attempt, |n| n.attempt + 1)
+    }
+
+    /// Whether a start is planned already: containers start one after the other.
+    fn starting(&self) -> bool {
+        self.actions.iter().any(|a| a.key() == Key::Start)
+    }
+
+    fn start(&mut self, c: &Spec, sandbox: &str) {
+        // Whatever the reason for starting, never beside a live one.
+        if self.o.instances(&c.name).any(Container::live) {
+            return;
+        }
+        let last = self.o.newest(&c.name);
+        let mut next = Duration::ZERO;
+        if let Some(last) = last {
+            let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash);
+            let restart = backoff::restart(last, changed, self.b, self.now);
+            if restart.at > self.now {
+                return self.wake_at(restart.at);
+            }
+            next = restart.next;
+        }
+        let attempt = self.next_attempt(c);
+        if let Some(until) = self.b.blocked(&Subject::Start(c.name.clone()), self.now) {
+            return self.wake_at(until);
+        }
+        if !self.image(c, attempt) || !self.o.local.volumes_ready || self.starting() {
+            return;
+        }
+        let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
+        self.act(Action::StartContainer { name, sandbox_id, attempt, backoff: next });
+    }
+
+    /// True if the image is there for this attempt; otherwise sees to it.
+    fn image(&mut self, c: &Spec, attempt: u32) -> bool {
+        if self.o.local.images.get(&c.name).is_some_and(|a| *a >= attempt) {
+            return true;
+        }
+        let failure = self.b.failures.get(&Subject::Image(c.name.clone()));
+        if let Some(at) = failure.and_then(backoff::failed_at).map(|at| after(at, backoff::FIRST_SHOWN))
+            && at > self.now
+        {
+            // The waiting reason changes then.
+            self.wake_at(at);
+        }
+        self.act(Action::PullImage { container: c.name.clone(), attempt });
+        false
+    }
+
+    fn volumes(&mut self) {
+        let due = self.o.local.renew_at.is_some_and(|at| at <= self.now);
+        if !self.o.local.volumes_ready || due {
+            return self.act(Action::PrepareVolumes);
+        }
+        if let Some(at) = self.o.local.renew_at {
+            self.wake_at(at);
+        }
+    }
+
+    fn stop(&mut self, c: &Container, deadline: Time, why: StopWhy, restarts: bool) {
+        let (name, id) = (c.name.clone(), c.id.clone());
+        self.act(Action::StopContainer { name, id, deadline, why, restarts });
+    }
+
+    /// Keeps the last ended instance of each container for its logs and last state, and drops older ones and the
+    /// sandboxes that nothing belongs to.
+    fn prune(&mut self) {
+        let o = self.o;
+        for c in &o.containers {
+            let newer = |n: &Container| (n.attempt, n.created_at, n.id.as_str()) > (c.attempt, c.created_at, c.id.as_str());
+            if !c.live() && o.instances(&c.name).any(|n| !n.live() && newer(n)) {
+                self.act(Action::RemoveContainer { name: c.name.clone(), id: c.id.clone() });
+            }
+        }
+        let newest = o.newest_sandbox().map(|s| s.id.as_str());
+        for s in o.sandboxes.iter().filter(|s| !s.ready && Some(s.id.as_str()) != newest) {
+            if !o.containers.iter().any(|c| c.sandbox_id == s.id) {
+                self.act(Action::RemoveSandbox { id: s.id.clone() });
+            }
+        }
+    }
+
+    /// Stops everything; true once nothing runs. Sidecars follow the others, last started first ended.
+    fn stop_all(&mut self, deadline: Time) -> bool {
+        let o = self.o;
+        let order = |c: &Container| {
+            let at = self.d.containers.iter().position(|s| s.name == c.name && s.role == Role::Sidecar);
+            at.map_or(usize::MAX, |i| i)
+        };
+        let overdue = deadline <= self.now;
+        let last = o.live().map(order).max();
+        let mut waiting = false;
+        for c in o.live() {
+            if overdue || Some(order(c)) == last {
+                self.stop(c, deadline, StopWhy::PodEnds, false);
+            } else {
+                waiting = true;
+            }
+        }
+        if waiting {
+            self.wake_at(deadline);
+        }
+        if o.live().next().is_some() {
+            return false;
+        }
+        for s in o.sandboxes.iter().filter(|s| s.ready) {
+            self.act(Action::StopSandbox { id: s.id.clone() });
+        }
+        !o.stale && !o.sandboxes.iter().any(|s| s.ready)
+    }
+
+    /// Nothing runs: take down what was prepared, and if the pod is unwanted everything else. True once nothing is left.
+    fn take_down(&mut self) -> bool {
+        // An interrupted start may still have come through.
+        if !self.stop_all(self.now) {
+            return false;
+        }
+        let (o, local) = (self.o, &self.o.local);
+        if !local.volumes_removed {
+            self.act(Action::RemoveVolumes);
+        }
+        if !local.cgroup_removed {
+            self.act(Action::RemoveCgroup);
+        }
+        if self.d.deletion.is_none() {
+            self.prune();
+            return false;
+        }
+        if !local.volumes_removed || !local.cgroup_removed {
+            return false;
+        }
+        for c in &o.containers {
+            self.act(Action::RemoveContainer { name: c.name.clone(), id: c.id.clone() });
+        }
+        if !o.containers.is_empty() {
+            return false;
+        }
+        for s in &o.sandboxes {
+            self.act(Action::RemoveSandbox { id: s.id.clone() });
+        }
+        if !o.sandboxes.is_empty() {
+            return false;
+        }
+        if !local.folders_removed {
+            self.act(Action::RemoveFolders);
+        }
+        local.folders_removed
+    }
+}
+
+/// How far a container is.
+enum Progress {
+    /// Running, and for a sidecar started.
+    Up,
+    /// Not there yet.
+    Coming,
+    /// Ended well and stays so.
+    Done,
+    /// Ended badly and stays so.
+    Failed,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! What is reported: `PodStatus` as a pure function of what is wanted, what is there and what was reported before.
+//!
+//! Three parts: `containers` (the state of each), `phase`, `conditions`. The status reported before matters in four
+//! places only: a terminal phase is never left, transition times are kept, a container that the runtime has forgotten
+//! keeps what was known of it, and conditions of others stay.
+
+mod conditions;
+mod containers;
+mod phase;
+
+use crate::cgroup::qos;
+use crate::pod::Time;
+use crate::pod::backoff::Backoffs;
+use crate::pod::desired::Desired;
+use crate::pod::lifecycle::{Lifecycle, Why};
+use crate::pod::observed::{Observed, Verdicts};
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
+use std::net::IpAddr;
+
+/// What is the same for all pods of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Primary first, at most one of each family.
+    pub ips: Vec<IpAddr>,
+    /// `containerd` or `cri-o`: the scheme of container ids.
+    pub runtime: String,
+}
+
+pub struct Inputs<'a> {
+    pub desired: &'a Desired,
+    pub lifecycle: &'a Lifecycle,
+    pub observed: &'a Observed,
+    pub verdicts: &'a Verdicts,
+    pub backoffs: &'a Backoffs,
+    /// The status last computed, or the API's after a restart.
+    pub prev: &'a api::PodStatus,
+    pub node: &'a NodeFacts,
+    pub now: Time,
+}
+
+pub fn status(i: &Inputs<'_>) -> api::PodStatus {
+    let mut main = containers::statuses(i, false);
+    let mut init = containers::statuses(i, true);
+    let terminal = i.lifecycle.rank() >= 2;
+    if terminal {
+        containers::close(i, &mut main, &mut init);
+    }
+    let mut phase = phase::phase(i, &main, &init, terminal);
+    let (mut reason, mut message) = (None, None);
+    if terminal && !matches!(phase, "Succeeded" | "Failed") {
+        phase = "Failed";
+    }
+    if let Some(Why::Failed { reason: r, message: m }) = i.lifecycle.why() {
+        phase = "Failed";
+        (reason, message) = (Some(r.clone()), Some(m.clone()));
+    }
+    let api_phase = i.desired.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    for earlier in [i.prev.phase.as_deref(), api_phase].into_iter().flatten() {
+        match earlier {
+            "Succeeded" => phase = "Succeeded",
+            "Failed" => phase = "Failed",
+            _ => {}
+        }
+    }
+    if reason.is_none() && i.prev.phase.as_deref() == Some(phase) {
+        (reason, message) = (i.prev.reason.clone(), i.prev.message.clone());
+    }
+    let conditions = conditions::conditions(i, phase, &main, &init);
+    let pod_ips = pod_ips(i);
+    let host_ips: Vec<String> = i.node.ips.iter().map(ToString::to_string).collect();
+    api::PodStatus {
+        phase: Some(phase.to_owned()),
+        reason,
+        message,
+        conditions: Some(conditions),
+        container_statuses: Some(main),
+        init_container_statuses: (!init.is_empty()).then_some(init),
+        host_ip: host_ips.first().cloned(),
+        host_ips: some_list(host_ips.into_iter().map(|ip| api::HostIP { ip }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: some_list(pod_ips.into_iter().map(|ip| api::PodIP { ip }).collect()),
+        qos_class: Some(qos(&i.desired.pod).as_str().to_owned()),
+        start_time: Some(i.prev.start_time.clone().unwrap_or(ApiTime(whole_seconds(i.now)))),
+        observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
+        // Owned by others, kept as they are.
+        ephemeral_container_statuses: i.prev.ephemeral_container_statuses.clone(),
+        nominated_node_name: i.prev.nominated_node_name.clone(),
+        resource_claim_statuses: i.prev.resource_claim_statuses.clone(),
+        ..Default::default()
+    }
+}
+
+fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// The API keeps times to the second; rounding here keeps a status equal to what the API gives back.
+pub(crate) fn whole_seconds(t: Time) -> Time {
+    Time::from_second(t.as_second()).unwrap_or(t)
+}
+
+/// The sandbox's addresses, the node's primary family first; the last known ones once the sandbox is gone.
+fn pod_ips(i: &Inputs<'_>) -> Vec<String> {
+    if i.desired.host_network {
+        let known = i.observed.newest_sandbox().is_some() || i.prev.pod_ip.is_some();
+        return if known { i.node.ips.iter().map(ToString::to_string).collect() } else { Vec::new() };
+    }
+    let sandbox = i.observed.newest_sandbox().filter(|s| s.ready && !s.ips.is_empty());
+    let Some(sandbox) = sandbox else {
+        return i.prev.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect();
+    };
+    let v6_first = i.node.ips.first().is_some_and(IpAddr::is_ipv6);
+    let mut ips = sandbox.ips.clone();
+    ips.sort_by_key(|ip| ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) != v6_first);
+    ips
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The conditions that the node owns; those of others are kept, and a transition time moves only with the status.
+
+use super::{Inputs, whole_seconds};
+use crate::pod::desired::Role;
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
+
+const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Status, reason and message of one condition.
+#[derive(Debug, Clone, Default)]
+struct Says {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Says {
+    fn yes() -> Says {
+        Says { holds: true, ..Default::default() }
+    }
+
+    fn no(reason: &'static str, message: Option<String>) -> Says {
+        Says { holds: false, reason: Some(reason), message }
+    }
+}
+
+pub(super) fn conditions(
+    i: &Inputs<'_>,
+    phase: &str,
+    main: &[api::ContainerStatus],
+    init: &[api::ContainerStatus],
+) -> Vec<api::PodCondition> {
+    let known = i.desired.pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let foreign = known.into_iter().flatten().filter(|c| !OURS.contains(&c.type_.as_str()));
+    let mut all: Vec<api::PodCondition> = foreign.cloned().collect();
+    let containers = containers_ready(i, phase, main, init);
+    let ready = pod_ready(i, &all, &containers);
+    let says = [
+        Says { holds: sandbox_usable(i), ..Default::default() },
+        initialized(i, phase, main, init),
+        ready,
+        containers,
+        Says::yes(),
+    ];
+    for (name, says) in OURS.into_iter().zip(says) {
+        all.push(condition(i, name, says));
+    }
+    all
+}
+
+fn condition(i: &Inputs<'_>, name: &str, says: Says) -> api::PodCondition {
+    let status = if says.holds { "True" } else { "False" };
+    let before = i.prev.conditions.iter().flatten().find(|c| c.type_ == name && c.status == status);
+    let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or(ApiTime(whole_seconds(i.now)));
+    api::PodCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: says.reason.map(str::to_owned),
+        message: says.message,
+        last_transition_time: Some(since),
+        observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
+        ..Default::default()
+    }
+}
+
+/// A sandbox with its network is there.
+fn sandbox_usable(i: &Inputs<'_>) -> bool {
+    let ready = i.observed.sandboxes.iter().filter(|s| s.ready).count();
+    i.observed.newest_sandbox().is_some_and(|s| {
+        ready == 1 && s.ready && s.host_network == i.desired.host_network && (s.host_network || !s.ips.is_empty())
+    })
+}
+
+/// The names as the API's messages print lists: `[a b]`.
+fn list(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+fn containers_ready(i: &Inputs<'_>, phase: &str, main: &[api::ContainerStatus], init: &[api::ContainerStatus]) -> Says {
+    match phase {
+        "Succeeded" => return Says::no("PodCompleted", None),
+        "Failed" => return Says::no("PodFailed", None),
+        _ => {}
+    }
+    let counted = i.desired.containers.iter().filter(|c| c.role != Role::Init);
+    let unready: Vec<&str> =
+        counted.filter(|c| !init.iter().chain(main).any(|s| s.name == c.name && s.ready)).map(|c| c.name.as_str()).collect();
+    if unready.is_empty() {
+        return Says::yes();
+    }
+    Says::no("ContainersNotReady", Some(format!("containers with unready status: {}", list(&unready))))
+}
+
+fn pod_ready(i: &Inputs<'_>, foreign: &[api::PodCondition], containers: &Says) -> Says {
+    if !containers.holds {
+        return containers.clone();
+    }
+    let gates = i.desired.pod.spec.as_ref().and_then(|s| s.readiness_gates.as_ref());
+    let mut missing = Vec::new();
+    for gate in gates.into_iter().flatten() {
+        let name = &gate.condition_type;
+        match foreign.iter().find(|c| c.type_ == *name) {
+            None => missing.push(format!("corresponding condition of pod readiness gate {name:?} does not exist.")),
+            Some(c) if c.status != "True" => {
+                missing.push(format!("the status of pod readiness gate {name:?} is not \"True\", but {}", c.status));
+            }
+            Some(_) => {}
+        }
+    }
+    if missing.is_empty() { Says::yes() } else { Says::no("ReadinessGatesNotReady", Some(missing.join(", "))) }
+}
+
+fn initialized(i: &Inputs<'_>, phase: &str, main: &[api::ContainerStatus], init: &[api::ContainerStatus]) -> Says {
+    if phase == "Succeeded" {
+        return Says { holds: true, reason: Some("PodCompleted"), message: None };
+    }
+    // Once a main container has started the pod stays initialized, whatever its sidecars do.
+    if main.iter().any(|s| s.started == Some(true)) {
+        return Says::yes();
+    }
+    let incomplete: Vec<&str> = i
+        .desired
+        .inits()
+        .filter(|c| {
+            let done = |s: &api::ContainerStatus| if c.role == Role::Sidecar { s.started == Some(true) } else { s.ready };
+            !init.iter().any(|s| s.name == c.name && done(s))
+        })
+        .map(|c| c.name.as_str())
+        .collect();
+    if incomplete.is_empty() {
+        return Says::yes();
+    }
+    Says::no("ContainersNotInitialized", Some(format!("containers with incomplete status: {}", list(&incomplete))))
+}

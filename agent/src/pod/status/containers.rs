@@ -1,0 +1,281 @@
+//! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
+
+use super::{Inputs, whole_seconds};
+use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
+use crate::pod::desired::{Container as Spec, PullPolicy, Role};
+use crate::pod::observed::{Container, State};
+use crate::pod::{Time, after};
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
+
+/// Reason for a container that the runtime knows nothing of.
+const UNKNOWN: &str = "ContainerStatusUnknown";
+const UNKNOWN_CODE: i32 = 137;
+
+pub(super) fn statuses(i: &Inputs<'_>, init: bool) -> Vec<api::ContainerStatus> {
+    let old = if init { &i.prev.init_container_statuses } else { &i.prev.container_statuses };
+    let wanted = i.desired.containers.iter().filter(|c| (c.role != Role::Main) == init);
+    let mut all: Vec<_> = wanted.map(|c| one(i, c, old.iter().flatten().find(|s| s.name == c.name))).collect();
+    // Clients rely on an order that does not move: init containers as written, the others by name.
+    if !init {
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    all
+}
+
+fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::ContainerStatus {
+    let newest = i.observed.newest(&c.name);
+    let mut s = match newest {
+        Some(n) => seen(i, c, n, old),
+        None => missing(i, c, old),
+    };
+    if let Some(spec) = i.desired.spec_of(&c.name) {
+        s.volume_mounts = mounts(spec);
+        if newest.is_some() {
+            s.resources = Some(spec.resources.clone().unwrap_or_default());
+            s.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone());
+        }
+    }
+    if c.role == Role::Init && newest.is_none() && is_waiting(&s) && any_main_created(i) {
+        // Main containers exist, so it must have succeeded; only its record is gone.
+        let message = "Unable to get init container status from container runtime and pod has been initialized, \
+                       treat it as exited normally";
+        s.state = Some(terminated("Completed", message, 0));
+    }
+    if i.lifecycle.active()
+        && let Some((reason, message)) = waits_for(i, c, newest)
+    {
+        if let Some(t) = s.state.as_ref().and_then(|s| s.terminated.clone()) {
+            s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
+        }
+        s.state = Some(waiting(&reason, Some(message)));
+    }
+    health(i, c, newest, &mut s);
+    s
+}
+
+/// Started and ready, from the state just computed and the probes.
+fn health(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, s: &mut api::ContainerStatus) {
+    let state = s.state.as_ref();
+    let running = newest.filter(|_| state.is_some_and(|s| s.running.is_some()));
+    let verdict = running.and_then(|n| i.verdicts.of(n));
+    let started = running.is_some() && (!c.has_startup_probe || verdict.is_some_and(|v| v.startup == Some(true)));
+    s.started = Some(started);
+    s.ready = match c.role {
+        Role::Init => state.and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
+        _ => started && (!c.has_readiness_probe || verdict.is_some_and(|v| v.readiness == Some(true))),
+    };
+}
+
+fn is_waiting(s: &api::ContainerStatus) -> bool {
+    s.state.as_ref().is_some_and(|s| s.waiting.is_some())
+}
+
+fn any_main_created(i: &Inputs<'_>) -> bool {
+    i.desired.main().any(|c| i.observed.newest(&c.name).is_some())
+}
+
+fn waiting(reason: &str, message: Option<String>) -> api::ContainerState {
+    let w = api::ContainerStateWaiting { reason: Some(reason.to_owned()).filter(|r| !r.is_empty()), message };
+    api::ContainerState { waiting: Some(w), ..Default::default() }
+}
+
+fn terminated(reason: &str, message: &str, exit_code: i32) -> api::ContainerState {
+    let t = api::ContainerStateTerminated {
+        exit_code,
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()).filter(|m| !m.is_empty()),
+        ..Default::default()
+    };
+    api::ContainerState { terminated: Some(t), ..Default::default() }
+}
+
+fn api_time(t: Time) -> Option<ApiTime> {
+    Some(ApiTime(whole_seconds(t)))
+}
+
+fn container_id(i: &Inputs<'_>, n: &Container) -> String {
+    format!("{}://{}", i.node.runtime, n.id)
+}
+
+/// The state of one instance.
+fn state_of(i: &Inputs<'_>, n: &Container) -> api::ContainerState {
+    match &n.state {
+        State::Running => api::ContainerState {
+            running: Some(api::ContainerStateRunning { started_at: api_time(n.started_at.unwrap_or(n.created_at)) }),
+            ..Default::default()
+        },
+        State::Exited { code, finished_at, reason, message } => {
+            let mut s = terminated(reason, message, *code);
+            if let Some(t) = s.terminated.as_mut() {
+                t.started_at = n.started_at.and_then(api_time);
+                t.finished_at = api_time(*finished_at);
+                t.container_id = Some(container_id(i, n));
+            }
+            s
+        }
+        State::Created | State::Unknown => waiting("", None),
+    }
+}
+
+fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStatus>) -> api::ContainerStatus {
+    let id = container_id(i, n);
+    let was_running = old.is_some_and(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()));
+    let old_count = old.map_or(0, |o| o.restart_count);
+    let mut count = (n.attempt as i32).max(old_count);
+    let mut state = state_of(i, n);
+    if n.state == State::Unknown && was_running {
+        let message = "The container could not be located when the pod was terminated";
+        state = terminated(UNKNOWN, message, UNKNOWN_CODE);
+        count = old_count + 1;
+    }
+    // The instance before, if the runtime still has it, else what was reported of it.
+    let before = i
+        .observed
+        .instances(&c.name)
+        .filter(|p| p.id != n.id && !p.live() && p.attempt <= n.attempt)
+        .max_by_key(|p| (p.attempt, p.created_at));
+    let reported = old.and_then(|o| {
+        let ended = |s: &Option<api::ContainerState>| s.as_ref().filter(|s| s.terminated.is_some()).cloned();
+        let other = o.container_id.as_deref() != Some(id.as_str());
+        ended(&o.state).filter(|_| other).or_else(|| ended(&o.last_state))
+    });
+    api::ContainerStatus {
+        name: c.name.clone(),
+        image: if n.image.is_empty() { c.image.clone() } else { n.image.clone() },
+        image_id: n.image_id.clone(),
+        container_id: Some(id),
+        restart_count: count,
+        state: Some(state),
+        last_state: Some(before.map(|p| state_of(i, p)).or(reported).unwrap_or_default()),
+        user: n.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
+            linux: Some(api::LinuxContainerUser {
+                uid: *uid,
+                gid: *gid,
+                supplemental_groups: Some(groups.clone()).filter(|g| !g.is_empty()),
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// The runtime has no instance: not made yet, or forgotten.
+fn missing(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::ContainerStatus {
+    let has_inits = i.desired.inits().next().is_some();
+    let mut s = api::ContainerStatus {
+        name: c.name.clone(),
+        image: c.image.clone(),
+        state: Some(waiting(if has_inits { "PodInitializing" } else { "ContainerCreating" }, None)),
+        last_state: Some(api::ContainerState::default()),
+        ..Default::default()
+    };
+    let Some(old) = old else { return s };
+    let old_state = old.state.clone().unwrap_or_default();
+    if old_state.terminated.is_some() {
+        return old.clone();
+    }
+    s.restart_count = old.restart_count;
+    s.last_state = old.last_state.clone().or(s.last_state);
+    let last_known = s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
+    if old_state.running.is_some() && !last_known && !i.observed.stale {
+        let message = "The container could not be located when the pod was deleted.  The container used to be Running";
+        s.last_state = Some(terminated(UNKNOWN, message, UNKNOWN_CODE));
+        if i.desired.deletion.is_none() {
+            s.restart_count += 1;
+        }
+    }
+    s
+}
+
+/// Why a container that should run does not, where there is more to say than that it is being made.
+fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(String, String)> {
+    if newest.is_some_and(|n| n.running() || n.state == State::Unknown) {
+        return None;
+    }
+    if newest.is_none() && !i.desired.unsupported.is_empty() {
+        let fields: Vec<String> = i.desired.unsupported.iter().map(ToString::to_string).collect();
+        return Some(("CreateContainerConfigError".into(), fields.join("; ")));
+    }
+    if let Some(n) = newest
+        && let Some(code) = n.exit_code()
+    {
+        let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+        if !c.restarts(code) && !changed {
+            return None;
+        }
+        let restart = backoff::restart(n, changed, i.backoffs, i.now);
+        if restart.at > i.now && !restart.delay.is_zero() {
+            let delay = go_duration(restart.delay);
+            let message = format!("back-off {delay} restarting failed container={} pod={}", c.name, i.desired.id);
+            return Some(("CrashLoopBackOff".into(), message));
+        }
+    }
+    let failures = &i.backoffs.failures;
+    if let Some(f) = failures.get(&Subject::Start(c.name.clone())) {
+        return Some((f.reason.clone(), f.message.clone()));
+    }
+    let f = failures.get(&Subject::Image(c.name.clone()))?;
+    Some(image_waits(c, f, i.now))
+}
+
+/// A failed pull shows its error first, and after a moment that it is being waited.
+fn image_waits(c: &Spec, f: &Failure, now: Time) -> (String, String) {
+    let plain = f.reason != "ErrImagePull" || c.pull == PullPolicy::Never;
+    let shown_until = backoff::failed_at(f).map(|at| after(at, FIRST_SHOWN));
+    if plain || shown_until.is_some_and(|t| now < t) {
+        return (f.reason.clone(), f.message.clone());
+    }
+    let message = format!("Back-off pulling image {:?}: {}: {}", c.image, f.reason, f.message);
+    ("ImagePullBackOff".into(), message)
+}
+
+/// A duration as Go prints it: `10s`, `1m20s`, `5m0s`.
+pub(crate) fn go_duration(d: std::time::Duration) -> String {
+    let s = d.as_secs();
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
+    let all: Vec<_> = spec
+        .volume_mounts
+        .iter()
+        .flatten()
+        .map(|m| api::VolumeMountStatus {
+            name: m.name.clone(),
+            mount_path: m.mount_path.clone(),
+            read_only: m.read_only.filter(|r| *r),
+            recursive_read_only: m.read_only.filter(|r| *r).map(|_| "Disabled".to_owned()),
+            ..Default::default()
+        })
+        .collect();
+    (!all.is_empty()).then_some(all)
+}
+
+/// The pod is over: every container that began, and for an initialized pod every one, gets a terminated state.
+pub(super) fn close(i: &Inputs<'_>, main: &mut [api::ContainerStatus], init: &mut [api::ContainerStatus]) {
+    let over = || terminated(UNKNOWN, "The container could not be located when the pod was terminated", UNKNOWN_CODE);
+    let ended = |s: &api::ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
+    let initialized = init.iter().zip(i.desired.inits()).all(|(s, c)| match c.role {
+        Role::Sidecar => s.started == Some(true) || ended(s),
+        _ => s.ready,
+    });
+    if initialized {
+        for s in main.iter_mut().filter(|s| !ended(s)) {
+            s.state = Some(over());
+        }
+    }
+    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
+    if let Some(last) = init.iter().rposition(began) {
+        for s in init[..=last].iter_mut().filter(|s| !ended(s)) {
+            s.state = Some(over());
+        }
+    }
+    for s in main.iter_mut() {
+        s.ready = false;
+        s.started = Some(false);
+    }
+}

@@ -1,0 +1,112 @@
+//! The phase, by the rules of the API as kubelet applies them.
+
+use super::Inputs;
+use crate::pod::desired::{Container, Role};
+use k8s_openapi::api::core::v1 as api;
+
+/// What a container's status means for the phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Running,
+    /// Ended, with its code; `waiting` if its restart is being waited for.
+    Ended {
+        code: i32,
+        waiting: bool,
+    },
+    Waiting,
+    Unknown,
+}
+
+fn seen(statuses: &[api::ContainerStatus], name: &str) -> (Seen, bool) {
+    let Some(s) = statuses.iter().find(|s| s.name == name) else { return (Seen::Unknown, false) };
+    let started = s.started == Some(true);
+    let Some(state) = &s.state else { return (Seen::Unknown, started) };
+    let last = s.last_state.as_ref().and_then(|l| l.terminated.as_ref());
+    let seen = match (&state.running, &state.terminated, &state.waiting, last) {
+        (Some(_), ..) => Seen::Running,
+        (_, Some(t), ..) => Seen::Ended { code: t.exit_code, waiting: false },
+        (_, _, Some(_), Some(t)) => Seen::Ended { code: t.exit_code, waiting: true },
+        (_, _, Some(_), None) => Seen::Waiting,
+        _ => Seen::Unknown,
+    };
+    (seen, started)
+}
+
+#[derive(Default)]
+struct Count {
+    unknown: usize,
+    running: usize,
+    waiting: usize,
+    stopped: usize,
+    final_stops: usize,
+    succeeded: usize,
+}
+
+pub(super) fn phase(
+    i: &Inputs<'_>,
+    main: &[api::ContainerStatus],
+    init: &[api::ContainerStatus],
+    terminal: bool,
+) -> &'static str {
+    let (mut init_pending, mut sidecars_pending) = (false, false);
+    let mut n = Count::default();
+    for c in i.desired.inits() {
+        let (seen, started) = seen(init, &c.name);
+        match (c.role, seen) {
+            (Role::Init, Seen::Ended { code, .. }) => {
+                if code != 0 && !c.restarts(code) {
+                    return "Failed";
+                }
+            }
+            (Role::Init, _) => init_pending = true,
+            (_, Seen::Running) => {
+                sidecars_pending |= !started;
+                n.running += 1;
+            }
+            // A sidecar that ended says nothing about the pod.
+            (_, Seen::Ended { .. }) => {}
+            (_, Seen::Waiting) => {
+                sidecars_pending = true;
+                n.waiting += 1;
+            }
+            (_, Seen::Unknown) => {
+                sidecars_pending = true;
+                n.unknown += 1;
+            }
+        }
+    }
+    for c in i.desired.main() {
+        count(&mut n, c, seen(main, &c.name).0);
+    }
+    // A pod that has run once does not go back to Pending because its sidecars restart.
+    let has_run = i
+        .observed
+        .newest_sandbox()
+        .is_some_and(|s| i.desired.main().any(|c| i.observed.newest_in(&c.name, &s.id).is_some_and(|n| n.started_at.is_some())));
+    if init_pending || (sidecars_pending && !has_run) || n.waiting > 0 || n.unknown > 0 {
+        return "Pending";
+    }
+    if n.running > 0 {
+        return "Running";
+    }
+    if n.stopped == 0 {
+        return "Pending";
+    }
+    if !terminal && n.final_stops != n.stopped {
+        return "Running";
+    }
+    if n.succeeded == n.stopped { "Succeeded" } else { "Failed" }
+}
+
+fn count(n: &mut Count, c: &Container, seen: Seen) {
+    match seen {
+        Seen::Running => n.running += 1,
+        Seen::Ended { code, waiting } => {
+            n.stopped += 1;
+            n.final_stops += usize::from(!c.restarts(code));
+            n.succeeded += usize::from(code == 0 && !waiting);
+        }
+        Seen::Waiting => n.waiting += 1,
+        Seen::Unknown => n.unknown += 1,
+    }
+}
