@@ -60,9 +60,18 @@ fn change(tables: &mut Tables, rules: &mut Ruleset, installed: &Installed, endpo
     diff_of(installed, rules, &changed)
 }
 
+fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4
+}
+
 fn bench(c: &mut Criterion) {
+    let empty = resident_kib();
     let tables = cluster(10_000, 10);
+    let with_tables = resident_kib();
     let rules = compile(&tables, &policy());
+    let with_rules = resident_kib();
+    eprintln!("resident, KiB: tables of 100,000 endpoints {}, ruleset {}", with_tables - empty, with_rules - with_tables);
     let mut group = c.benchmark_group("10k services of 10 endpoints");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     group.bench_function("compile", |b| b.iter(|| black_box(compile(&tables, &policy()))));

@@ -125,6 +125,10 @@ impl Lab {
         lab
     }
 
+    pub fn outside_ip(&self) -> IpAddr {
+        IpAddr::from([192, 168, 77, 1])
+    }
+
     fn add_pod(&mut self, n: usize) {
         let ns = Netns::new();
         let (node, last) = (&self.node, n + 10);

@@ -2,7 +2,8 @@
 
 mod lab;
 
-use ferrolet_netproxy::{Config, Handle, Input, Key, Proxy, Stats, wire};
+use ferrolet_netproxy::trace::{Outcome, Packet};
+use ferrolet_netproxy::{Config, Handle, Input, Key, Proto, Proxy, Stats, wire};
 use lab::{Lab, NODE_IP, NODE_IP6, Netns, Server, ask, tcp, udp};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -310,6 +311,56 @@ fn local_policy_keeps_the_source_or_drops() {
 /// A client socket that keeps its port, so that conntrack takes its datagrams for one flow.
 fn client(ns: &Netns) -> UdpSocket {
     ns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap())
+}
+
+/// The tracer's answer to a packet: who may answer, and whether the client's address is kept. Nobody: refused or dropped.
+fn traced(run: &Running, src: IpAddr, dst: SocketAddr) -> (BTreeSet<IpAddr>, bool) {
+    let mut to_all = BTreeSet::new();
+    let mut kept = true;
+    for random in 0..6 {
+        let packet = Packet { src, dst: dst.ip(), proto: Proto::Tcp, dst_port: dst.port(), random };
+        if let Outcome::Forward { to, masquerade, .. } = run.rt.block_on(run.handle.trace(packet)).unwrap().outcome {
+            to_all.insert(to.ip);
+            kept &= !masquerade;
+        }
+    }
+    (to_all, kept)
+}
+
+#[test]
+fn the_tracer_agrees_with_the_kernel() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    for policy in ["Cluster", "Local"] {
+        let run = Running::start(&lab.node, config());
+        let own = [NODE_IP, NODE_IP6, "10.244.0.1", "fd00:244::1"].map(|ip| ip.parse().unwrap());
+        run.send(Input::NodeAddresses(own.to_vec()));
+        let mut endpoints = slice(&ips(&lab, 0..2), "node-1");
+        endpoints.endpoints[1].node_name = Some("node-2".into());
+        run.list(vec![service(json!({"externalTrafficPolicy": policy}))], vec![endpoints]);
+        let from = [(&lab.pods[2].ns, lab.pods[2].ip), (&lab.node, own[0]), (&lab.outside, "192.168.77.1".parse().unwrap())];
+        let to = [at(VIP, 80), at(VIP, 81), at(NODE_IP, NODE_PORT), at(NODE_IP, NODE_PORT + 1), at("10.244.0.1", NODE_PORT)];
+        for ((ns, src), dst) in from.iter().flat_map(|f| to.map(|t| (f, t))) {
+            if *src == lab.outside_ip() && dst.ip() != own[0] {
+                continue;
+            }
+            let (wanted, kept) = traced(&run, *src, dst);
+            if wanted.is_empty() {
+                assert!(tcp(ns, dst).is_err(), "{policy}: {src} to {dst}");
+                continue;
+            }
+            let (counts, clients) = spread(|| tcp(ns, dst));
+            let answered: BTreeSet<IpAddr> = counts.keys().map(|name| lab.pods[name[3..].parse::<usize>().unwrap()].ip).collect();
+            assert_eq!(answered, wanted, "{policy}: {src} to {dst}");
+            // The node's own address may be any of its addresses either way.
+            if *src != own[0] {
+                assert_eq!(clients == [*src].into(), kept, "{policy}: {src} to {dst}: {clients:?}");
+            }
+        }
+    }
 }
 
 #[test]
