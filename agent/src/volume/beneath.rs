@@ -42,10 +42,10 @@ pub(super) fn make_folder(parent: BorrowedFd<'_>, name: &str, mode: u32) -> Resu
         Err(Errno::EXIST) => false,
         Err(errno) => return Err(failed("make folder", path())(errno)),
     };
-    let fd = rustix::fs::openat(parent, name, FOLDER, Mode::empty()).map_err(failed("open", path()))?;
+    let fd = rustix::fs::openat(parent, name, FOLDER, Mode::empty()).map_err(|e| failed("open", path())(e))?;
     if made {
         // The mask of the process must not weaken what a pod's user needs.
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed("set mode of", path()))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|e| failed("set mode of", path())(e))?;
     }
     Ok((fd, made))
 }

@@ -35,14 +35,21 @@ pub(super) fn unmount(path: &Path) -> Result<()> {
     }
 }
 
-/// Unmounts all at and below the folder, what was mounted last first.
+/// Unmounts all at and below the folder, what was mounted last first. Returns only when nothing is left, or with an error.
 pub(super) fn unmount_below(folder: &Path) -> Result<()> {
-    let path = Path::new("/proc/self/mountinfo");
-    let text = std::fs::read(path).map_err(|source| Error::Io { op: "read", path: path.to_owned(), source })?;
-    for point in below(&text, folder) {
-        unmount(&point)?;
+    let table = Path::new("/proc/self/mountinfo");
+    // Unmounting may uncover what was hidden beneath.
+    for _ in 0..8 {
+        let text = std::fs::read(table).map_err(|source| Error::Io { op: "read", path: table.to_owned(), source })?;
+        let points = below(&text, folder);
+        if points.is_empty() {
+            return Ok(());
+        }
+        for point in points {
+            unmount(&point)?;
+        }
     }
-    Ok(())
+    Err(failed("unmount all below", folder)(Errno::BUSY))
 }
 
 /// The mount points at and below a folder, in the order to unmount them.
