@@ -10,7 +10,9 @@ pub mod cache;
 pub mod deployment;
 pub mod endpointslice;
 pub mod events;
+pub mod garbage;
 pub mod meta;
+pub mod node;
 pub mod queue;
 pub mod replicaset;
 pub mod runner;
@@ -18,7 +20,7 @@ pub mod shell;
 
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -53,7 +55,8 @@ pub fn spawn_all(registry: &Registry, params: Params, cancel: &CancellationToken
     let mut nodes = Informer::<Node>::new(registry, &kinds::NODE);
     workloads(registry, &mut pods, cancel, &mut tasks);
     endpoints(registry, &mut pods, &mut nodes, cancel, &mut tasks);
-    let _ = params;
+    keep_nodes(registry, &mut pods, &mut nodes, &params, cancel, &mut tasks);
+    lifetimes(registry, &params, cancel, &mut tasks);
     tasks.extend([pods.spawn(cancel), nodes.spawn(cancel)]);
     tasks
 }
@@ -165,4 +168,53 @@ fn endpoints(
         cancel,
     ));
     tasks.extend([services.spawn(cancel), slices.spawn(cancel)]);
+}
+
+fn keep_nodes(
+    registry: &Registry,
+    pods: &mut Informer<Pod>,
+    nodes: &mut Informer<Node>,
+    params: &Params,
+    cancel: &CancellationToken,
+    tasks: &mut Vec<JoinHandle<()>>,
+) {
+    let (events, recorder) = Recorder::spawn(registry, "node-controller", cancel);
+    let mut leases = Informer::<shell::node::Seen>::new(registry, &kinds::LEASE);
+    let shell = shell::node::Shell {
+        registry: registry.clone(),
+        nodes: nodes.reader(),
+        pods: pods.reader(),
+        leases: leases.reader(),
+        events,
+        cluster_cidr: params.cluster_cidr,
+        started: std::time::Instant::now(),
+    };
+    let (queue, keys) = mpsc::channel(WAKES);
+    nodes.wake(&queue, itself);
+    pods.wake(&queue, shell::node::wakes_by_pod);
+    let reader = nodes.reader();
+    leases.wake(&queue, move |old, new| shell::node::wakes_by_lease(&reader, old, new));
+    tasks.push(runner::spawn("node", 1, keys, move |key| shell.clone().sync(key), cancel));
+    tasks.extend([recorder, leases.spawn(cancel)]);
+}
+
+/// Garbage collection and namespaces: both follow the metadata of all kinds.
+fn lifetimes(registry: &Registry, params: &Params, cancel: &CancellationToken, tasks: &mut Vec<JoinHandle<()>>) {
+    let (graph, mut metas) = shell::garbage::Graph::new(registry);
+    let (garbage_queue, garbage_keys) = mpsc::channel(WAKES);
+    let (namespace_queue, namespace_keys) = mpsc::channel(WAKES);
+    for (at, (kind, informer)) in shell::garbage::watched().zip(&mut metas).enumerate() {
+        let wakes = graph.clone();
+        informer.wake(&garbage_queue, move |old, new| wakes.wakes(at, old, new));
+        informer.wake(&namespace_queue, move |old, new| shell::namespace::wakes(kind, old, new));
+    }
+    let garbage = shell::garbage::Shell { registry: registry.clone(), graph, queue: garbage_queue };
+    tasks.push(runner::spawn("garbage", WORKERS, garbage_keys, move |object| garbage.clone().sync(object), cancel));
+    let mut namespaces = Informer::<Namespace>::new(registry, &kinds::NAMESPACE);
+    namespaces.wake(&namespace_queue, itself);
+    let shell =
+        shell::namespace::Shell { registry: registry.clone(), namespaces: namespaces.reader(), ca_pem: params.ca_pem.clone() };
+    tasks.push(runner::spawn("namespace", WORKERS, namespace_keys, move |key| shell.clone().sync(key), cancel));
+    tasks.push(namespaces.spawn(cancel));
+    tasks.extend(metas.into_iter().map(|m| m.spawn(cancel)));
 }

@@ -3,6 +3,9 @@
 
 pub mod deployment;
 pub mod endpointslice;
+pub mod garbage;
+pub mod namespace;
+pub mod node;
 pub mod replicaset;
 
 use serde_json::Value;

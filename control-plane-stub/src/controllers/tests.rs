@@ -145,7 +145,7 @@ impl World {
 }
 
 fn web(replicas: i64, image: &str) -> Value {
-    json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+    json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": replicas, "progressDeadlineSeconds": 600, "selector": {"matchLabels": {"app": "web"}},
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
             {"name": "c", "image": image, "ports": [{"name": "http", "containerPort": 8080}], "resources": {"requests": {"cpu": "100m"}}}]}}}})
 }
@@ -209,4 +209,96 @@ async fn a_pod_waits_for_a_node_and_says_why() {
     world.until("no nodes is said", || async { message().await == "no nodes available to schedule pods" }).await;
     world.node("n1").await;
     world.rolled_out("web", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_deleted_owner_leaves_behind() {
+    let world = World::start().await;
+    world.run_pods();
+    world.node("n1").await;
+    for (name, propagation) in
+        [("background", Propagation::Background), ("foreground", Propagation::Foreground), ("orphan", Propagation::Orphan)]
+    {
+        let app = format!("{name}-app");
+        let mut d = web(2, "v0");
+        d["metadata"]["name"] = json!(name);
+        d["spec"]["selector"]["matchLabels"]["app"] = json!(app);
+        d["spec"]["template"]["metadata"]["labels"]["app"] = json!(app);
+        world.create(&kinds::DEPLOYMENT, d).await;
+        world.rolled_out(name, 2).await;
+        let options = DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+        world.registry.delete(&kinds::DEPLOYMENT, "default", name, &options).await.unwrap();
+        world.until("the deployment is gone", || async { world.get(&kinds::DEPLOYMENT, name).await.is_none() }).await;
+        if propagation == Propagation::Orphan {
+            world
+                .until("the replica set stands alone", || async {
+                    let sets = world.list(&kinds::REPLICA_SET).await;
+                    sets.len() == 1 && sets[0]["metadata"].get("ownerReferences").is_none()
+                })
+                .await;
+            assert_eq!(world.list(&kinds::POD).await.len(), 2);
+        } else {
+            world
+                .until("replica set and pods are gone", || async {
+                    world.list(&kinds::REPLICA_SET).await.is_empty() && world.list(&kinds::POD).await.is_empty()
+                })
+                .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_furnished_and_cleared() {
+    let world = World::start().await;
+    world.run_pods();
+    let options = WriteOptions::default();
+    world.registry.create(&kinds::NAMESPACE, "", json!({"metadata": {"name": "team"}}), &options).await.unwrap();
+    let has = async |kind: &'static Kind, name: &str| world.registry.get(kind, "team", name).await.ok();
+    world.until("the account is there", || async { has(&kinds::SERVICE_ACCOUNT, "default").await.is_some() }).await;
+    world
+        .until("the CA is there", || async {
+            has(&kinds::CONFIG_MAP, "kube-root-ca.crt").await.is_some_and(|m| m["data"]["ca.crt"] == "CA")
+        })
+        .await;
+    world.registry.delete(&kinds::CONFIG_MAP, "team", "kube-root-ca.crt", &DeleteOptions::default()).await.unwrap();
+    world.until("the CA is back", || async { has(&kinds::CONFIG_MAP, "kube-root-ca.crt").await.is_some() }).await;
+    world.node("n1").await;
+    let mut d = web(2, "v0");
+    d["metadata"]["namespace"] = json!("team");
+    world.registry.create(&kinds::DEPLOYMENT, "team", d, &options).await.unwrap();
+    world
+        .until("two pods run", || async {
+            world.list(&kinds::POD).await.iter().filter(|p| p["status"]["phase"] == "Running").count() == 2
+        })
+        .await;
+    world.registry.delete(&kinds::NAMESPACE, "", "team", &DeleteOptions::default()).await.unwrap();
+    world.until("the namespace is gone", || async { world.get(&kinds::NAMESPACE, "team").await.is_none() }).await;
+    for kind in [&kinds::POD, &kinds::REPLICA_SET, &kinds::DEPLOYMENT, &kinds::CONFIG_MAP] {
+        let left: Vec<_> = world.list(kind).await.into_iter().filter(|o| o["metadata"]["namespace"] == "team").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taint_evicts_and_the_pods_move() {
+    let world = World::start().await;
+    world.run_pods();
+    world.node("n1").await;
+    world.create(&kinds::DEPLOYMENT, web(2, "v0")).await;
+    world.rolled_out("web", 2).await;
+    world.node("n2").await;
+    let taint = |v: &mut Value| {
+        v["spec"]["taints"] = json!([{"key": "broken", "effect": "NoExecute"}]);
+        true
+    };
+    world.registry.modify(&kinds::NODE, "", "n1", None, taint).await.unwrap();
+    world
+        .until("both pods run on n2", || async {
+            let pods = world.list(&kinds::POD).await;
+            pods.len() == 2 && pods.iter().all(|p| p["spec"]["nodeName"] == "n2" && p["status"]["phase"] == "Running")
+        })
+        .await;
+    let cidrs: std::collections::BTreeSet<String> =
+        world.list(&kinds::NODE).await.iter().map(|n| n["spec"]["podCIDR"].to_string()).collect();
+    assert_eq!(cidrs.len(), 2);
 }
