@@ -224,6 +224,3 @@ impl Store {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;
