@@ -3,6 +3,21 @@
 use serde_json::Value;
 use std::fmt;
 
+/// The path of a field below another; the root's path is empty.
+pub fn child(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+/// The path of a list's item.
+pub fn index(path: &str, i: usize) -> String {
+    format!("{path}[{i}]")
+}
+
+/// The path of a map's entry.
+pub fn key(path: &str, name: &str) -> String {
+    format!("{path}[{name}]")
+}
+
 /// Why a field is refused; [`FieldReason::cause`] is the machine-readable name in a Status body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldReason {
@@ -79,5 +94,52 @@ impl FieldError {
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message())
+    }
+}
+
+/// Collects the errors of one object. The methods are named by the reason.
+#[derive(Debug, Default)]
+pub struct Errors(pub Vec<FieldError>);
+
+impl Errors {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn push(&mut self, reason: FieldReason, field: impl Into<String>, bad_value: Value, detail: impl Into<String>) {
+        self.0.push(FieldError { reason, field: field.into(), bad_value, detail: detail.into() });
+    }
+
+    pub fn required(&mut self, field: impl Into<String>, detail: impl Into<String>) {
+        self.push(FieldReason::Required, field, Value::Null, detail);
+    }
+
+    pub fn invalid(&mut self, field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) {
+        self.push(FieldReason::Invalid, field, value.into(), detail);
+    }
+
+    pub fn forbidden(&mut self, field: impl Into<String>, detail: impl Into<String>) {
+        self.push(FieldReason::Forbidden, field, Value::Null, detail);
+    }
+
+    pub fn duplicate(&mut self, field: impl Into<String>, value: impl Into<Value>) {
+        self.push(FieldReason::Duplicate, field, value.into(), "");
+    }
+
+    pub fn not_found(&mut self, field: impl Into<String>, value: impl Into<Value>) {
+        self.push(FieldReason::NotFound, field, value.into(), "");
+    }
+
+    pub fn too_long(&mut self, field: impl Into<String>, max: usize) {
+        self.push(FieldReason::TooLong, field, Value::Null, format!("may not be more than {max} bytes"));
+    }
+
+    pub fn too_many(&mut self, field: impl Into<String>, actual: usize, max: usize) {
+        self.push(FieldReason::TooMany, field, Value::from(actual), format!("{actual}: must have at most {max} items"));
+    }
+
+    pub fn not_supported(&mut self, field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) {
+        let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
+        self.push(FieldReason::NotSupported, field, value.into(), format!("supported values: {}", list.join(", ")));
     }
 }

@@ -1,7 +1,13 @@
-//! The three patch formats: JSON patch, JSON merge patch, and strategic merge patch.
+//! The three patch formats: JSON patch (RFC 6902), JSON merge patch (RFC 7386), and strategic merge patch.
+//!
+//! Owns the outcome of a patch on a document. Must never validate it: the result goes through the same defaults and
+//! validation as any other write.
 
 use super::Kind;
 use serde_json::Value;
+
+pub mod keys;
+mod strategic;
 
 /// Why a patch cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +40,14 @@ pub fn merge(original: &Value, patch: &Value) -> Result<Value, PatchError> {
 }
 
 /// Strategic merge by the merge keys of the kind.
-pub fn strategic(_kind: &Kind, original: &Value, patch: &Value) -> Result<Value, PatchError> {
-    merge(original, patch)
+pub fn strategic(kind: &Kind, original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    strategic::apply(super::schema::Node::of_kind(kind), original, patch)
 }
+
+/// Strategic merge of a body that is not a row of the table, such as a Scale.
+pub fn strategic_of(group: &str, version: &str, kind: &str, original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    strategic::apply(super::schema::Node::of(group, version, kind), original, patch)
+}
+
+#[cfg(test)]
+mod tests;
