@@ -1,1 +1,65 @@
-fn main() {}
+//! The `ferrolet` binary: arguments, logging, exit code.
+
+use ferrolet::api::watch::chain;
+use ferrolet::config::{self, Args};
+use ferrolet::daemon;
+use std::process::ExitCode;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Exit code for a command line or configuration that cannot work: starting again will not help.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = match Args::read(std::env::args_os()) {
+        Ok(args) => args,
+        Err(problem) => {
+            let _ = problem.print();
+            return if problem.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    tracing_subscriber::fmt().with_env_filter(filter(args.v)).with_writer(std::io::stderr).init();
+    // The one provider for everything in the process that does not bring its own.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        error!("a TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    let config = match config::load(&args) {
+        Ok(config) => config,
+        Err(problem) => {
+            error!("{}", chain(&problem));
+            return ExitCode::from(USAGE);
+        }
+    };
+    // Two workers suffice: nothing computes for long, and each thread has its memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(32).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(problem) => {
+            error!("cannot start the async runtime: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(daemon::run(config));
+    // Blocking work that hangs on a dead disk must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            error!("{}", chain(&problem));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn filter(v: u8) -> EnvFilter {
+    let level = match v {
+        0 | 1 => "info",
+        2..=4 => "info,ferrolet=debug,ferrolet_cri=debug,ferrolet_netproxy=debug,ferrolet_probes=debug",
+        _ => "debug,ferrolet=trace,ferrolet_cri=trace,ferrolet_netproxy=trace,ferrolet_probes=trace",
+    };
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level))
+}

@@ -10,7 +10,10 @@ use tokio::time::timeout;
 
 const RUNTIME: Duration = Duration::from_secs(5);
 
-type Extra = Box<dyn Fn(&mut String) + Send + Sync>;
+pub mod proxy;
+
+/// Appends series to a page.
+pub type Extra = Box<dyn Fn(&mut String) + Send + Sync>;
 
 pub struct Metrics {
     pub registry: Registry,

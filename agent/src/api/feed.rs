@@ -1,6 +1,6 @@
 //! Services and EndpointSlices on their way to the data plane, and the few bytes of each Service that pods' environments need.
 //!
-//! Owns no copy of the objects: they are passed on. Waits where the data plane is behind; the watch then waits too.
+//! Owns no copy of the whole objects: they are passed on. Waits where the data plane is behind; the watch then waits too.
 
 use super::snapshot::{ObjectKey, Snapshot, Watched, apply};
 use super::watch::{self, Change, Sink};
@@ -14,33 +14,17 @@ use tokio_util::sync::CancellationToken;
 /// Slices that some other proxy serves, or nobody should, as kube-proxy leaves them out.
 const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 
-/// What a pod's environment tells of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceAddress {
-    /// Never empty and never `None`: headless Services are not in the environment.
-    pub cluster_ip: Box<str>,
-    pub ports: Box<[ServicePort]>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
-    /// Empty when the Service's only port has no name.
-    pub name: Box<str>,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: Box<str>,
-    pub port: i64,
-}
-
-/// Reads what the environment needs. Pure.
-pub fn address(service: &wire::Service) -> Option<ServiceAddress> {
+/// The part of a Service that a pod's environment tells of; headless ones are not in it. Pure.
+pub fn address(service: &wire::Service) -> Option<wire::Service> {
     let spec = &service.spec;
-    let cluster_ip = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")?;
-    let port = |port: &wire::ServicePort| ServicePort {
-        name: port.name.as_str().into(),
-        protocol: port.protocol.as_deref().unwrap_or("TCP").into(),
-        port: port.port,
+    let cluster_ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
+    let metadata = wire::Metadata {
+        name: service.metadata.name.clone(),
+        namespace: service.metadata.namespace.clone(),
+        ..wire::Metadata::default()
     };
-    Some(ServiceAddress { cluster_ip: cluster_ip.into(), ports: spec.ports.iter().map(port).collect() })
+    let spec = wire::ServiceSpec { cluster_ip: Some(cluster_ip), ports: spec.ports.clone(), ..wire::ServiceSpec::default() };
+    Some(wire::Service { metadata, spec })
 }
 
 /// Starts both watches. The snapshot holds the Services with an address.
@@ -48,7 +32,7 @@ pub fn spawn(
     client: &kube::Client,
     inputs: mpsc::Sender<Input>,
     cancel: &CancellationToken,
-) -> (Watched<ServiceAddress>, [JoinHandle<()>; 2]) {
+) -> (Watched<wire::Service>, [JoinHandle<()>; 2]) {
     let (addresses, receiver) = channel::channel(Arc::new(Snapshot::default()));
     let services = Services { inputs: inputs.clone(), addresses };
     let slices = Slices { inputs };
@@ -59,7 +43,7 @@ pub fn spawn(
 
 struct Services {
     inputs: mpsc::Sender<Input>,
-    addresses: channel::Sender<Arc<Snapshot<ServiceAddress>>>,
+    addresses: channel::Sender<Arc<Snapshot<wire::Service>>>,
 }
 
 impl Sink<wire::Service> for Services {

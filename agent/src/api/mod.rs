@@ -9,6 +9,8 @@ pub mod error;
 pub mod feed;
 pub mod kubeconfig;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transport;
 pub mod watch;
 pub mod wire;

@@ -29,8 +29,6 @@ pub struct Sources {
     pub services_synced: watch::Receiver<bool>,
     /// Our own Node as the API has it.
     pub node: Watched<Node>,
-    /// Further reasons not to be ready; empty when there are none.
-    pub problems: watch::Receiver<Vec<String>>,
 }
 
 pub struct Reporter {
@@ -121,8 +119,8 @@ impl Reporter {
 
     async fn try_register(&mut self, api: &Api<Node>) -> Result<Option<Node>, kube::Error> {
         let name = self.config.node_name.clone();
-        let (health, images, problems) = self.latest();
-        let inputs = self.inputs(&health, &images, &problems);
+        let (health, images) = self.latest();
+        let inputs = self.inputs(&health, &images);
         let Some(existing) = api.get_opt(&name).await? else {
             if !self.config.node.register {
                 return Ok(None);
@@ -156,13 +154,11 @@ impl Reporter {
         }
     }
 
-    fn latest(&mut self) -> (Arc<Health>, Arc<Vec<ListedImage>>, Vec<String>) {
-        let health = self.sources.runtime.borrow_and_update().clone();
-        let images = self.sources.images.borrow_and_update().clone();
-        (health, images, self.sources.problems.borrow_and_update().clone())
+    fn latest(&mut self) -> (Arc<Health>, Arc<Vec<ListedImage>>) {
+        (self.sources.runtime.borrow_and_update().clone(), self.sources.images.borrow_and_update().clone())
     }
 
-    fn inputs<'a>(&'a self, health: &'a Health, images: &'a [ListedImage], problems: &'a [String]) -> Inputs<'a> {
+    fn inputs<'a>(&'a self, health: &'a Health, images: &'a [ListedImage]) -> Inputs<'a> {
         Inputs {
             config: &self.config,
             machine: &self.machine,
@@ -170,14 +166,13 @@ impl Reporter {
             runtime: health,
             services_synced: *self.sources.services_synced.borrow(),
             images,
-            problems,
         }
     }
 
     fn compose(&mut self, base: &Node, force: bool) -> (Option<Value>, bool) {
-        let (health, images, problems) = self.latest();
+        let (health, images) = self.latest();
         self.sources.services_synced.mark_unchanged();
-        let inputs = self.inputs(&health, &images, &problems);
+        let inputs = self.inputs(&health, &images);
         let desired = status::desired(&inputs, base.status.as_ref(), Timestamp::now());
         let ready = status::not_ready_because(&inputs).is_empty();
         (status::status_patch(base.status.as_ref(), &desired, force), ready)
@@ -190,14 +185,13 @@ impl Reporter {
 
     /// Until something changes, or it is time to look anyway. A source that ended is only looked at by time.
     async fn wait(&mut self, until: Instant) {
-        let Sources { runtime, images, services_synced, node, problems } = &mut self.sources;
+        let Sources { runtime, images, services_synced, node } = &mut self.sources;
         tokio::select! {
             () = sleep_until(until) => {}
             Ok(()) = runtime.changed() => {}
             Ok(()) = images.changed() => {}
             Ok(()) = services_synced.changed() => {}
             Ok(()) = node.changed() => {}
-            Ok(()) = problems.changed() => {}
         }
     }
 }

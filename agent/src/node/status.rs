@@ -31,8 +31,6 @@ pub struct Inputs<'a> {
     /// Whether the first complete service sync is in the kernel.
     pub services_synced: bool,
     pub images: &'a [ListedImage],
-    /// Further reasons not to be ready.
-    pub problems: &'a [String],
 }
 
 /// What it takes to be ready, and what is missing.
@@ -41,7 +39,6 @@ pub fn not_ready_because(inputs: &Inputs<'_>) -> Vec<String> {
     if !inputs.services_synced {
         problems.push("services are not programmed yet".to_owned());
     }
-    problems.extend(inputs.problems.iter().cloned());
     problems
 }
 
@@ -106,8 +103,8 @@ pub fn metadata_patch(existing: &Node, inputs: &Inputs<'_>) -> Option<Value> {
 /// The status as it should be; what others keep in `existing` is not in it.
 pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let config = inputs.config;
-    let capacity = capacity(inputs);
-    let allocatable = allocatable(inputs, &capacity);
+    let capacity = capacity(config, inputs.machine, inputs.node_fs);
+    let allocatable = allocatable(config, inputs.machine, &capacity);
     let handlers = handlers(inputs);
     NodeStatus {
         addresses: Some(addresses(config)),
@@ -175,15 +172,19 @@ fn api(resources: Resources) -> BTreeMap<String, ApiQuantity> {
     resources.into_iter().map(|(name, amount)| (name, ApiQuantity(amount.to_string()))).collect()
 }
 
-fn capacity(inputs: &Inputs<'_>) -> Resources {
-    let machine = inputs.machine;
+/// What pods may have of this node, before any device is known.
+pub fn node_allocatable(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> BTreeMap<String, Quantity> {
+    allocatable(config, machine, &capacity(config, machine, node_fs))
+}
+
+fn capacity(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> Resources {
     let bytes = |n: u64| Quantity::from_bytes(n);
     let mut resources = Resources::from([
         ("cpu".to_owned(), Quantity::from_units(machine.cpus as i64)),
         ("memory".to_owned(), bytes(machine.memory_bytes)),
-        ("pods".to_owned(), Quantity::from_units(i64::from(inputs.config.max_pods))),
+        ("pods".to_owned(), Quantity::from_units(i64::from(config.max_pods))),
     ]);
-    if let Some(fs) = inputs.node_fs {
+    if let Some(fs) = node_fs {
         resources.insert("ephemeral-storage".into(), bytes(fs.size_bytes));
     }
     for (name, reserved) in &machine.hugepages {
@@ -193,8 +194,8 @@ fn capacity(inputs: &Inputs<'_>) -> Resources {
 }
 
 /// Capacity less what is reserved and what hard eviction keeps free; huge pages are taken off ordinary memory.
-fn allocatable(inputs: &Inputs<'_>, capacity: &Resources) -> Resources {
-    let node = &inputs.config.node;
+fn allocatable(config: &Config, machine: &Machine, capacity: &Resources) -> Resources {
+    let node = &config.node;
     let kept_free = |resource: &str| match resource {
         "memory" => node.eviction_hard.get("memory.available"),
         "ephemeral-storage" => node.eviction_hard.get("nodefs.available"),
@@ -211,7 +212,7 @@ fn allocatable(inputs: &Inputs<'_>, capacity: &Resources) -> Resources {
         }
         out.insert(name.clone(), at_least_zero(left));
     }
-    let huge = inputs.machine.hugepages.values().sum::<u64>();
+    let huge = machine.hugepages.values().sum::<u64>();
     if let (Some(memory), true) = (out.get_mut("memory"), huge > 0) {
         *memory = at_least_zero(*memory - Quantity::from_bytes(huge));
     }
