@@ -2,19 +2,32 @@
 //!
 //! Owns nothing in memory but where the hierarchies lie. Every call may be repeated and may be interrupted: what is there is
 //! looked up again each time. Blocking file work runs on the blocking pool. Touches nothing outside `kubepods`, except that
-//! v2 must enable controllers on the way down to it.
+//! what leads down to it must exist, and that v2 must enable controllers on the way.
+//!
+//! With the systemd driver the folders are made plainly, under the names that systemd would give them. The runtime, which
+//! asks systemd for its scopes, makes systemd adopt them as slices; systemd then sets its own values in them, so limits of
+//! the pod as a whole hold only with the cgroupfs driver until slices are made over D-Bus. Limits of containers always hold.
 
-use super::plan::{Limits, NodeCgroups, PodCgroup};
+use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
+use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
+use super::qos::Qos;
 use super::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which interface the host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
+    /// One hierarchy for each controller.
     V1,
     V2,
 }
+
+/// Removal is tried this often, with pauses that grow to the longest.
+const TRIES: u32 = 40;
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,7 +39,7 @@ pub struct Manager {
 struct Inner {
     node: NodeCgroups,
     version: Version,
-    mount: PathBuf,
+    hierarchies: Vec<Hierarchy>,
 }
 
 impl Manager {
@@ -35,10 +48,11 @@ impl Manager {
         Manager::at(Path::new("/sys/fs/cgroup"), node)
     }
 
-    /// The same for a hierarchy mounted elsewhere.
+    /// The same for hierarchies mounted elsewhere.
     pub fn at(mount: &Path, node: NodeCgroups) -> Result<Manager> {
-        let version = if mount.join("cgroup.controllers").exists() { Version::V2 } else { Version::V1 };
-        Ok(Manager { inner: Arc::new(Inner { node, version, mount: mount.to_owned() }) })
+        class_parts(&node, None)?;
+        let (version, hierarchies) = Hierarchy::find(mount)?;
+        Ok(Manager { inner: Arc::new(Inner { node, version, hierarchies }) })
     }
 
     pub fn version(&self) -> Version {
@@ -52,22 +66,176 @@ impl Manager {
 
     /// Makes `kubepods` and the two class cgroups below it.
     pub async fn ensure_roots(&self) -> Result<()> {
-        Ok(())
+        self.blocking(|inner| {
+            inner.make(&inner.class(Qos::Guaranteed)?, &Limits::default())?;
+            inner.make(&inner.class(Qos::Burstable)?, &Limits::default())?;
+            // Pods that ask for nothing get the least together, however many they are.
+            let least = Limits { cpu_shares: Some(2), ..Limits::default() };
+            inner.make(&inner.class(Qos::BestEffort)?, &least)
+        })
+        .await
     }
 
-    /// Makes the pod's cgroup and writes its limits; does nothing where all is as wanted.
-    pub async fn create(&self, _pod: &PodCgroup) -> Result<()> {
-        Ok(())
+    /// Makes the pod's cgroup, and what leads to it, and writes its limits.
+    pub async fn create(&self, pod: &PodCgroup) -> Result<()> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            inner.check(&pod)?;
+            inner.make(&pod.path, &pod.limits)
+        })
+        .await
     }
 
-    /// Removes the pod's cgroup and all below it, killing what still runs there. Not being there is success.
-    pub async fn remove(&self, _pod: &PodCgroup) -> Result<()> {
-        Ok(())
+    /// Removes the pod's cgroup and all below it, killing what still runs there. Not being there is success. Processes that
+    /// cannot die yet are waited for, for some seconds.
+    pub async fn remove(&self, pod: &PodCgroup) -> Result<()> {
+        let mut pause = Duration::from_millis(2);
+        let mut left = Vec::new();
+        for _ in 0..TRIES {
+            let pod = pod.clone();
+            match self.blocking(move |inner| inner.check(&pod).and_then(|()| inner.remove(&pod.path))).await? {
+                None => return Ok(()),
+                Some(pids) => left = pids,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Err(Error::Busy { path: pod.path.clone(), pids: left, tries: TRIES })
     }
 
-    /// The cgroups of all pods that are there, with empty limits: for finding orphans.
+    /// The cgroups of all pods that are there in any hierarchy, by uid, with empty limits: for finding orphans.
     pub async fn list(&self) -> Result<Vec<PodCgroup>> {
-        let _ = (Limits::default(), &self.inner.mount, Error::Interrupted);
-        Ok(Vec::new())
+        self.blocking(|inner| {
+            let mut found = BTreeMap::new();
+            for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+                let class = inner.class(qos)?;
+                for hierarchy in &inner.hierarchies {
+                    for name in hierarchy.children(&class)? {
+                        if let Some(uid) = pod_uid(inner.node.driver, &class, &name) {
+                            let path = class.join(&name);
+                            let parent = format!("/{}", path.display());
+                            let pod = PodCgroup { uid: uid.clone(), qos, parent, path, limits: Limits::default() };
+                            found.insert((uid, qos), pod);
+                        }
+                    }
+                }
+            }
+            Ok(found.into_values().collect())
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or(Err(Error::Interrupted))
     }
 }
+
+/// The uid in a pod cgroup's name, if it is one.
+fn pod_uid(driver: Driver, class: &Path, name: &str) -> Option<String> {
+    let uid = match driver {
+        Driver::Cgroupfs => name.strip_prefix("pod")?.to_owned(),
+        Driver::Systemd => {
+            let class = class.file_name()?.to_str()?.strip_suffix(".slice")?;
+            let rest = name.strip_prefix(class)?.strip_prefix("-pod")?.strip_suffix(".slice")?;
+            rest.replace('_', "-")
+        }
+    };
+    (!uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')).then_some(uid)
+}
+
+impl Inner {
+    fn class(&self, qos: Qos) -> Result<PathBuf> {
+        Ok(directory(self.node.driver, &class_parts(&self.node, Some(qos))?))
+    }
+
+    /// Refuses to touch anything that is not a pod's cgroup in its place.
+    fn check(&self, pod: &PodCgroup) -> Result<()> {
+        let class = self.class(pod.qos)?;
+        let name = pod.path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let fits = pod.path.parent() == Some(&class) && pod_uid(self.node.driver, &class, name).as_deref() == Some(&pod.uid);
+        if fits { Ok(()) } else { Err(Error::Uid(pod.uid.clone())) }
+    }
+
+    fn make(&self, path: &Path, limits: &Limits) -> Result<()> {
+        for hierarchy in &self.hierarchies {
+            let leaf = hierarchy.make(path)?;
+            match self.version {
+                Version::V1 => write_v1(hierarchy, &leaf, limits)?,
+                Version::V2 => write_v2(&leaf, limits)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One try; `None` if nothing is left, else the processes that were seen.
+    fn remove(&self, path: &Path) -> Result<Option<Vec<i32>>> {
+        let mut pids = Vec::new();
+        let mut gone = true;
+        for hierarchy in &self.hierarchies {
+            gone &= hierarchy.remove(path, &mut pids)?;
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok((!gone).then_some(pids))
+    }
+}
+
+fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> {
+    if hierarchy.has("cpu") {
+        leaf.set("cpu.shares", limits.cpu_shares)?;
+        if let Some(quota) = limits.cpu_quota_us.filter(|q| *q != 0) {
+            // The kernel checks the pair at each write, so an old small period must not meet a new large quota.
+            leaf.set("cpu.cfs_quota_us", Some(-1))?;
+            leaf.set("cpu.cfs_period_us", limits.cpu_period_us)?;
+            leaf.set("cpu.cfs_quota_us", Some(quota))?;
+        }
+    }
+    if hierarchy.has("memory") {
+        leaf.set("memory.limit_in_bytes", limits.memory_bytes)?;
+    }
+    if hierarchy.has("pids") {
+        leaf.set("pids.max", limits.pids)?;
+    }
+    if hierarchy.has("hugetlb") {
+        for (size, bytes) in &limits.hugetlb {
+            leaf.set(&format!("hugetlb.{}.limit_in_bytes", page_size(*size)), Some(*bytes))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_v2(leaf: &Level, limits: &Limits) -> Result<()> {
+    let has = |controller: &str| V2_CONTROLLERS.contains(&controller) && leaf.controllers.contains(controller);
+    if has("cpu") {
+        leaf.set("cpu.weight", limits.cpu_shares.map(cpu_weight))?;
+        if let Some(quota) = limits.cpu_quota_us.filter(|q| *q != 0) {
+            let quota = if quota < 0 { "max".to_owned() } else { quota.to_string() };
+            leaf.set("cpu.max", Some(format!("{quota} {}", limits.cpu_period_us.unwrap_or(100_000))))?;
+        }
+    }
+    if has("memory") {
+        leaf.set("memory.max", limits.memory_bytes)?;
+    }
+    if has("pids") {
+        leaf.set("pids.max", limits.pids)?;
+    }
+    if has("hugetlb") {
+        for (size, bytes) in &limits.hugetlb {
+            leaf.set(&format!("hugetlb.{}.max", page_size(*size)), Some(*bytes))?;
+        }
+    }
+    Ok(())
+}
+
+/// As the kernel names page sizes in file names: `2MB`, `1GB`.
+fn page_size(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 => format!("{}GB", b >> 30),
+        b if b >= 1 << 20 => format!("{}MB", b >> 20),
+        b => format!("{}KB", b >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! is given.
 
 mod error;
+mod hierarchy;
 mod manager;
 mod plan;
 mod qos;

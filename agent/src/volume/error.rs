@@ -23,7 +23,7 @@ pub enum Error {
     #[error("MountVolume.SetUp failed for volume {volume:?}: token for service account {account:?}: the answer has no {missing}")]
     TokenAnswer { volume: String, account: String, missing: &'static str },
     #[error("MountVolume.SetUp failed for volume {volume:?}: {source}")]
-    Field { volume: String, source: FieldError },
+    Field { volume: String, source: Box<FieldError> },
     /// A key or path that would leave the volume.
     #[error("MountVolume.SetUp failed for volume {volume:?}: path {path:?} must be relative and must not contain `..`")]
     Path { volume: String, path: String },

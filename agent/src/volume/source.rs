@@ -87,7 +87,7 @@ impl Collector<'_> {
                 }
                 (None, None) => Ok(String::new()),
             };
-            let value = value.map_err(|source| Error::Field { volume: self.volume.to_owned(), source })?;
+            let value = value.map_err(|source| Error::Field { volume: self.volume.to_owned(), source: Box::new(source) })?;
             let mode = mode(item.mode.or(default_mode).unwrap_or(DEFAULT_MODE));
             out.insert(checked(self.volume, &item.path)?, File { data: value.into_bytes(), mode, uid: None });
         }
