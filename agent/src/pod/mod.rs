@@ -19,6 +19,8 @@ pub mod observed;
 pub mod plan;
 pub mod qos;
 pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timeline;
 
 pub use desired::{Desired, PodId};

@@ -1,1 +1,68 @@
 use super::*;
+use crate::pod::testing::{desired, pod};
+use serde_json::json;
+
+fn fields(spec: serde_json::Value) -> Vec<String> {
+    desired(spec).unsupported.into_iter().map(|u| u.field).collect()
+}
+
+#[test]
+fn what_cannot_be_done_is_named() {
+    let c = |extra: serde_json::Value| {
+        let mut c = json!({"name": "c", "image": "i"});
+        for (k, v) in extra.as_object().unwrap() {
+            c[k] = v.clone();
+        }
+        json!({"containers": [c]})
+    };
+    for (spec, field) in [
+        (json!({"hostUsers": false}), "spec.hostUsers"),
+        (json!({"os": {"name": "windows"}}), "spec.os.name"),
+        (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}), "spec.securityContext.sysctls[0]"),
+        (c(json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "a"}]})), "spec.containers[0].volumeMounts[0].subPath"),
+        (c(json!({"lifecycle": {"preStop": {"httpGet": {"port": 80}}}})), "spec.containers[0].lifecycle.preStop.httpGet"),
+        (c(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})), "spec.containers[0].resources.limits[nvidia.com/gpu]"),
+        (c(json!({"resources": {"requests": {"cpu": "lots"}}})), "spec.containers[0].resources.requests[cpu]"),
+    ] {
+        assert_eq!(fields(spec), [field]);
+    }
+    assert!(fields(json!({})).is_empty());
+    assert!(fields(json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}})).is_empty());
+}
+
+#[test]
+fn pull_policy_defaults_by_tag() {
+    let pull = |image: &str| desired(json!({"containers": [{"name": "c", "image": image}]})).containers[0].pull;
+    assert_eq!(pull("r.io/x"), PullPolicy::Always);
+    assert_eq!(pull("r.io/x:latest"), PullPolicy::Always);
+    assert_eq!(pull("r.io/x:1"), PullPolicy::IfNotPresent);
+}
+
+#[test]
+fn roles_and_restarts() {
+    let d = desired(json!({"restartPolicy": "Always", "initContainers": [
+        {"name": "a", "image": "i"}, {"name": "s", "image": "i", "restartPolicy": "Always"}]}));
+    let (a, s, m) = (&d.containers[0], &d.containers[1], &d.containers[2]);
+    assert_eq!((a.role, s.role, m.role), (Role::Init, Role::Sidecar, Role::Main));
+    assert!(a.restarts(1) && !a.restarts(0), "an init container that succeeded is done");
+    assert!(s.restarts(0) && m.restarts(0));
+}
+
+#[test]
+fn a_count_that_the_runtime_forgot_goes_on_from_the_api() {
+    let mut p = api::Pod::clone(&pod(json!({})));
+    p.status = serde_json::from_value(json!({"containerStatuses": [{"name": "main", "containerID": "containerd://x",
+        "image": "", "imageID": "", "ready": false, "restartCount": 4}]}))
+    .unwrap();
+    assert_eq!(Desired::of(&Arc::new(p)).containers[0].first_attempt, 5);
+}
+
+#[test]
+fn deletion_and_orphans() {
+    let mut p = api::Pod::clone(&pod(json!({})));
+    p.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+    p.metadata.deletion_grace_period_seconds = Some(5);
+    assert_eq!(Desired::of(&Arc::new(p)).deletion, Some(Deletion { grace: Duration::from_secs(5) }));
+    let orphan = Desired::orphan(PodId { uid: "u".into(), namespace: "n".into(), name: "p".into() });
+    assert!(orphan.orphan && orphan.deletion.is_some() && orphan.containers.is_empty());
+}

@@ -129,6 +129,15 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
         state = terminated(UNKNOWN, message, UNKNOWN_CODE);
         count = old_count + 1;
     }
+    // Its last words were in a file that may be gone by now.
+    let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
+    let words = words.and_then(|o| o.state.as_ref().and_then(|s| s.terminated.as_ref()).or(o.last_state.as_ref()?.terminated.as_ref()));
+    if let (Some(t), Some(words)) = (state.terminated.as_mut(), words)
+        && t.message.is_none()
+        && words.container_id == t.container_id
+    {
+        t.message = words.message.clone();
+    }
     // The instance before, if the runtime still has it, else what was reported of it.
     let before = i
         .observed

@@ -1,1 +1,397 @@
 use super::*;
+use crate::pod::backoff::Subject;
+use crate::pod::observed::{Container, Sandbox, State, Verdict};
+use crate::pod::testing::pod;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn t(seconds: i64) -> Time {
+    Time::from_second(1_000_000 + seconds).unwrap()
+}
+
+struct World {
+    desired: Desired,
+    lifecycle: Lifecycle,
+    observed: Observed,
+    verdicts: Verdicts,
+    backoffs: Backoffs,
+    prev: api::PodStatus,
+    now: Time,
+}
+
+impl World {
+    fn new(spec: Value) -> World {
+        let sandbox =
+            Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: t(0), host_network: false, ips: vec!["10.0.0.1".into()] };
+        World {
+            desired: Desired::of(&pod(spec)),
+            lifecycle: Lifecycle::Active,
+            observed: Observed { sandboxes: vec![sandbox], ..Default::default() },
+            verdicts: Verdicts::default(),
+            backoffs: Backoffs::default(),
+            prev: api::PodStatus::default(),
+            now: t(100),
+        }
+    }
+
+    fn add(&mut self, name: &str, attempt: u32, state: State, backoff: u64) {
+        self.observed.containers.push(Container {
+            id: format!("{name}-{attempt}"),
+            sandbox_id: "s".into(),
+            name: name.into(),
+            attempt,
+            started_at: (state != State::Created).then(|| t(1)),
+            state,
+            created_at: t(0),
+            image: "img:1".into(),
+            image_id: "img@sha256:1".into(),
+            hash: None,
+            backoff: Duration::from_secs(backoff),
+            user: None,
+        });
+    }
+
+    fn status(&self) -> api::PodStatus {
+        let node = NodeFacts { ips: vec!["192.0.2.1".parse().unwrap()], runtime: "containerd".into() };
+        status(&Inputs {
+            desired: &self.desired,
+            lifecycle: &self.lifecycle,
+            observed: &self.observed,
+            verdicts: &self.verdicts,
+            backoffs: &self.backoffs,
+            prev: &self.prev,
+            node: &node,
+            now: self.now,
+        })
+    }
+
+    /// The status, remembered as the one before.
+    fn next(&mut self) -> api::PodStatus {
+        self.prev = self.status();
+        self.prev.clone()
+    }
+}
+
+fn exited(code: i32) -> State {
+    State::Exited { code, finished_at: t(99), reason: if code == 0 { "Completed" } else { "Error" }.into(), message: String::new() }
+}
+
+fn condition<'a>(s: &'a api::PodStatus, name: &str) -> &'a api::PodCondition {
+    s.conditions.as_ref().unwrap().iter().find(|c| c.type_ == name).unwrap()
+}
+
+fn main(s: &api::PodStatus) -> &api::ContainerStatus {
+    s.container_statuses.as_ref().unwrap().iter().find(|c| c.name == "main").unwrap()
+}
+
+fn waiting(s: &api::PodStatus) -> (String, String) {
+    let w = main(s).state.as_ref().unwrap().waiting.as_ref().unwrap();
+    (w.reason.clone().unwrap_or_default(), w.message.clone().unwrap_or_default())
+}
+
+/// What one container may look like.
+const LOOKS: [&str; 6] = ["none", "created", "running", "ok", "failed", "crashloop"];
+
+fn look(w: &mut World, name: &str, look: &str) {
+    match look {
+        "none" => {}
+        "created" => w.add(name, 0, State::Created, 0),
+        "running" => w.add(name, 0, State::Running, 0),
+        "ok" => w.add(name, 0, exited(0), 0),
+        "failed" => w.add(name, 0, exited(1), 0),
+        "crashloop" => w.add(name, 1, exited(1), 40),
+        _ => unreachable!(),
+    }
+}
+
+/// The phase by the words of the API documentation, for pods without init containers, worked out on its own.
+fn oracle(policy: &str, looks: &[&str], terminal: bool) -> &'static str {
+    let never_ran = |l: &str| matches!(l, "none" | "created");
+    let ended = |l: &str| matches!(l, "ok" | "failed" | "crashloop");
+    let restarts = |l: &str| match policy {
+        "Always" => true,
+        "OnFailure" => l != "ok",
+        _ => false,
+    };
+    if terminal {
+        return if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" };
+    }
+    if looks.iter().any(|l| never_ran(l)) {
+        return "Pending";
+    }
+    if looks.contains(&"running") || looks.iter().any(|l| ended(l) && restarts(l)) {
+        return "Running";
+    }
+    if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" }
+}
+
+#[test]
+fn phases_of_all_pairs_of_containers() {
+    for policy in ["Always", "OnFailure", "Never"] {
+        for a in LOOKS {
+            for b in LOOKS {
+                for terminal in [false, true] {
+                    let running = a == "running" || b == "running";
+                    if terminal && running {
+                        continue;
+                    }
+                    let spec = json!({"restartPolicy": policy,
+                        "containers": [{"name": "main", "image": "i"}, {"name": "b", "image": "i"}]});
+                    let mut w = World::new(spec);
+                    look(&mut w, "main", a);
+                    look(&mut w, "b", b);
+                    if terminal {
+                        w.lifecycle = Lifecycle::Terminated { why: Why::Completed };
+                    }
+                    let phase = w.status().phase.unwrap();
+                    assert_eq!(phase, oracle(policy, &[a, b], terminal), "{policy} {a} {b} terminal={terminal}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn phases_with_an_init_container() {
+    for (policy, init, main, expected) in [
+        ("Always", "none", "none", "Pending"),
+        ("Always", "running", "none", "Pending"),
+        ("Always", "failed", "none", "Pending"),
+        ("Never", "failed", "none", "Failed"),
+        ("Always", "ok", "none", "Pending"),
+        ("Always", "ok", "running", "Running"),
+        ("Never", "ok", "ok", "Succeeded"),
+        // Its record was removed, but main runs: it must have succeeded.
+        ("Always", "none", "running", "Running"),
+    ] {
+        let mut w = World::new(json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "i"}]}));
+        look(&mut w, "i", init);
+        look(&mut w, "main", main);
+        assert_eq!(w.status().phase.as_deref(), Some(expected), "{policy} {init} {main}");
+    }
+}
+
+#[test]
+fn phases_with_a_sidecar() {
+    for (side, started, main, expected) in [
+        ("running", false, "none", "Pending"),
+        ("running", true, "none", "Pending"),
+        ("running", true, "running", "Running"),
+        ("failed", false, "running", "Running"),
+        // It restarts beside a pod that has run: no way back to Pending.
+        ("running", false, "running", "Running"),
+    ] {
+        let mut w = World::new(json!({"initContainers": [{"name": "side", "image": "i", "restartPolicy": "Always",
+            "startupProbe": {"exec": {"command": ["x"]}}}]}));
+        look(&mut w, "side", side);
+        look(&mut w, "main", main);
+        let v = Verdict { container_id: "side-0".into(), startup: Some(started), ..Default::default() };
+        w.verdicts.0.insert("side".into(), v);
+        assert_eq!(w.status().phase.as_deref(), Some(expected), "{side} {started} {main}");
+    }
+}
+
+#[test]
+fn a_running_pod_in_full() {
+    let mut w = World::new(json!({"containers": [{"name": "main", "image": "img:1",
+        "resources": {"requests": {"cpu": "100m"}}, "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true}]}]}));
+    w.add("main", 0, State::Running, 0);
+    let s = w.status();
+    let names: Vec<&str> = s.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
+    assert_eq!(names, ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+    assert!(s.conditions.iter().flatten().all(|c| c.status == "True" && c.observed_generation == Some(1)));
+    assert_eq!((s.pod_ip.as_deref(), s.host_ip.as_deref()), (Some("10.0.0.1"), Some("192.0.2.1")));
+    assert_eq!((s.qos_class.as_deref(), s.observed_generation), (Some("Burstable"), Some(1)));
+    let c = main(&s);
+    assert!(c.ready && c.started == Some(true));
+    assert_eq!(c.container_id.as_deref(), Some("containerd://main-0"));
+    assert_eq!(c.image_id, "img@sha256:1");
+    assert_eq!(c.allocated_resources.as_ref().unwrap()["cpu"].0, "100m");
+    assert_eq!(c.volume_mounts.as_ref().unwrap()[0].recursive_read_only.as_deref(), Some("Disabled"));
+}
+
+#[test]
+fn probes_decide_started_and_ready() {
+    let probe = json!({"exec": {"command": ["x"]}});
+    for (startup, readiness, started, ready) in [
+        (None, None, false, false),
+        (Some(true), None, true, false),
+        (Some(true), Some(true), true, true),
+        (Some(true), Some(false), true, false),
+        (Some(false), Some(true), false, false),
+    ] {
+        let mut w = World::new(json!({"containers": [{"name": "main", "image": "i", "startupProbe": probe, "readinessProbe": probe}]}));
+        w.add("main", 0, State::Running, 0);
+        let v = Verdict { container_id: "main-0".into(), startup, readiness, liveness: None };
+        w.verdicts.0.insert("main".into(), v);
+        let s = w.status();
+        assert_eq!((main(&s).started, main(&s).ready), (Some(started), ready));
+        assert_eq!(condition(&s, "Ready").status, if ready { "True" } else { "False" });
+        if !ready {
+            assert_eq!(condition(&s, "Ready").message.as_deref(), Some("containers with unready status: [main]"));
+        }
+    }
+}
+
+#[test]
+fn waiting_reasons() {
+    let mut w = World::new(json!({}));
+    assert_eq!(waiting(&w.status()).0, "ContainerCreating");
+    w.backoffs.failed(Subject::Image("main".into()), w.now, "ErrImagePull", "no route");
+    assert_eq!(waiting(&w.status()), ("ErrImagePull".into(), "no route".into()));
+    w.now = t(105);
+    let (reason, message) = waiting(&w.status());
+    assert_eq!((reason.as_str(), message.as_str()), ("ImagePullBackOff", "Back-off pulling image \"img:1\": ErrImagePull: no route"));
+    w.backoffs = Backoffs::default();
+    w.backoffs.failed(Subject::Start("main".into()), w.now, "CreateContainerConfigError", "configmap \"x\" not found");
+    assert_eq!(waiting(&w.status()).0, "CreateContainerConfigError");
+    let mut w = World::new(json!({"initContainers": [{"name": "i", "image": "i"}]}));
+    assert_eq!(waiting(&w.status()).0, "PodInitializing");
+    w.lifecycle = Lifecycle::Terminated { why: Why::Deleted };
+    assert_eq!(w.status().phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn crash_loops_show_the_last_end() {
+    let mut w = World::new(json!({}));
+    w.add("main", 2, exited(1), 20);
+    let s = w.status();
+    let (reason, message) = waiting(&s);
+    assert_eq!((reason.as_str(), message.as_str()), ("CrashLoopBackOff", "back-off 20s restarting failed container=main pod=p_ns(u-1)"));
+    assert_eq!(main(&s).last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    assert_eq!(main(&s).restart_count, 2);
+    // Without a delay there is nothing to wait for: the end itself is shown.
+    let mut w = World::new(json!({}));
+    w.add("main", 0, exited(1), 0);
+    assert!(main(&w.status()).state.as_ref().unwrap().terminated.is_some());
+    assert_eq!(containers::go_duration(Duration::from_secs(160)), "2m40s");
+    assert_eq!(containers::go_duration(Duration::from_secs(300)), "5m0s");
+}
+
+#[test]
+fn last_state_outlives_the_runtimes_record() {
+    let mut w = World::new(json!({}));
+    w.add("main", 0, exited(3), 0);
+    w.next();
+    w.observed.containers.clear();
+    w.add("main", 1, State::Running, 10);
+    let s = w.next();
+    assert_eq!(main(&s).last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 3);
+    // And stays while nothing changes.
+    assert_eq!(w.status(), s);
+}
+
+#[test]
+fn a_container_that_the_runtime_forgot() {
+    let mut w = World::new(json!({}));
+    w.add("main", 0, State::Running, 0);
+    w.next();
+    w.observed.containers.clear();
+    w.observed.stale = true;
+    assert!(main(&w.status()).last_state.as_ref().unwrap().terminated.is_none(), "nothing is concluded while stale");
+    w.observed.stale = false;
+    let s = w.next();
+    let t = main(&s).last_state.as_ref().unwrap().terminated.clone().unwrap();
+    assert_eq!((t.reason.as_deref(), t.exit_code, main(&s).restart_count), (Some("ContainerStatusUnknown"), 137, 1));
+    assert_eq!(s.phase.as_deref(), Some("Running"));
+    assert_eq!(main(&w.status()).restart_count, 1, "counted once");
+}
+
+#[test]
+fn a_stopped_container_keeps_its_message_when_the_file_is_gone() {
+    let mut w = World::new(json!({"restartPolicy": "Never"}));
+    let end = |message: &str| State::Exited { code: 1, finished_at: t(9), reason: "Error".into(), message: message.into() };
+    w.add("main", 0, end("last words"), 0);
+    w.next();
+    w.observed.containers.clear();
+    w.add("main", 0, end(""), 0);
+    let s = w.status();
+    assert_eq!(main(&s).state.as_ref().unwrap().terminated.as_ref().unwrap().message.as_deref(), Some("last words"));
+}
+
+#[test]
+fn a_terminal_phase_is_never_left() {
+    let mut w = World::new(json!({}));
+    w.add("main", 0, State::Running, 0);
+    w.prev.phase = Some("Failed".into());
+    w.prev.reason = Some("Evicted".into());
+    let s = w.status();
+    assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    let mut p = api::Pod::clone(&pod(json!({})));
+    p.status = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
+    let mut w = World::new(json!({}));
+    w.desired = Desired::of(&Arc::new(p));
+    assert_eq!(w.status().phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_failure_by_the_node_shows_at_once() {
+    let mut w = World::new(json!({}));
+    w.add("main", 0, State::Running, 0);
+    w.lifecycle = Lifecycle::Terminating {
+        deadline: t(200),
+        why: Why::Failed { reason: "DeadlineExceeded".into(), message: "m".into() },
+    };
+    let s = w.status();
+    assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    assert_eq!(condition(&s, "Ready").reason.as_deref(), Some("PodFailed"));
+}
+
+#[test]
+fn transition_times_move_only_with_the_status() {
+    let mut w = World::new(json!({}));
+    let first = w.next();
+    w.now = t(200);
+    let second = w.next();
+    assert_eq!(condition(&first, "Ready"), condition(&second, "Ready"));
+    w.add("main", 0, State::Running, 0);
+    w.now = t(300);
+    let third = w.next();
+    assert_eq!(condition(&third, "Ready").last_transition_time.as_ref().unwrap().0, t(300));
+    assert_eq!(condition(&third, "PodScheduled").last_transition_time.as_ref().unwrap().0, t(100));
+    assert_eq!(third.start_time, first.start_time);
+}
+
+#[test]
+fn readiness_gates_and_foreign_conditions() {
+    let mut p = api::Pod::clone(&pod(json!({"readinessGates": [{"conditionType": "lb.example/ok"}]})));
+    let mut w = World::new(json!({}));
+    w.desired = Desired::of(&Arc::new(p.clone()));
+    w.add("main", 0, State::Running, 0);
+    let s = w.status();
+    assert_eq!(condition(&s, "ContainersReady").status, "True");
+    assert_eq!(condition(&s, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
+    p.status = serde_json::from_value(json!({"conditions": [{"type": "lb.example/ok", "status": "True"}]})).unwrap();
+    w.desired = Desired::of(&Arc::new(p));
+    let s = w.status();
+    assert_eq!((condition(&s, "Ready").status.as_str(), condition(&s, "lb.example/ok").status.as_str()), ("True", "True"));
+}
+
+#[test]
+fn addresses() {
+    let mut w = World::new(json!({}));
+    w.observed.sandboxes[0].ips = vec!["fd00::1".into(), "10.0.0.1".into()];
+    assert_eq!(w.next().pod_ips.unwrap()[0].ip, "10.0.0.1");
+    w.observed.sandboxes[0].ready = false;
+    assert_eq!(w.status().pod_ip.as_deref(), Some("10.0.0.1"), "kept while there is no other");
+    assert_eq!(condition(&w.status(), "PodReadyToStartContainers").status, "False");
+    let mut w = World::new(json!({"hostNetwork": true}));
+    w.observed.sandboxes[0].host_network = true;
+    w.observed.sandboxes[0].ips.clear();
+    assert_eq!(w.status().pod_ip.as_deref(), Some("192.0.2.1"));
+}
+
+#[test]
+fn the_same_world_gives_the_same_status_after_a_restart() {
+    for a in LOOKS {
+        let mut w = World::new(json!({"initContainers": [{"name": "i", "image": "i"}]}));
+        look(&mut w, "i", "ok");
+        look(&mut w, "main", a);
+        let before = w.next();
+        // The API gives back what it was given, as JSON.
+        w.prev = serde_json::from_value(serde_json::to_value(&before).unwrap()).unwrap();
+        w.now = t(101);
+        assert_eq!(w.status(), before, "{a}");
+    }
+}

@@ -1,0 +1,312 @@
+//! A runtime as a value, and an agent around the plan that may fail and restart.
+
+use super::*;
+use crate::pod::observed::{Local, Sandbox, Verdict};
+use crate::pod::testing::desired;
+use serde_json::json;
+
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// One entry an init container; true for a sidecar.
+    pub sidecars: Vec<bool>,
+    pub mains: usize,
+    pub policy: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub desired: Desired,
+    pub lifecycle: Lifecycle,
+    pub observed: Observed,
+    pub verdicts: Verdicts,
+    pub backoffs: Backoffs,
+    now: Time,
+    ids: u32,
+    random: u64,
+    quiet: bool,
+}
+
+impl Model {
+    pub fn new(shape: &Shape, seed: u64) -> Model {
+        let container = |name: String| json!({"name": name, "image": "img:1", "livenessProbe": {"exec": {"command": ["x"]}}});
+        let inits: Vec<_> = shape
+            .sidecars
+            .iter()
+            .enumerate()
+            .map(|(i, sidecar)| {
+                let mut c = container(format!("i{i}"));
+                if *sidecar {
+                    c["restartPolicy"] = json!("Always");
+                }
+                c
+            })
+            .collect();
+        let mains: Vec<_> = (0..shape.mains).map(|i| container(format!("m{i}"))).collect();
+        Model {
+            desired: desired(json!({"restartPolicy": shape.policy, "initContainers": inits, "containers": mains})),
+            lifecycle: Lifecycle::Active,
+            observed: Observed { local: Local { gate_open: true, ..Default::default() }, ..Default::default() },
+            verdicts: Verdicts::default(),
+            backoffs: Backoffs::default(),
+            now: Time::from_second(1_000_000).unwrap(),
+            ids: 0,
+            random: seed | 1,
+            quiet: false,
+        }
+    }
+
+    /// Below `n`.
+    fn draw(&mut self, n: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % n
+    }
+
+    fn fails(&mut self) -> bool {
+        !self.quiet && self.draw(5) == 0
+    }
+
+    pub fn delete(&mut self, grace: u64) {
+        self.desired.deletion = Some(crate::pod::desired::Deletion { grace: Duration::from_secs(grace) });
+    }
+
+    pub fn plan(&self) -> Step {
+        plan(&self.desired, &self.lifecycle, &self.observed, &self.verdicts, &self.backoffs, self.now)
+    }
+
+    /// Something bad, or just time.
+    pub fn chaos(&mut self) {
+        match self.draw(12) {
+            0 | 1 => {
+                let code = i32::try_from(self.draw(3)).unwrap();
+                self.exit_one(code);
+            }
+            2 => self.lose_sandbox(),
+            3 => {
+                // The agent is killed and starts again: only what the runtime and the API hold is left.
+                self.lifecycle = Lifecycle::Active;
+                self.backoffs = Backoffs::default();
+                self.observed.local = Local { gate_open: true, ..Default::default() };
+                self.verdicts = Verdicts::default();
+            }
+            4 => self.fail_liveness(),
+            5 => {
+                let live: Vec<usize> = self.live();
+                if !live.is_empty() {
+                    let at = live[self.draw(live.len() as u64) as usize];
+                    self.observed.containers[at].state = State::Unknown;
+                }
+            }
+            _ => self.now = after(self.now, Duration::from_secs(self.draw(40))),
+        }
+    }
+
+    fn live(&self) -> Vec<usize> {
+        (0..self.observed.containers.len()).filter(|i| self.observed.containers[*i].live()).collect()
+    }
+
+    fn exit_one(&mut self, code: i32) {
+        let live = self.live();
+        if !live.is_empty() {
+            let at = live[self.draw(live.len() as u64) as usize];
+            self.exit(at, code);
+        }
+    }
+
+    fn exit(&mut self, at: usize, code: i32) {
+        let finished_at = self.now;
+        self.observed.containers[at].state = State::Exited { code, finished_at, reason: "Error".into(), message: String::new() };
+    }
+
+    fn lose_sandbox(&mut self) {
+        let Some(id) = self.observed.newest_sandbox().map(|s| s.id.clone()) else { return };
+        self.observed.sandboxes.iter_mut().filter(|s| s.id == id).for_each(|s| s.ready = false);
+        for at in self.live() {
+            // Now and then a container outlives its sandbox.
+            if self.observed.containers[at].sandbox_id == id && self.draw(4) > 0 {
+                self.exit(at, 137);
+            }
+        }
+    }
+
+    fn fail_liveness(&mut self) {
+        let running: Vec<&Container> = self.observed.containers.iter().filter(|c| c.running()).collect();
+        let Some(c) = running.first() else { return };
+        let verdict = Verdict { container_id: c.id.clone(), liveness: Some(false), ..Default::default() };
+        self.verdicts.0.insert(c.name.clone(), verdict);
+    }
+
+    /// Plans and carries out one random action of the plan.
+    pub fn step(&mut self) -> Result<Step, TestCaseError> {
+        let step = self.plan();
+        prop_assert!(step.lifecycle.rank() >= self.lifecycle.rank());
+        if !step.lifecycle.active() {
+            prop_assert!(!step.actions.iter().any(Action::starts), "started while ending: {step:?}");
+        }
+        let starts = step.actions.iter().filter(|a| a.key() == Key::Start).count();
+        prop_assert!(starts <= 1, "two starts at once: {step:?}");
+        self.lifecycle = step.lifecycle.clone();
+        if !step.actions.is_empty() {
+            let at = self.draw(step.actions.len() as u64) as usize;
+            self.apply(&step.actions[at])?;
+        }
+        self.check()?;
+        Ok(step)
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        for c in &self.desired.containers {
+            let live = self.observed.instances(&c.name).filter(|c| c.live()).count();
+            prop_assert!(live <= 1, "two live instances of {}: {self:#?}", c.name);
+        }
+        let ready = self.observed.sandboxes.iter().filter(|s| s.ready).count();
+        prop_assert!(ready <= 1, "two ready sandboxes");
+        Ok(())
+    }
+
+    fn apply(&mut self, action: &Action) -> Result<(), TestCaseError> {
+        let subject = action.subject();
+        // Failing before anything happened, or after it did: the agent cannot tell.
+        let (before, answer) = (self.fails(), self.fails());
+        if !before {
+            self.effect(action)?;
+        }
+        if before || answer {
+            self.backoffs.failed(subject, self.now, "Error", "injected");
+        } else {
+            self.backoffs.succeeded(&subject);
+        }
+        self.now = after(self.now, Duration::from_millis(10));
+        Ok(())
+    }
+
+    fn effect(&mut self, action: &Action) -> Result<(), TestCaseError> {
+        match action {
+            Action::PrepareVolumes => self.observed.local.volumes_ready = true,
+            Action::PullImage { container, attempt } => {
+                self.observed.local.images.insert(container.clone(), *attempt);
+            }
+            Action::RunSandbox { attempt } => {
+                prop_assert!(self.observed.sandboxes.iter().all(|s| s.attempt < *attempt), "attempt used again");
+                self.ids += 1;
+                self.observed.sandboxes.push(Sandbox {
+                    id: format!("s{}", self.ids),
+                    attempt: *attempt,
+                    ready: true,
+                    created_at: self.now,
+                    host_network: false,
+                    ips: vec!["10.0.0.1".into()],
+                });
+            }
+            Action::StartContainer { name, sandbox_id, attempt, backoff } => {
+                self.check_order(name, sandbox_id)?;
+                let taken = self.observed.instances(name).any(|c| c.attempt >= *attempt);
+                prop_assert!(!taken, "the count of {name} does not grow");
+                self.ids += 1;
+                let started = self.quiet || self.draw(6) > 0;
+                self.observed.containers.push(Container {
+                    id: format!("c{}", self.ids),
+                    sandbox_id: sandbox_id.clone(),
+                    name: name.clone(),
+                    attempt: *attempt,
+                    state: if started { State::Running } else { State::Created },
+                    created_at: self.now,
+                    started_at: Some(self.now),
+                    image: String::new(),
+                    image_id: String::new(),
+                    hash: None,
+                    backoff: *backoff,
+                    user: None,
+                });
+            }
+            Action::StartCreated { id, .. } => self.each(id, |c| c.state = State::Running),
+            Action::StopContainer { id, .. } => {
+                let code = if self.draw(2) == 0 { 0 } else { 137 };
+                let at = self.observed.containers.iter().position(|c| c.id == *id);
+                if let Some(at) = at {
+                    self.exit(at, code);
+                }
+            }
+            Action::RemoveContainer { id, .. } => self.observed.containers.retain(|c| c.id != *id),
+            Action::StopSandbox { id } => {
+                prop_assert!(!self.observed.live().any(|c| c.sandbox_id == *id), "a sandbox stopped under its containers");
+                self.observed.sandboxes.iter_mut().filter(|s| s.id == *id).for_each(|s| s.ready = false);
+            }
+            Action::RemoveSandbox { id } => self.observed.sandboxes.retain(|s| s.id != *id),
+            Action::RemoveVolumes => {
+                prop_assert!(self.observed.live().next().is_none(), "volumes removed under a container");
+                self.observed.local.volumes_removed = true;
+            }
+            Action::RemoveCgroup => self.observed.local.cgroup_removed = true,
+            Action::RemoveFolders => self.observed.local.folders_removed = true,
+        }
+        Ok(())
+    }
+
+    fn each(&mut self, id: &str, change: impl Fn(&mut Container)) {
+        self.observed.containers.iter_mut().filter(|c| c.id == id).for_each(change);
+    }
+
+    /// What must have happened in this sandbox before `name` may start there.
+    fn check_order(&self, name: &str, sandbox: &str) -> Result<(), TestCaseError> {
+        let o = &self.observed;
+        let initialized = self.desired.main().any(|c| o.newest_in(&c.name, sandbox).is_some());
+        if initialized {
+            return Ok(());
+        }
+        for c in &self.desired.containers {
+            if c.name == name {
+                break;
+            }
+            match c.role {
+                Role::Main => {}
+                Role::Init => {
+                    let code = o.newest_in(&c.name, sandbox).and_then(Container::exit_code);
+                    prop_assert_eq!(code, Some(0), "{} started before {} was done", name, &c.name);
+                }
+                Role::Sidecar => {
+                    let up = o.newest_in(&c.name, sandbox).is_some_and(Container::running);
+                    prop_assert!(up, "{} started before {} was up", name, c.name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing fails any more and init containers succeed: plan and apply until there is nothing to do.
+    pub fn calm(&mut self) -> Result<(), TestCaseError> {
+        self.quiet = true;
+        for _ in 0..2000 {
+            let step = self.step()?;
+            let due: Vec<usize> = (0..self.observed.containers.len())
+                .filter(|i| {
+                    let c = &self.observed.containers[*i];
+                    let init = self.desired.container(&c.name).is_some_and(|s| s.role == Role::Init);
+                    init && c.running()
+                })
+                .collect();
+            let idle = step.actions.is_empty() && due.is_empty();
+            due.into_iter().for_each(|at| self.exit(at, 0));
+            if idle {
+                match step.wake_at {
+                    Some(at) => self.now = at.max(self.now),
+                    None => return Ok(()),
+                }
+            }
+        }
+        prop_assert!(false, "never at rest: {:#?} {self:#?}", self.plan());
+        Ok(())
+    }
+
+    /// A pod that is wanted: all main containers run, or have ended for good.
+    pub fn at_rest(&self) -> bool {
+        match self.lifecycle {
+            Lifecycle::Active => self.desired.main().all(|c| {
+                self.observed.newest(&c.name).is_some_and(|n| n.running() || n.exit_code().is_some_and(|code| !c.restarts(code)))
+            }),
+            Lifecycle::Terminated { .. } => self.observed.live().next().is_none(),
+            _ => false,
+        }
+    }
+}
