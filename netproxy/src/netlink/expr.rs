@@ -209,20 +209,21 @@ impl Rule {
         rule.compare(0, is, &RTN_LOCAL.to_ne_bytes())
     }
 
-    fn ct(self, key: u32, bits: u32) -> Rule {
+    fn ct(self, key: u32, bits: u32, any: bool) -> Rule {
         let rule = self.expr("ct", |w| {
             w.be32(2, key);
             w.be32(1, REG32);
         });
-        rule.mask_xor(0, &bits.to_ne_bytes(), &[0; 4]).compare(0, false, &[0; 4])
+        rule.mask_xor(0, &bits.to_ne_bytes(), &[0; 4]).compare(0, !any, &[0; 4])
     }
 
     pub fn ct_new(self) -> Rule {
-        self.ct(CT_STATE, CT_STATE_NEW)
+        self.ct(CT_STATE, CT_STATE_NEW, true)
     }
 
-    pub fn ct_translated(self) -> Rule {
-        self.ct(CT_STATUS, IPS_DST_NAT)
+    /// Whether the destination was (not) translated.
+    pub fn ct_translated(self, is: bool) -> Rule {
+        self.ct(CT_STATUS, IPS_DST_NAT, is)
     }
 
     pub fn has_mark(self, bit: u32) -> Rule {

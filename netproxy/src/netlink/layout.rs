@@ -263,12 +263,18 @@ fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
     rule(b, family, OUTSIDE_CHAIN, port_key(new()).0.member(LOCAL_ONLY, 0).verdict(DROP, None));
 }
 
+/// What is served but came by untranslated met the moment in which a transaction took effect: it is dropped, so that its sender
+/// tries again, instead of being told that there is nothing.
 fn reject_chains(b: &mut Batch, family: Family) {
     let new = || Rule::new(family);
+    let (served, _) = service_key(new(), family);
+    rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::Service), 0, 0).store_mark(0).verdict(DROP, None));
     let cluster_ip = new().address(Side::Destination, 0).member(CLUSTER_IPS, 0);
     rule(b, family, UNSERVED_CHAIN, cluster_ip.verdict(GOTO, Some(REJECT_CHAIN)));
-    let port = new().local(Side::Destination, true);
-    let (port, _) = port_key(port);
+    let here = || new().ct_translated(false).within(Side::Destination, &loopback(family), false).local(Side::Destination, true);
+    let (served, _) = port_key(here());
+    rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::NodePort), 0, 0).store_mark(0).verdict(DROP, None));
+    let (port, _) = port_key(here());
     rule(b, family, UNSERVED_CHAIN, port.member(UNSERVED, 0).verdict(GOTO, Some(REJECT_CHAIN)));
     rule(b, family, REJECT_CHAIN, new().l4proto_is(6).reject_tcp());
     rule(b, family, REJECT_CHAIN, new().reject());
@@ -291,7 +297,7 @@ fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
     let marked = new().has_mark(policy.masquerade_mark).clear_mark(policy.masquerade_mark);
     rule(b, family, "snat-postrouting", marked.masquerade());
     let n = Rule::address_registers(family);
-    let hairpin = new().ct_translated().address(Side::Source, 0).address(Side::Destination, n).member(HAIRPINS, 0);
+    let hairpin = new().ct_translated(true).address(Side::Source, 0).address(Side::Destination, n).member(HAIRPINS, 0);
     rule(b, family, "snat-postrouting", hairpin.masquerade());
 }
 

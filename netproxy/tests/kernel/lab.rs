@@ -42,6 +42,9 @@ impl Netns {
             File::open("/proc/thread-self/ns/net").unwrap()
         });
         let ns = Netns(Arc::new(ns.join().unwrap()));
+        // While a link-local address is being probed for duplicates, no neighbour is asked for forwarded packets.
+        ns.sysctl("ipv6/conf/default/accept_dad", "0");
+        ns.sysctl("ipv6/conf/default/dad_transmits", "0");
         ns.ip("link set lo up");
         ns
     }

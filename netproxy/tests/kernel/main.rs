@@ -131,11 +131,15 @@ fn ip6s(lab: &Lab, pods: std::ops::Range<usize>) -> Vec<IpAddr> {
 }
 
 /// How often each server answered, out of 40 tries, and the client addresses they saw.
+#[track_caller]
 fn spread(mut once: impl FnMut() -> std::io::Result<(String, IpAddr)>) -> (BTreeMap<String, usize>, BTreeSet<IpAddr>) {
     let mut counts = BTreeMap::new();
     let mut clients = BTreeSet::new();
     for n in 0..40 {
-        let (who, client) = once().unwrap_or_else(|e| panic!("try {n}: {e}"));
+        let (who, client) = match once() {
+            Ok(answer) => answer,
+            Err(e) => panic!("try {n}: {e}"),
+        };
         *counts.entry(who).or_default() += 1;
         clients.insert(client);
     }
