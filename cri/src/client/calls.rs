@@ -55,6 +55,19 @@ impl Client {
         }
     }
 
+    /// A call that changes nothing. A connection that broke since the last call is noticed only by the next one, so this tries
+    /// once more over a new one.
+    pub(super) async fn query<A, F>(&self, about: About<'_>, ask: impl Fn() -> F) -> Result<A, Error>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let limit = self.deadlines().query;
+        match self.call(about, limit, ask()).await {
+            Err(Error::Unreachable { .. }) => self.call(about, limit, ask()).await,
+            other => other,
+        }
+    }
+
     /// A call that some runtimes lack. After the first "unimplemented" the runtime is not asked again.
     pub(super) async fn optional<A>(
         &self,
@@ -74,26 +87,32 @@ impl Client {
     }
 
     /// All parts of a list that streams, or `None` if this runtime has no such list. The deadline is for the whole list.
-    pub(super) async fn collect<P, T>(
+    pub(super) async fn collect<P, T, F>(
         &self,
         what: Optional,
         about: About<'_>,
-        open: impl Future<Output = Result<Response<Streaming<P>>, Status>>,
-        mut part: impl FnMut(P) -> Vec<T>,
-    ) -> Result<Option<Vec<T>>, Error> {
+        open: impl Fn() -> F,
+        part: impl Fn(P) -> Vec<T>,
+    ) -> Result<Option<Vec<T>>, Error>
+    where
+        F: Future<Output = Result<Response<Streaming<P>>, Status>>,
+    {
         if !self.inner.options.streaming_lists || self.known_to_lack(what).await {
             return Ok(None);
         }
-        let limit = self.deadlines().query;
-        let all = async {
-            let mut stream = open.await?.into_inner();
-            let mut items = Vec::new();
-            while let Some(message) = stream.message().await? {
-                items.extend(part(message));
+        let all = || {
+            let opening = open();
+            let part = &part;
+            async move {
+                let mut stream = opening.await?.into_inner();
+                let mut items = Vec::new();
+                while let Some(message) = stream.message().await? {
+                    items.extend(part(message));
+                }
+                Ok(Response::new(items))
             }
-            Ok(Response::new(items))
         };
-        match self.call(about, limit, all).await {
+        match self.query(about, all).await {
             Ok(items) => Ok(Some(items)),
             Err(Error::Unimplemented { .. }) => {
                 self.inner.features.set_lacks(what, self.inner.calls.made());
@@ -181,3 +200,15 @@ pub(super) fn seconds(duration: Duration) -> i64 {
     let up = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     i64::try_from(up).unwrap_or(i64::MAX)
 }
+
+/// A call that can be made more than once.
+macro_rules! asking {
+    ($service:expr, $message:expr, $method:ident) => {{
+        let (service, message) = ($service.clone(), $message.clone());
+        move || {
+            let (mut service, message) = (service.clone(), message.clone());
+            async move { service.$method(message).await }
+        }
+    }};
+}
+pub(super) use asking;

@@ -1,7 +1,7 @@
 //! Calls about containers, and commands in them.
 
 use super::Client;
-use super::calls::{about, answer, gone_is_done, request, seconds};
+use super::calls::{about, answer, asking, gone_is_done, request, seconds};
 use super::features::Optional;
 use crate::convert::{from, to};
 use crate::error::{Code, Error};
@@ -63,26 +63,25 @@ impl Client {
     pub async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, Error> {
         const METHOD: &str = "ContainerStatus";
         let message = pb::ContainerStatusRequest { container_id: request(METHOD, to::id("container_id", id))?, verbose };
-        let mut service = self.runtime();
-        let reply = self.call(about(METHOD, id), self.deadlines().query, service.container_status(message)).await?;
+        let service = self.runtime();
+        let reply = self.query(about(METHOD, id), asking!(service, message, container_status)).await?;
         answer(METHOD, from::container_status_reply(reply))
     }
 
     pub async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<ContainerSummary>, Error> {
         const METHOD: &str = "ListContainers";
         let filter = Some(to::container_filter(filter));
-        let mut service = self.runtime();
+        let service = self.runtime();
         let streamed = {
-            let mut service = service.clone();
             let message = pb::StreamContainersRequest { filter: filter.clone() };
-            let open = async move { service.stream_containers(message).await };
+            let open = asking!(service, message, stream_containers);
             self.collect(Optional::StreamContainers, about("StreamContainers", ""), open, |part| part.containers).await?
         };
         let items = match streamed {
             Some(items) => items,
             None => {
                 let message = pb::ListContainersRequest { filter };
-                self.call(about(METHOD, ""), self.deadlines().query, service.list_containers(message)).await?.containers
+                self.query(about(METHOD, ""), asking!(service, message, list_containers)).await?.containers
             }
         };
         answer(METHOD, from::containers(items))

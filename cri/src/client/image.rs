@@ -1,7 +1,7 @@
 //! Calls about images.
 
 use super::Client;
-use super::calls::{about, answer, gone_is_done, request};
+use super::calls::{about, answer, asking, gone_is_done, request};
 use super::features::Optional;
 use crate::convert::{from, to};
 use crate::error::Error;
@@ -13,8 +13,8 @@ impl Client {
     pub async fn image_status(&self, image: &ImageSpec) -> Result<Option<Image>, Error> {
         const METHOD: &str = "ImageStatus";
         let message = pb::ImageStatusRequest { image: Some(request(METHOD, to::image_required(image))?), verbose: false };
-        let mut service = self.images();
-        match self.call(about(METHOD, &image.image), self.deadlines().query, service.image_status(message)).await {
+        let service = self.images();
+        match self.query(about(METHOD, &image.image), asking!(service, message, image_status)).await {
             Ok(reply) => answer(METHOD, from::image_status(reply)),
             Err(error) if error.is_gone() => Ok(None),
             Err(error) => Err(error),
@@ -42,17 +42,17 @@ impl Client {
 
     pub async fn list_images(&self) -> Result<Vec<Image>, Error> {
         const METHOD: &str = "ListImages";
-        let mut service = self.images();
+        let service = self.images();
         let streamed = {
-            let mut service = service.clone();
-            let open = async move { service.stream_images(pb::StreamImagesRequest { filter: None }).await };
+            let message = pb::StreamImagesRequest { filter: None };
+            let open = asking!(service, message, stream_images);
             self.collect(Optional::StreamImages, about("StreamImages", ""), open, |part| part.images).await?
         };
         let items = match streamed {
             Some(items) => items,
             None => {
                 let message = pb::ListImagesRequest { filter: None };
-                self.call(about(METHOD, ""), self.deadlines().query, service.list_images(message)).await?.images
+                self.query(about(METHOD, ""), asking!(service, message, list_images)).await?.images
             }
         };
         answer(METHOD, from::images(items))

@@ -1,7 +1,7 @@
 //! Calls about the runtime itself, and its stream of events.
 
 use super::Client;
-use super::calls::{about, answer};
+use super::calls::{about, answer, asking};
 use super::features::Optional;
 use crate::convert::from;
 use crate::error::Error;
@@ -25,7 +25,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<pb::Contain
 
 enum State {
     Opening(Opening),
-    Open(Streaming<pb::ContainerEventResponse>),
+    Open(Box<Streaming<pb::ContainerEventResponse>>),
     Over,
 }
 
@@ -44,9 +44,8 @@ const REFUSAL: Duration = Duration::from_millis(50);
 impl Client {
     pub async fn version(&self) -> Result<Version, Error> {
         const METHOD: &str = "Version";
-        let limit = self.deadlines().query;
-        let request = pb::VersionRequest { version: API_VERSION.into() };
-        let reply = self.call(about(METHOD, ""), limit, self.runtime().version(request)).await?;
+        let (service, message) = (self.runtime(), pb::VersionRequest { version: API_VERSION.into() });
+        let reply = self.query(about(METHOD, ""), asking!(service, message, version)).await?;
         self.remember_version(&reply);
         answer(METHOD, from::version(reply))
     }
@@ -54,8 +53,8 @@ impl Client {
     /// `verbose` fills `info`, which can be large.
     pub async fn status(&self, verbose: bool) -> Result<RuntimeStatus, Error> {
         const METHOD: &str = "Status";
-        let request = pb::StatusRequest { verbose };
-        let reply = self.call(about(METHOD, ""), self.deadlines().query, self.runtime().status(request)).await?;
+        let (service, message) = (self.runtime(), pb::StatusRequest { verbose });
+        let reply = self.query(about(METHOD, ""), asking!(service, message, status)).await?;
         answer(METHOD, from::runtime_status(reply))
     }
 
@@ -105,7 +104,7 @@ impl Client {
         let stream = tokio::select! {
             biased;
             opened = &mut opening => match opened {
-                Ok(answer) => State::Open(answer.into_inner()),
+                Ok(answer) => State::Open(Box::new(answer.into_inner())),
                 Err(status) => return Err(self.events_failed(&status)),
             },
             seen = probe => match seen {
@@ -134,12 +133,12 @@ impl Stream for ContainerEvents {
                 State::Over => return Poll::Ready(None),
                 State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                     Ok(answer) => {
-                        self.stream = State::Open(answer.into_inner());
+                        self.stream = State::Open(Box::new(answer.into_inner()));
                         continue;
                     }
                     Err(status) => Some(Err(status)),
                 },
-                State::Open(stream) => ready!(Pin::new(stream).poll_next(cx)),
+                State::Open(stream) => ready!(Pin::new(&mut **stream).poll_next(cx)),
             };
             return Poll::Ready(match item {
                 Some(Ok(event)) => Some(answer(EVENTS, from::container_event(event))),

@@ -1,7 +1,7 @@
 //! Calls about sandboxes.
 
 use super::Client;
-use super::calls::{about, answer, gone_is_done, request};
+use super::calls::{about, answer, asking, gone_is_done, request};
 use super::features::Optional;
 use crate::convert::{from, to};
 use crate::error::Error;
@@ -48,26 +48,25 @@ impl Client {
     async fn sandbox_status(&self, id: &str, verbose: bool) -> Result<SandboxInspection, Error> {
         const METHOD: &str = "PodSandboxStatus";
         let message = pb::PodSandboxStatusRequest { pod_sandbox_id: request(METHOD, to::id("pod_sandbox_id", id))?, verbose };
-        let mut service = self.runtime();
-        let reply = self.call(about(METHOD, id), self.deadlines().query, service.pod_sandbox_status(message)).await?;
+        let service = self.runtime();
+        let reply = self.query(about(METHOD, id), asking!(service, message, pod_sandbox_status)).await?;
         answer(METHOD, from::sandbox_inspection(reply))
     }
 
     pub async fn list_pod_sandbox(&self, filter: &SandboxFilter) -> Result<Vec<SandboxSummary>, Error> {
         const METHOD: &str = "ListPodSandbox";
         let filter = Some(to::sandbox_filter(filter));
-        let mut service = self.runtime();
+        let service = self.runtime();
         let streamed = {
-            let mut service = service.clone();
             let message = pb::StreamPodSandboxesRequest { filter: filter.clone() };
-            let open = async move { service.stream_pod_sandboxes(message).await };
+            let open = asking!(service, message, stream_pod_sandboxes);
             self.collect(Optional::StreamPodSandboxes, about("StreamPodSandboxes", ""), open, |part| part.pod_sandboxes).await?
         };
         let items = match streamed {
             Some(items) => items,
             None => {
                 let message = pb::ListPodSandboxRequest { filter };
-                self.call(about(METHOD, ""), self.deadlines().query, service.list_pod_sandbox(message)).await?.items
+                self.query(about(METHOD, ""), asking!(service, message, list_pod_sandbox)).await?.items
             }
         };
         answer(METHOD, from::sandboxes(items))

@@ -1,7 +1,7 @@
 //! Calls for statistics and metrics.
 
 use super::Client;
-use super::calls::{about, answer, request};
+use super::calls::{about, answer, asking, request};
 use super::features::Optional;
 use crate::convert::{stats, to};
 use crate::error::Error;
@@ -14,19 +14,18 @@ impl Client {
     pub async fn container_stats(&self, id: &str) -> Result<ContainerStats, Error> {
         const METHOD: &str = "ContainerStats";
         let message = pb::ContainerStatsRequest { container_id: request(METHOD, to::id("container_id", id))? };
-        let mut service = self.runtime();
-        let reply = self.call(about(METHOD, id), self.deadlines().query, service.container_stats(message)).await?;
+        let service = self.runtime();
+        let reply = self.query(about(METHOD, id), asking!(service, message, container_stats)).await?;
         answer(METHOD, stats::container_stats_reply(reply))
     }
 
     pub async fn list_container_stats(&self, filter: &ContainerStatsFilter) -> Result<Vec<ContainerStats>, Error> {
         const METHOD: &str = "ListContainerStats";
         let filter = Some(to::container_stats_filter(filter));
-        let mut service = self.runtime();
+        let service = self.runtime();
         let streamed = {
-            let mut service = service.clone();
             let message = pb::StreamContainerStatsRequest { filter: filter.clone() };
-            let open = async move { service.stream_container_stats(message).await };
+            let open = asking!(service, message, stream_container_stats);
             self.collect(Optional::StreamContainerStats, about("StreamContainerStats", ""), open, |part| part.container_stats)
                 .await?
         };
@@ -34,7 +33,7 @@ impl Client {
             Some(items) => items,
             None => {
                 let message = pb::ListContainerStatsRequest { filter };
-                self.call(about(METHOD, ""), self.deadlines().query, service.list_container_stats(message)).await?.stats
+                self.query(about(METHOD, ""), asking!(service, message, list_container_stats)).await?.stats
             }
         };
         answer(METHOD, stats::all_container_stats(items))
@@ -56,9 +55,8 @@ impl Client {
         let filter = Some(to::sandbox_stats_filter(filter));
         let mut service = self.runtime();
         let streamed = {
-            let mut service = service.clone();
             let message = pb::StreamPodSandboxStatsRequest { filter: filter.clone() };
-            let open = async move { service.stream_pod_sandbox_stats(message).await };
+            let open = asking!(service, message, stream_pod_sandbox_stats);
             self.collect(Optional::StreamPodSandboxStats, about("StreamPodSandboxStats", ""), open, |part| part.pod_sandbox_stats)
                 .await?
         };
@@ -86,8 +84,8 @@ impl Client {
         const METHOD: &str = "ListPodSandboxMetrics";
         let mut service = self.runtime();
         let streamed = {
-            let mut service = service.clone();
-            let open = async move { service.stream_pod_sandbox_metrics(pb::StreamPodSandboxMetricsRequest {}).await };
+            let message = pb::StreamPodSandboxMetricsRequest {};
+            let open = asking!(service, message, stream_pod_sandbox_metrics);
             let part = |part: pb::StreamPodSandboxMetricsResponse| part.pod_sandbox_metrics;
             self.collect(Optional::StreamPodSandboxMetrics, about("StreamPodSandboxMetrics", ""), open, part).await?
         };

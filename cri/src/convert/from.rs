@@ -19,7 +19,7 @@ pub(super) fn each<P, T>(field: &str, items: Vec<P>, convert: impl Fn(P) -> Resu
     items.into_iter().enumerate().map(one).collect()
 }
 
-fn address(field: &str, text: &str) -> Result<IpAddr> {
+pub(super) fn address(field: &str, text: &str) -> Result<IpAddr> {
     text.parse().map_err(|_| bad(field, format!("{} is no IP address", quoted(text))))
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn resources(resources: pb::LinuxContainerResources) -> LinuxResource
     }
 }
 
-fn image_spec(image: pb::ImageSpec) -> ImageSpec {
+pub(super) fn image_spec(image: pb::ImageSpec) -> ImageSpec {
     ImageSpec {
         image: image.image,
         annotations: image.annotations,

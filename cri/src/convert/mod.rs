@@ -8,6 +8,8 @@
 //! container states that the interface does not have are `Unknown`, and whatever is only told on is taken as it is.
 
 pub(crate) mod from;
+#[cfg(feature = "fake")]
+pub(crate) mod requests;
 pub(crate) mod stats;
 pub(crate) mod to;
 
