@@ -82,8 +82,11 @@ pub fn v3_hash(path: &str) -> Option<&'static str> {
     documents().get(path.trim_matches('/')).map(|(_, hash)| hash.as_str())
 }
 
-fn documents() -> &'static BTreeMap<String, (Arc<Vec<u8>>, String)> {
-    static DOCUMENTS: OnceLock<BTreeMap<String, (Arc<Vec<u8>>, String)>> = OnceLock::new();
+/// Documents by path, each with its hash.
+type Documents = BTreeMap<String, (Arc<Vec<u8>>, String)>;
+
+fn documents() -> &'static Documents {
+    static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
     DOCUMENTS.get_or_init(|| {
         let document = |(group, version): (&str, &str)| {
             let bytes = v3_document(group, version).to_string().into_bytes();

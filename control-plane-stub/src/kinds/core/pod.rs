@@ -5,7 +5,6 @@ use crate::kinds::meta::{self, Fields, names, text};
 use crate::kinds::{FieldError, Kind, Op, STORED, Sub, schema};
 use serde_json::Value;
 
-pub mod admission;
 pub mod containers;
 pub mod defaults;
 pub mod prepare;
@@ -15,8 +14,6 @@ pub mod resources;
 pub mod spec;
 pub mod update;
 pub mod volumes;
-
-pub use prepare::{BindError, bind};
 
 pub static POD: Kind = Kind {
     group: "",

@@ -1,9 +1,8 @@
-//! What a write may change of a pod, and the binding to a node.
+//! What a write may change of a pod.
 
 use super::resources::qos_class;
 use crate::kinds::meta::{bump_generation, keep, list, only, only_status, set, str};
-use crate::kinds::{Op, Sub, schema};
-use jiff::Timestamp;
+use crate::kinds::{Op, Sub};
 use serde_json::{Value, json};
 
 pub fn prepare(op: Op, sub: Option<Sub>, new: &mut Value, old: Option<&Value>) {
@@ -42,6 +41,7 @@ pub fn prepare(op: Op, sub: Option<Sub>, new: &mut Value, old: Option<&Value>) {
                 }
             }
         }),
+        // The registry itself writes a binding's node name and condition.
         (Op::Update, Some(Sub::Binding), Some(_)) => {}
         (Op::Update, _, Some(old)) => {
             keep(new, old, "status");
@@ -69,43 +69,4 @@ fn only_spec_parts(new: &mut Value, old: &Value, change: impl FnOnce(&mut Value,
     if let Some(spec) = new.get_mut("spec") {
         change(spec, &old["spec"]);
     }
-}
-
-/// Why a pod cannot be bound: HTTP 409.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BindError {
-    #[error("pod {pod} is being deleted, cannot be assigned to a host")]
-    Deleting { pod: String },
-    #[error("pod {pod} is already assigned to node {node:?}")]
-    Assigned { pod: String, node: String },
-    #[error("pod {pod} has non-empty .spec.schedulingGates")]
-    Gated { pod: String },
-}
-
-/// Carries out a `Binding` on a pod: the node's name, the binding's labels and annotations, the PodScheduled condition.
-pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), BindError> {
-    let name = str(&pod["metadata"], "name").to_string();
-    if !pod["metadata"]["deletionTimestamp"].is_null() {
-        return Err(BindError::Deleting { pod: name });
-    }
-    let assigned = str(&pod["spec"], "nodeName");
-    if !assigned.is_empty() {
-        return Err(BindError::Assigned { pod: name, node: assigned.to_string() });
-    }
-    if !list(&pod["spec"], "schedulingGates").is_empty() {
-        return Err(BindError::Gated { pod: name });
-    }
-    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
-    for field in ["labels", "annotations"] {
-        for (k, v) in binding["metadata"][field].as_object().into_iter().flatten() {
-            pod["metadata"][field][k] = v.clone();
-        }
-    }
-    let condition =
-        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": schema::seconds(now)});
-    let mut conditions: Vec<Value> = list(&pod["status"], "conditions").to_vec();
-    conditions.retain(|c| c["type"] != "PodScheduled");
-    conditions.push(condition);
-    pod["status"]["conditions"] = Value::Array(conditions);
-    Ok(())
 }

@@ -1,7 +1,5 @@
 use super::*;
 use crate::kinds::patch;
-use admission::{Admission, admit};
-use jiff::Timestamp;
 use serde_json::json;
 
 fn pod() -> Value {
@@ -307,24 +305,6 @@ fn ephemeral_containers_and_resize_touch_nothing_else() {
 }
 
 #[test]
-fn binding() {
-    let binding = json!({"metadata": {"name": "web", "annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n1"}});
-    let mut bound = pod();
-    bind(&mut bound, &binding, Timestamp::UNIX_EPOCH).unwrap();
-    assert_eq!(bound["spec"]["nodeName"], "n1");
-    assert_eq!(bound["metadata"]["annotations"]["a"], "b");
-    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
-    assert_eq!(bound["status"]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:00Z");
-    let again = bind(&mut bound, &binding, Timestamp::UNIX_EPOCH).unwrap_err();
-    assert_eq!(again.to_string(), "pod web is already assigned to node \"n1\"");
-    let mut before = pod();
-    (POD.prepare)(Op::Update, Some(Sub::Binding), &mut bound, Some(&before));
-    assert_eq!((POD.validate)(Op::Update, Some(Sub::Binding), &bound, Some(&before)), []);
-    before["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:00Z");
-    assert!(matches!(bind(&mut before, &binding, Timestamp::UNIX_EPOCH), Err(BindError::Deleting { .. })));
-}
-
-#[test]
 fn quality_of_service() {
     let class = |resources: Value| resources::qos_class(&with("/spec/containers/0/resources", resources));
     assert_eq!(class(json!({})), "BestEffort");
@@ -332,21 +312,4 @@ fn quality_of_service() {
     assert_eq!(class(json!({"limits": {"cpu": "1"}})), "Burstable");
     assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
     assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})), "Burstable");
-}
-
-#[test]
-fn admission_completes_a_pod_once() {
-    let mut admitted = pod();
-    admit(&mut admitted, &Admission { suffix: "abcde", account_automount: None, priority: None });
-    let spec = &admitted["spec"];
-    assert_eq!(spec["serviceAccountName"], "default");
-    assert_eq!(spec["priority"], 0);
-    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
-    assert_eq!(spec["volumes"][0]["name"], "kube-api-access-abcde");
-    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
-    (POD.defaults)(&mut admitted);
-    assert_eq!(errors(&admitted), Vec::<String>::new());
-    let mut no_token = pod();
-    admit(&mut no_token, &Admission { suffix: "abcde", account_automount: Some(false), priority: None });
-    assert!(no_token["spec"].get("volumes").is_none());
 }
