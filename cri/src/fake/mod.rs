@@ -16,6 +16,7 @@ mod socket;
 mod state;
 mod stats;
 mod view;
+mod work;
 
 pub use profile::Profile;
 pub use program::{OnTerm, Program};
