@@ -7,6 +7,7 @@
 
 pub mod allocate;
 pub mod cache;
+pub mod csr;
 pub mod deployment;
 pub mod endpointslice;
 pub mod events;
@@ -217,4 +218,14 @@ fn lifetimes(registry: &Registry, params: &Params, cancel: &CancellationToken, t
     tasks.push(runner::spawn("namespace", WORKERS, namespace_keys, move |key| shell.clone().sync(key), cancel));
     tasks.push(namespaces.spawn(cancel));
     tasks.extend(metas.into_iter().map(|m| m.spawn(cancel)));
+}
+
+/// Approves and signs certificate requests. Apart from the others because it needs the means to sign.
+pub fn spawn_csr(registry: &Registry, sign: shell::csr::Sign, cancel: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let mut requests = Informer::new(registry, &kinds::CERTIFICATE_SIGNING_REQUEST);
+    let (queue, keys) = mpsc::channel(WAKES);
+    requests.wake(&queue, itself);
+    let shell = shell::csr::Shell { registry: registry.clone(), requests: requests.reader(), sign };
+    let runner = runner::spawn("csr", 1, keys, move |key| shell.clone().sync(key), cancel);
+    vec![runner, requests.spawn(cancel)]
 }

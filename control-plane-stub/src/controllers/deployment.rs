@@ -217,7 +217,7 @@ fn step_recreate(view: &View, pods: &[&Pod], plan: &mut Plan) -> Option<NewSet> 
         let of_set = |p: &&&Pod| meta::controlled_by(&p.metadata, meta::uid(&rs.metadata));
         pods.iter().filter(of_set).any(|p| !meta::is_finished(p))
     };
-    let waiting = shrinking || view.old.iter().any(|rs| counted(rs) > 0 || runs(&rs));
+    let waiting = shrinking || view.old.iter().any(|rs| counted(rs) > 0 || runs(rs));
     match view.new {
         None if waiting => None,
         None => {

@@ -26,7 +26,7 @@ pub enum Error {
     Api {
         what: String,
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
     #[error("{0} changed meanwhile")]
     Stale(String),
@@ -34,7 +34,7 @@ pub enum Error {
 
 impl Error {
     pub fn api(what: impl Into<String>) -> impl FnOnce(ApiError) -> Error {
-        move |source| Error::Api { what: what.into(), source }
+        move |source| Error::Api { what: what.into(), source: Box::new(source) }
     }
 
     pub fn class(&self) -> Class {

@@ -1,6 +1,7 @@
 //! The shells: what carries out the decisions of the controllers. Each file turns events into keys and a plan into
 //! writes, and waits to see its own writes before the key is looked at again. They decide nothing.
 
+pub mod csr;
 pub mod deployment;
 pub mod endpointslice;
 pub mod garbage;

@@ -111,14 +111,14 @@ impl World {
     async fn until<F: Future<Output = bool>>(&self, what: &str, met: impl Fn() -> F) {
         let start = std::time::Instant::now();
         while !met().await {
-            if start.elapsed() > Duration::from_secs(20) {
+            if start.elapsed() > Duration::from_secs(60) {
                 let mut all = String::new();
                 for kind in [&kinds::DEPLOYMENT, &kinds::REPLICA_SET, &kinds::POD, &kinds::NODE, &kinds::EVENT] {
                     for o in self.list(kind).await {
                         all += &format!("{o}\n");
                     }
                 }
-                panic!("not within 20 s: {what}\n{all}");
+                panic!("not within 60 s: {what}\n{all}");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -36,6 +36,8 @@ enum Wake {
     Pod(Key),
     /// Something changed that may help pods that found no place.
     Room,
+    /// A pod was bound: that only helps pods which look at other pods.
+    Neighbour,
 }
 
 /// Starts the scheduler and its watches.
@@ -75,6 +77,12 @@ fn wants_node(pod: &Pod) -> bool {
         && spec.scheduling_gates.as_ref().is_none_or(|g| g.is_empty())
 }
 
+fn looks_at_others(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let near = spec.affinity.as_ref().is_some_and(|a| a.pod_affinity.is_some());
+    near || spec.topology_spread_constraints.as_ref().is_some_and(|c| !c.is_empty())
+}
+
 fn wakes_by_pod(old: Option<&Pod>, new: Option<&Pod>) -> Vec<Wake> {
     let mut wakes = vec![];
     if let Some(new) = new.filter(|p| wants_node(p)) {
@@ -87,9 +95,11 @@ fn wakes_by_pod(old: Option<&Pod>, new: Option<&Pod>) -> Vec<Wake> {
     let holds = |p: Option<&Pod>| p.is_some_and(|p| meta::node_name(p).is_some() && !meta::is_finished(p));
     let labels = |p: Option<&Pod>| p.and_then(|p| p.metadata.labels.clone());
     let resources = |p: Option<&Pod>| p.and_then(|p| p.spec.as_ref()).map(super::resources::of_spec);
-    // Freed room, or a bound pod that others want to be near to.
-    if holds(old) != holds(new) || (holds(new) && (labels(old) != labels(new) || resources(old) != resources(new))) {
-        wakes.push(Wake::Room);
+    match (holds(old), holds(new)) {
+        (true, false) => wakes.push(Wake::Room),
+        (false, true) => wakes.push(Wake::Neighbour),
+        (true, true) if labels(old) != labels(new) || resources(old) != resources(new) => wakes.push(Wake::Room),
+        _ => {}
     }
     wakes
 }
@@ -152,6 +162,16 @@ impl Task {
                 for key in std::mem::take(&mut self.parked) {
                     self.queue.add(key);
                 }
+            }
+            Wake::Neighbour => {
+                let (pods, queue) = (&self.pods, &mut self.queue);
+                self.parked.retain(|key| {
+                    let wake = pods.get(key).is_none_or(|p| looks_at_others(&p));
+                    if wake {
+                        queue.add(key.clone());
+                    }
+                    !wake
+                });
             }
         }
     }
@@ -220,7 +240,11 @@ impl Task {
 
     fn refuse(&mut self, key: Key, pod: &Pod, why: &Refusals) {
         let message = why.to_string();
-        self.events.say(reference("v1", "Pod", &pod.metadata), true, "FailedScheduling", message.as_str());
+        // Saying the same thing at each try would only cost writes.
+        let said = meta::pod_condition(pod, "PodScheduled").and_then(|c| c.message.as_deref());
+        if said != Some(message.as_str()) {
+            self.events.say(reference("v1", "Pod", &pod.metadata), true, "FailedScheduling", message.as_str());
+        }
         let (registry, uid, now) = (self.registry.clone(), pod.metadata.uid.clone(), json!(Time(Timestamp::now())));
         self.writes.push(Box::pin(async move {
             let write = |v: &mut Value| {

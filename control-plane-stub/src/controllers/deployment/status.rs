@@ -39,7 +39,7 @@ pub(crate) fn count(view: &View, now: Timestamp) -> DeploymentStatus {
     } else {
         ("False", "MinimumReplicasUnavailable", "fewer replicas are available than the strategy asks for")
     };
-    set(&mut status, AVAILABLE, state, reason, message.into(), now, false);
+    says(AVAILABLE, state, reason, message).put(&mut status, now);
     status
 }
 
@@ -52,7 +52,6 @@ pub(crate) fn is_complete(view: &View, status: &DeploymentStatus) -> bool {
 /// Works out the conditions and when to look again, and writes the status into the plan.
 pub(crate) fn finish(view: &View, new: Option<NewSet>, now: Timestamp, plan: &mut Plan) {
     let mut status = count(view, now);
-    let before = view.deployment.status.clone().unwrap_or_default();
     let deadline = view.deployment.spec.as_ref().and_then(|s| s.progress_deadline_seconds).filter(|s| *s != i32::MAX);
     let name = view.new.map_or_else(
         || plan.create.as_ref().map(|rs| meta::name(&rs.metadata).to_string()).unwrap_or_default(),
@@ -63,34 +62,28 @@ pub(crate) fn finish(view: &View, new: Option<NewSet>, now: Timestamp, plan: &mu
         remove(&mut status, PROGRESSING);
     } else if view.paused {
         if current.as_deref() != Some(TIMED_OUT) {
-            set(&mut status, PROGRESSING, "Unknown", "DeploymentPaused", "the deployment is paused".into(), now, false);
+            says(PROGRESSING, "Unknown", "DeploymentPaused", "the deployment is paused").put(&mut status, now);
         }
     } else if current.as_deref() == Some("DeploymentPaused") {
-        set(&mut status, PROGRESSING, "Unknown", "DeploymentResumed", "the deployment goes on".into(), now, true);
+        says(PROGRESSING, "Unknown", "DeploymentResumed", "the deployment goes on").renewed().put(&mut status, now);
     } else if new == Some(NewSet::Created) {
         let message = format!("replica set {name:?} was created");
-        set(&mut status, PROGRESSING, "True", "NewReplicaSetCreated", message, now, true);
+        says(PROGRESSING, "True", "NewReplicaSetCreated", message).renewed().put(&mut status, now);
     } else if current.is_none() || (plan.revision.is_some() && new.is_some() && !is_complete(view, &status)) {
         // A rollback to a ReplicaSet that is still there starts the clock anew as well.
         let message = format!("replica set {name:?} was found");
-        set(&mut status, PROGRESSING, "True", "FoundNewReplicaSet", message, now, true);
+        says(PROGRESSING, "True", "FoundNewReplicaSet", message).renewed().put(&mut status, now);
     } else {
-        progress(view, &before, &mut status, &name, current.as_deref(), deadline, now);
+        progress(view, &mut status, &name, deadline, now);
     }
     failure(view, &mut status, now);
     plan.wake_after = next_look(view, &status, deadline, now);
     plan.status = status;
 }
 
-fn progress(
-    view: &View,
-    before: &DeploymentStatus,
-    status: &mut DeploymentStatus,
-    name: &str,
-    current: Option<&str>,
-    deadline: Option<i32>,
-    now: Timestamp,
-) {
+fn progress(view: &View, status: &mut DeploymentStatus, name: &str, deadline: Option<i32>, now: Timestamp) {
+    let before = view.deployment.status.clone().unwrap_or_default();
+    let current = condition(view.deployment, PROGRESSING).and_then(|c| c.reason.as_deref());
     let done_before = current == Some(COMPLETE) && status.replicas == status.updated_replicas;
     if done_before {
         return;
@@ -98,18 +91,18 @@ fn progress(
     let n = |v: Option<i32>| v.unwrap_or(0);
     let outdated = |s: &DeploymentStatus| n(s.replicas) - n(s.updated_replicas);
     let moved = n(status.updated_replicas) > n(before.updated_replicas)
-        || outdated(status) < outdated(before)
+        || outdated(status) < outdated(&before)
         || n(status.ready_replicas) > n(before.ready_replicas)
         || n(status.available_replicas) > n(before.available_replicas);
     if is_complete(view, status) {
         let message = format!("replica set {name:?} has all its pods available");
-        set(status, PROGRESSING, "True", COMPLETE, message, now, true);
+        says(PROGRESSING, "True", COMPLETE, message).renewed().put(status, now);
     } else if moved {
         let message = format!("replica set {name:?} is progressing");
-        set(status, PROGRESSING, "True", "ReplicaSetUpdated", message, now, true);
+        says(PROGRESSING, "True", "ReplicaSetUpdated", message).renewed().put(status, now);
     } else if timed_out(status, deadline, now) {
         let message = format!("replica set {name:?} did not progress within its deadline");
-        set(status, PROGRESSING, "False", TIMED_OUT, message, now, false);
+        says(PROGRESSING, "False", TIMED_OUT, message).put(status, now);
     }
 }
 
@@ -140,15 +133,8 @@ fn failure(view: &View, status: &mut DeploymentStatus, now: Timestamp) {
     let of =
         |rs: &ReplicaSet| rs.status.as_ref().and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == FAILURE).cloned());
     match view.new.and_then(of).or_else(|| view.old.iter().find_map(|rs| of(rs))) {
-        Some(c) => set(
-            status,
-            FAILURE,
-            &c.status,
-            c.reason.as_deref().unwrap_or("FailedCreate"),
-            c.message.unwrap_or_default(),
-            now,
-            false,
-        ),
+        Some(c) => says(FAILURE, &c.status, c.reason.as_deref().unwrap_or("FailedCreate"), c.message.unwrap_or_default())
+            .put(status, now),
         None => remove(status, FAILURE),
     }
 }
@@ -159,25 +145,44 @@ fn remove(status: &mut DeploymentStatus, kind: &str) {
     }
 }
 
-/// Writes a condition. `renew` moves its update time even if nothing else changed: that is what progress means.
-fn set(status: &mut DeploymentStatus, kind: &str, state: &str, reason: &str, message: String, now: Timestamp, renew: bool) {
-    let all = status.conditions.get_or_insert_default();
-    let old = all.iter().position(|c| c.type_ == kind);
-    let since = old.map(|i| &all[i]).filter(|c| c.status == state).and_then(|c| c.last_transition_time.clone());
-    let same = old.is_some_and(|i| all[i].status == state && all[i].reason.as_deref() == Some(reason));
-    if same && !renew {
-        return;
+/// A condition to write.
+struct Says<'a> {
+    kind: &'a str,
+    state: &'a str,
+    reason: &'a str,
+    message: String,
+    /// Moves the update time even if nothing else changes: that is what progress means.
+    renew: bool,
+}
+
+fn says<'a>(kind: &'a str, state: &'a str, reason: &'a str, message: impl Into<String>) -> Says<'a> {
+    Says { kind, state, reason, message: message.into(), renew: false }
+}
+
+impl Says<'_> {
+    fn renewed(self) -> Self {
+        Says { renew: true, ..self }
     }
-    let new = DeploymentCondition {
-        type_: kind.into(),
-        status: state.into(),
-        reason: Some(reason.into()),
-        message: Some(message),
-        last_transition_time: Some(since.unwrap_or(Time(now))),
-        last_update_time: Some(Time(now)),
-    };
-    match old {
-        Some(i) => all[i] = new,
-        None => all.push(new),
+
+    fn put(self, status: &mut DeploymentStatus, now: Timestamp) {
+        let all = status.conditions.get_or_insert_default();
+        let old = all.iter().position(|c| c.type_ == self.kind);
+        let since = old.map(|i| &all[i]).filter(|c| c.status == self.state).and_then(|c| c.last_transition_time.clone());
+        let same = old.is_some_and(|i| all[i].status == self.state && all[i].reason.as_deref() == Some(self.reason));
+        if same && !self.renew {
+            return;
+        }
+        let new = DeploymentCondition {
+            type_: self.kind.into(),
+            status: self.state.into(),
+            reason: Some(self.reason.into()),
+            message: Some(self.message),
+            last_transition_time: Some(since.unwrap_or(Time(now))),
+            last_update_time: Some(Time(now)),
+        };
+        match old {
+            Some(i) => all[i] = new,
+            None => all.push(new),
+        }
     }
 }
