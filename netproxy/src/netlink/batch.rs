@@ -136,7 +136,7 @@ pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
 pub fn encode(tx: &Transaction, mark: u32) -> Batch {
     let mut b = Batch::new();
     if let Some(policy) = &tx.reset {
-        remove_tables(&mut b, Family::ALL.into_iter());
+        remove_tables(&mut b, policy.families.iter().copied());
         for family in &policy.families {
             table(&mut b, NEWTABLE, CREATE, *family);
         }

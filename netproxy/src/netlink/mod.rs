@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::Kernel;
 use batch::{Batch, encode, remove_tables};
+use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
 use socket::Netfilter;
 
 const NFTABLES: u16 = 10;
@@ -72,9 +73,16 @@ impl Kernel for Netlink {
 }
 
 /// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread. Nothing there is no
-/// error.
+/// error, nor is a kernel without one of the families.
 pub fn cleanup() -> Result<(), Error> {
-    let mut batch = Batch::new();
-    remove_tables(&mut batch, Family::ALL.into_iter());
-    Netfilter::open()?.transact(&batch.seal(true))
+    let mut socket = Netfilter::open()?;
+    for family in Family::ALL {
+        let mut batch = Batch::new();
+        remove_tables(&mut batch, [family].into_iter());
+        match socket.transact(&batch.seal(true)) {
+            Err(Error::Refused { source, .. }) if matches!(source.raw_os_error(), Some(EAFNOSUPPORT | EOPNOTSUPP)) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }

@@ -233,6 +233,30 @@ fn traffic_spreads_over_the_endpoints() {
 }
 
 #[test]
+fn traffic_spreads_between_pods_of_one_bridge() {
+    if !lab::able() {
+        return;
+    }
+    let Some(lab) = Lab::bridged(4) else { return };
+    let server = |(n, p): (usize, &lab::Pod)| Server::start(&p.ns, (p.ip, 8080).into(), &format!("pod{n}"));
+    let _servers: Vec<_> = lab.pods.iter().enumerate().map(server).collect();
+    let run = Running::start(&lab.node, config());
+    run.list(vec![service(json!({}))], vec![slice(&ips(&lab, 0..3), "node-1")]);
+    let three = ["pod0", "pod1", "pod2"];
+    let (counts, clients) = spread(|| tcp(&lab.pods[3].ns, at(VIP, 80)));
+    even(&counts, &three);
+    assert_eq!(clients, [lab.pods[3].ip].into());
+    even(&spread(|| udp(&lab.pods[3].ns, at(VIP, 53))).0, &three);
+    even(&spread(|| tcp(&lab.pods[3].ns, at(NODE_IP, NODE_PORT))).0, &three);
+    even(&spread(|| tcp(&lab.node, at(VIP, 80))).0, &three);
+    even(&spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT))).0, &three);
+    // An endpoint itself: the others and, by way of the hairpin, itself too.
+    even(&spread(|| tcp(&lab.pods[0].ns, at(VIP, 80))).0, &three);
+    run.change(slice_input(&[]));
+    assert_eq!(tcp(&lab.pods[3].ns, at(VIP, 80)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
 fn a_pod_reaches_itself_by_its_service() {
     if !lab::able() {
         return;
