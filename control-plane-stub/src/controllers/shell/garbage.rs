@@ -154,6 +154,8 @@ impl Shell {
         if kind.namespaced && namespace.is_empty() {
             return Ok(State::Present);
         }
+        // A cluster-wide owner, such as a Lease's Node, is in no namespace.
+        let namespace = if kind.namespaced { namespace } else { "" };
         let live = self.registry.get(kind, namespace, &owner.name).await;
         let live = unless_gone(live, "read an owner")?.filter(|v| text(v, "uid") == owner.uid);
         let waiting = |v: &Value| {
