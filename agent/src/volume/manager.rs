@@ -157,7 +157,7 @@ impl Manager {
             let kind = "kubernetes.io~projected";
             let (wanted, place) = (token_paths(name, p)?, place.clone());
             let tokens = blocking(move || place.current(kind, &wanted)).await?;
-            let (payload, renew_at) = collector.projected(p, &|path| tokens.get(path).cloned()).await?;
+            let (payload, renew_at) = collector.projected(p, &tokens).await?;
             return Ok(Files { kind, in_memory: true, payload, renew_at });
         }
         Err(Error::Unsupported { volume: name.to_owned(), field: "source".to_owned() })

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccountTokenProjection,
 };
 use kube::api::{Api, PostParams};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 /// How soon to ask again for a token that could not be renewed but still lives.
@@ -94,11 +95,12 @@ impl Collector<'_> {
         Ok(out)
     }
 
-    /// All sources together, and when the first of their tokens is to be renewed. `current` reads a file that is there now.
+    /// All sources together, and when the first of their tokens is to be renewed. `current` holds the
+    /// tokens that are there now, by path, with the time they were written.
     pub(super) async fn projected(
         &self,
         source: &ProjectedVolumeSource,
-        current: &(dyn Fn(&str) -> Option<(Vec<u8>, SystemTime)> + Sync),
+        current: &BTreeMap<String, (Vec<u8>, SystemTime)>,
     ) -> Result<(Payload, Option<SystemTime>)> {
         let mut out = Payload::new();
         let mut renew_at: Option<SystemTime> = None;
@@ -114,7 +116,7 @@ impl Collector<'_> {
                 self.downward(d.items.as_deref().unwrap_or_default(), default_mode)?
             } else if let Some(t) = &part.service_account_token {
                 let path = checked(self.volume, &t.path)?;
-                let (data, at) = self.token(t, current(&path)).await?;
+                let (data, at) = self.token(t, current.get(&path).cloned()).await?;
                 renew_at = Some(renew_at.map_or(at, |r| r.min(at)));
                 // Readable by one user or by the pod's group, where that is known; else as the volume says.
                 let owned = self.fs_group.is_some() || self.fs_user.is_some();
