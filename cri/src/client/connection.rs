@@ -26,7 +26,8 @@ impl Connection {
             let (to, count) = (to.clone(), count.clone());
             async move {
                 let stream = UnixStream::connect(Path::new(&*to)).await?;
-                count.fetch_add(1, Ordering::AcqRel);
+                let number = count.fetch_add(1, Ordering::AcqRel) + 1;
+                tracing::debug!(socket = %to, number, "connected to the container runtime");
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
         });

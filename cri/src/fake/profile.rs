@@ -1,5 +1,6 @@
 //! Which runtime the fake imitates.
 
+use crate::error::Code;
 use std::collections::BTreeSet;
 
 /// A runtime's name, its version, and what it does not have.
@@ -10,6 +11,10 @@ pub struct Profile {
     pub missing: BTreeSet<&'static str>,
     /// Whether stopping what is not there is answered NotFound, against the interface.
     pub stop_gone_is_error: bool,
+    /// The code for a name that is taken.
+    pub name_taken: Code,
+    /// Whether the status tells of handlers and their features.
+    pub handlers: bool,
     /// Whether a container's status has the image's id apart from its reference.
     pub image_id: bool,
 }
@@ -31,6 +36,8 @@ impl Profile {
             version: version.into(),
             missing: missing.iter().flat_map(|m| m.iter().copied()).collect(),
             stop_gone_is_error: false,
+            name_taken: Code::Unknown,
+            handlers: false,
             image_id: false,
         }
     }
@@ -47,16 +54,21 @@ impl Profile {
     }
 
     pub fn containerd_2() -> Self {
-        Self::new("containerd", "2.1.9", &[&["UpdatePodSandboxResources"], STREAMS, METRICS])
+        let newer = ["UpdatePodSandboxResources"];
+        Self {
+            name_taken: Code::FailedPrecondition,
+            handlers: true,
+            ..Self::new("containerd", "2.1.9", &[&newer, STREAMS, METRICS])
+        }
     }
 
     pub fn crio() -> Self {
-        Self { image_id: true, ..Self::new("cri-o", "1.32.0", &[STREAMS]) }
+        Self { image_id: true, handlers: true, ..Self::new("cri-o", "1.32.0", &[STREAMS]) }
     }
 
     /// One that has all there is.
     pub fn newest() -> Self {
-        Self { image_id: true, ..Self::new("newest", "9.0.0", &[]) }
+        Self { image_id: true, handlers: true, ..Self::new("newest", "9.0.0", &[]) }
     }
 
     /// Every one of the above.

@@ -38,6 +38,11 @@ impl Sandbox {
     }
 }
 
+fn handler(name: &str) -> pb::RuntimeHandler {
+    let features = pb::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    pb::RuntimeHandler { name: name.to_owned(), features: Some(features) }
+}
+
 impl State {
     fn has_events(&self) -> bool {
         !self.profile.missing.contains("GetContainerEvents")
@@ -69,8 +74,11 @@ impl State {
                 ],
             }),
             info: if verbose { BTreeMap::from([("config".into(), "{}".into())]) } else { BTreeMap::new() },
-            runtime_handlers: Vec::new(),
-            features: None,
+            runtime_handlers: if self.profile.handlers { ["", "runc"].map(handler).into() } else { Vec::new() },
+            features: self
+                .profile
+                .handlers
+                .then_some(pb::RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
         }
     }
 

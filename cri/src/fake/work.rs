@@ -36,9 +36,8 @@ impl Service {
                 let pb::PodSandboxMetadata { name, namespace, uid, attempt } = &metadata;
                 let taken = format!("{name}_{namespace}_{uid}_{attempt}");
                 let holder = &other.id;
-                return Err(Status::unknown(format!(
-                    "failed to reserve sandbox name {taken:?}: name {taken:?} is reserved for {holder:?}"
-                )));
+                let message = format!("failed to reserve sandbox name {taken:?}: name {taken:?} is reserved for {holder:?}");
+                return Err(Status::new(state.profile.name_taken.to_tonic(), message));
             }
             if !state.conditions.1 {
                 return Err(Status::unknown("failed to setup network for sandbox: cni plugin not initialized"));
@@ -103,9 +102,8 @@ impl Service {
             if let Some(other) = state.containers.values().find(same) {
                 let taken = format!("{}_{}_{}", metadata.name, sandbox_id, metadata.attempt);
                 let holder = &other.id;
-                return Err(Status::unknown(format!(
-                    "failed to reserve container name {taken:?}: name {taken:?} is reserved for {holder:?}"
-                )));
+                let message = format!("failed to reserve container name {taken:?}: name {taken:?} is reserved for {holder:?}");
+                return Err(Status::new(state.profile.name_taken.to_tonic(), message));
             }
             let reference = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
             let image = state.image(&reference);
