@@ -18,7 +18,7 @@ pub fn prepare(op: Op, sub: Option<Sub>, new: &mut Value, old: Option<&Value>) {
             if let (Some(labels), Some(meta)) = (labels, new.get_mut("metadata")) {
                 set(meta, "labels", labels);
             }
-            keep_qos(new, old);
+            keep_reported(new, old);
         }
         (Op::Update, Some(Sub::EphemeralContainers), Some(old)) => only_spec_parts(new, old, |spec, before| {
             let asked = std::mem::replace(spec, before.clone());
@@ -57,10 +57,13 @@ fn keep_spec(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-/// The class is fixed at creation, whatever a kubelet reports.
-fn keep_qos(new: &mut Value, old: &Value) {
-    if let Some(status) = new.get_mut("status").filter(|s| s.is_object()) {
-        keep(status, &old["status"], "qosClass");
+/// The class is fixed at creation, whatever a kubelet reports; a kubelet too old to say which generation it saw clears
+/// nothing.
+fn keep_reported(new: &mut Value, old: &Value) {
+    let Some(status) = new.get_mut("status").filter(|s| s.is_object()) else { return };
+    keep(status, &old["status"], "qosClass");
+    if status.get("observedGeneration").is_none() {
+        keep(status, &old["status"], "observedGeneration");
     }
 }
 
