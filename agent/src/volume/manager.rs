@@ -39,6 +39,19 @@ pub struct Prepared {
     pub renew_at: Option<SystemTime>,
 }
 
+/// One mount that shows a part of a volume.
+#[derive(Debug, Clone, Copy)]
+pub struct SubPath<'a> {
+    pub volume: &'a str,
+    pub container: &'a str,
+    /// The mount's place in the container's list.
+    pub index: usize,
+    /// The volume's host path.
+    pub root: &'a Path,
+    /// `subPath`, or `subPathExpr` expanded.
+    pub sub: &'a str,
+}
+
 /// One volume, ready.
 struct Ready {
     path: PathBuf,
@@ -92,10 +105,7 @@ impl Manager {
 
     async fn volume(&self, pod: &Pod, uid: &str, volume: &Volume, context: &PodContext) -> Result<Ready> {
         let name = &volume.name;
-        if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            let why = "not a DNS label";
-            return Err(Error::Invalid { volume: name.clone(), field: "name", value: name.clone(), why });
-        }
+        label(name, name)?;
         if let Some(field) = unsupported_source(volume) {
             return Err(Error::Unsupported { volume: name.clone(), field: field.to_owned() });
         }
@@ -176,22 +186,14 @@ impl Manager {
         .await
     }
 
-    /// A host path for one `volumeMount.subPath`, which cannot lead out of the volume. `root` is the volume's host path,
-    /// `index` the mount's place in the container's list. To be called again for each container made: content that was
-    /// replaced meanwhile is then bound anew.
-    pub async fn sub_path(
-        &self,
-        uid: &str,
-        volume: &str,
-        container: &str,
-        index: usize,
-        root: &Path,
-        sub: &str,
-    ) -> Result<PathBuf> {
-        let place = Place { root_dir: self.inner.root_dir.clone(), uid: checked_uid(uid)?.to_owned(), name: volume.to_owned() };
-        let (container, root, sub) = (container.to_owned(), root.to_owned(), sub.to_owned());
-        // Both come from the API as DNS labels; anything else must not become a path.
-        checked(volume, &container).and_then(|_| checked(volume, volume))?;
+    /// A host path for one `volumeMount.subPath`, which cannot lead out of the volume. To be called again for each container
+    /// made: content that was replaced meanwhile is then bound anew.
+    pub async fn sub_path(&self, uid: &str, mount: &SubPath<'_>) -> Result<PathBuf> {
+        let uid = checked_uid(uid)?.to_owned();
+        let volume = label(mount.volume, mount.volume)?.to_owned();
+        let container = label(mount.volume, mount.container)?.to_owned();
+        let place = Place { root_dir: self.inner.root_dir.clone(), uid, name: volume };
+        let (index, root, sub) = (mount.index.to_string(), mount.root.to_owned(), mount.sub.to_owned());
         blocking(move || {
             let source = subpath::open(&place.name, &root, &sub)?;
             let mut folder = place.pod()?;
@@ -199,7 +201,7 @@ impl Manager {
                 folder = make_folder(folder.as_fd(), part, 0o750)?.0;
             }
             lock(&folder)?;
-            subpath::publish(source.as_fd(), folder.as_fd(), &index.to_string())
+            subpath::publish(source.as_fd(), folder.as_fd(), &index)
         })
         .await
     }
@@ -285,6 +287,15 @@ fn checked_uid(uid: &str) -> Result<&str> {
         return Err(Error::Uid(uid.to_owned()));
     }
     Ok(uid)
+}
+
+/// Names of volumes and containers are DNS labels in the API; nothing else may become a folder's name.
+fn label<'a>(volume: &str, name: &'a str) -> Result<&'a str> {
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        let why = "not a DNS label";
+        return Err(Error::Invalid { volume: volume.to_owned(), field: "name", value: name.to_owned(), why });
+    }
+    Ok(name)
 }
 
 /// Runs file work where it may block. Dropping the future does not stop the work; the lock keeps a second try waiting.

@@ -19,7 +19,7 @@ mod unsupported;
 
 pub use error::{Class, Error};
 pub use fields::{FieldError, PodContext, field_value, resource_value};
-pub use manager::{Manager, Prepared};
+pub use manager::{Manager, Prepared, SubPath};
 pub use unsupported::{Unsupported, unsupported};
 
 type Result<T> = std::result::Result<T, Error>;

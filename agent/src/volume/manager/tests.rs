@@ -309,7 +309,10 @@ async fn sub_paths_are_bound_and_follow_updates() {
     b.api.put("configmaps", "cm", json!({"data": {"a": "1"}}));
     let pod = pod(json!([{"name": "v", "configMap": {"name": "cm"}}, {"name": "e", "emptyDir": {}}]), json!([]));
     let root = b.manager.prepare(&pod, &PodContext::default()).await.unwrap().host_paths;
-    let bind = async |volume: &str, index, sub: &str| b.manager.sub_path("u-1", volume, "c", index, &root[volume], sub).await;
+    let bind = async |volume: &str, index, sub: &str| {
+        let mount = SubPath { volume, container: "c", index, root: &root[volume], sub };
+        b.manager.sub_path("u-1", &mount).await
+    };
     let file = bind("v", 0, "a").await.unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "1");
     assert_eq!(bind("v", 0, "a").await.unwrap(), file);
