@@ -175,6 +175,17 @@ pub async fn start(options: &Options, cancel: &CancellationToken) -> Result<Runn
         serve.await;
         "http server"
     });
+    let params = crate::controllers::Params { ca_pem: pki.ca_pem().to_owned(), cluster_cidr: options.cluster_cidr };
+    for task in
+        crate::controllers::spawn_all(&registry, params, cancel).into_iter().chain(crate::scheduler::spawn(&registry, cancel))
+    {
+        tasks.spawn(async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "controller panicked");
+            }
+            "a controller"
+        });
+    }
     api.ready.store(true, Ordering::Release);
     Ok(Running { registry, pki, address, server, tasks })
 }

@@ -38,6 +38,7 @@ pub fn decode(media: &str, bytes: &[u8]) -> Result<Value, ApiError> {
     match media {
         "" | "application/json" | "text/json" => decode_json(bytes),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(bytes),
+        super::protobuf::MEDIA => super::protobuf::decode(bytes),
         other => Err(super::negotiate::unsupported(other, &["application/json", "application/yaml"])),
     }
 }

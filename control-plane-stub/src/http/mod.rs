@@ -8,6 +8,7 @@ pub mod authz;
 mod body;
 mod discovery;
 mod negotiate;
+mod protobuf;
 mod proxy;
 mod resources;
 mod reviews;
@@ -189,7 +190,11 @@ fn other(api: &Api, path: &str, request: &Request<Incoming>) -> Result<Response<
         ["apis", group] => discovery::group(group),
         ["api", version] => discovery::resources("", version),
         ["apis", group, version] => discovery::resources(group, version),
-        ["openapi", "v2"] => return Ok(shared(openapi::v2())),
+        ["openapi", "v2"] => {
+            // Old kubectl asks for protobuf only; told that there is none, it goes on without.
+            negotiate::answer(accept, &[])?;
+            return Ok(shared(openapi::v2()));
+        }
         ["openapi", "v3"] => return Ok(shared(openapi::v3_index())),
         ["openapi", "v3", rest @ ..] => return openapi::v3(&rest.join("/")).map(shared).ok_or_else(missing),
         [".well-known", "openid-configuration"] => Some(serde_json::json!({
