@@ -1,4 +1,4 @@
-//! What can go wrong with a cgroup.
+//! What can go wrong with a cgroup. A cause is in `source`, not in the text: whoever reports prints the whole chain.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub enum Error {
     Root(String),
     #[error("pod uid {0:?} cannot name a cgroup")]
     Uid(String),
-    #[error("{op} {path}: {source}")]
+    #[error("{op} {path}")]
     Io { op: &'static str, path: PathBuf, source: io::Error },
     #[error("cgroup {path} still holds processes {pids:?} after {tries} tries to remove it")]
     Busy { path: PathBuf, pids: Vec<i32>, tries: u32 },

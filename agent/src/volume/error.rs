@@ -1,4 +1,5 @@
-//! What can go wrong while volumes are prepared or removed. The texts end up in events, so they name the volume and object.
+//! What can go wrong while volumes are prepared or removed. The texts end up in events, so they name the volume and object; a
+//! cause is in `source`, not in the text: whoever reports prints the whole chain.
 
 use super::fields::FieldError;
 pub use crate::cgroup::Class;
@@ -9,25 +10,27 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A ConfigMap or Secret that is not there and not optional.
-    #[error("MountVolume.SetUp failed for volume {volume:?}: {kind} {name:?} not found")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {kind} {name:?} not found")]
     NotFound { volume: String, kind: &'static str, name: String },
     /// A key that `items` names and the object lacks.
-    #[error("MountVolume.SetUp failed for volume {volume:?}: {kind} {name:?} references non-existent config key: {key}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {kind} {name:?} references non-existent config key: {key}")]
     Key { volume: String, kind: &'static str, name: String, key: String },
     /// The API server did not answer, or refused.
-    #[error("MountVolume.SetUp failed for volume {volume:?}: reading {kind} {name:?}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : reading {kind} {name:?}")]
     Api { volume: String, kind: &'static str, name: String, source: Box<kube::Error> },
-    #[error("MountVolume.SetUp failed for volume {volume:?}: token for service account {account:?}: {source}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : token for service account {account:?}")]
     Token { volume: String, account: String, source: Box<kube::Error> },
     /// The server answered, but not with a usable token.
-    #[error("MountVolume.SetUp failed for volume {volume:?}: token for service account {account:?}: the answer has no {missing}")]
+    #[error(
+        "MountVolume.SetUp failed for volume {volume:?} : token for service account {account:?}: the answer has no {missing}"
+    )]
     TokenAnswer { volume: String, account: String, missing: &'static str },
-    #[error("MountVolume.SetUp failed for volume {volume:?}: {source}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?}")]
     Field { volume: String, source: Box<FieldError> },
     /// A key or path that would leave the volume.
-    #[error("MountVolume.SetUp failed for volume {volume:?}: path {path:?} must be relative and must not contain `..`")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : path {path:?} must be relative and must not contain `..`")]
     Path { volume: String, path: String },
-    #[error("MountVolume.SetUp failed for volume {volume:?}: hostPath type check failed: {path} is not {expected}")]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : hostPath type check failed: {path} is not {expected}")]
     HostPath { volume: String, path: String, expected: &'static str },
     #[error("volume {volume:?}: {field} is not supported")]
     Unsupported { volume: String, field: String },
@@ -35,7 +38,7 @@ pub enum Error {
     Invalid { volume: String, field: &'static str, value: String, why: &'static str },
     #[error("pod uid {0:?} cannot name a folder")]
     Uid(String),
-    #[error("{op} {path}: {source}")]
+    #[error("{op} {path}")]
     Io { op: &'static str, path: PathBuf, source: io::Error },
     #[error("volume work was interrupted")]
     Interrupted,

@@ -147,28 +147,28 @@ async fn what_is_missing_is_named() {
         (
             json!([{"name": "v", "configMap": {"name": "x"}}]),
             Class::Transient,
-            "MountVolume.SetUp failed for volume \"v\": configmap \"x\" not found",
+            "MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found",
         ),
         (
             json!([{"name": "v", "secret": {"secretName": "x"}}]),
             Class::Transient,
-            "MountVolume.SetUp failed for volume \"v\": secret \"x\" not found",
+            "MountVolume.SetUp failed for volume \"v\" : secret \"x\" not found",
         ),
         (
             json!([{"name": "v", "configMap": {"name": "cm", "items": [{"key": "k", "path": "p"}]}}]),
             Class::Transient,
-            "MountVolume.SetUp failed for volume \"v\": configmap \"cm\" references non-existent config key: k",
+            "MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" references non-existent config key: k",
         ),
         (
             json!([{"name": "v", "configMap": {"name": "cm", "items": [{"key": "a", "path": "../p"}]}}]),
             Class::Permanent,
-            "MountVolume.SetUp failed for volume \"v\": path \"../p\" must be relative and must not contain `..`",
+            "MountVolume.SetUp failed for volume \"v\" : path \"../p\" must be relative and must not contain `..`",
         ),
         (json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]), Class::Permanent, "volume \"v\": nfs is not supported"),
         (
             json!([{"name": "v", "hostPath": {"path": "/dev/null", "type": "Directory"}}]),
             Class::Transient,
-            "MountVolume.SetUp failed for volume \"v\": hostPath type check failed: /dev/null is not a directory",
+            "MountVolume.SetUp failed for volume \"v\" : hostPath type check failed: /dev/null is not a directory",
         ),
     ];
     for (volumes, class, text) in cases {
@@ -288,7 +288,7 @@ async fn tokens_are_kept_while_young_and_renewed_in_time() {
     b.manager.teardown("u-1").await.unwrap();
     *b.api.token_life.lock().unwrap() = (0, 0);
     let error = prepare(&pod, &b.manager).await.unwrap_err().to_string();
-    assert!(error.starts_with("MountVolume.SetUp failed for volume \"t\": token for service account \"default\""), "{error}");
+    assert!(error.starts_with("MountVolume.SetUp failed for volume \"t\" : token for service account \"default\""), "{error}");
 
     // For one user only where that is known.
     *b.api.token_life.lock().unwrap() = (0, 1000);
