@@ -89,18 +89,11 @@ fn endpoint(e: &mut Errors, endpoint: &Value, path: &str, address_type: &str) {
     for (i, address) in addresses.iter().enumerate() {
         let (path, address) = (index(&child(path, "addresses"), i), address.as_str().unwrap_or_default());
         match (address_type, address.parse::<IpAddr>()) {
-            ("IPv4", Ok(IpAddr::V4(ip))) => {
-                special_address(e, ip.is_unspecified(), ip.is_loopback(), ip.is_link_local(), ip.is_multicast(), address, &path)
+            ("IPv4", Ok(ip @ IpAddr::V4(_))) | ("IPv6", Ok(ip @ IpAddr::V6(_))) => {
+                if let Some(problem) = unusable(ip) {
+                    e.invalid(path, address, problem);
+                }
             }
-            ("IPv6", Ok(IpAddr::V6(ip))) => special_address(
-                e,
-                ip.is_unspecified(),
-                ip.is_loopback(),
-                ip.is_unicast_link_local(),
-                ip.is_multicast(),
-                address,
-                &path,
-            ),
             ("IPv4", _) => e.invalid(path, address, "must be a valid IPv4 address"),
             ("IPv6", _) => e.invalid(path, address, "must be a valid IPv6 address"),
             ("FQDN", _) => {
@@ -130,23 +123,23 @@ fn endpoint(e: &mut Errors, endpoint: &Value, path: &str, address_type: &str) {
     }
 }
 
-fn special_address(
-    e: &mut Errors,
-    unspecified: bool,
-    loopback: bool,
-    link_local: bool,
-    multicast: bool,
-    address: &str,
-    path: &str,
-) {
-    let problem = match (unspecified, loopback, link_local, multicast) {
-        (true, ..) => "may not be unspecified (0.0.0.0 or ::)",
-        (_, true, ..) => "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-        (_, _, true, _) => "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
-        (_, _, _, true) => "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
-        _ => return,
+/// Ranges no endpoint can be reached at.
+fn unusable(ip: IpAddr) -> Option<&'static str> {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    e.invalid(path, address, problem);
+    if ip.is_unspecified() {
+        Some("may not be unspecified (0.0.0.0 or ::)")
+    } else if ip.is_loopback() {
+        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    } else if link_local {
+        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    } else if ip.is_multicast() {
+        Some("may not be in the multicast range (224.0.0.0/4, ff00::/8)")
+    } else {
+        None
+    }
 }
 
 fn ports(e: &mut Errors, ports: &[Value]) {
