@@ -16,7 +16,11 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Bounds of what runs at once.
+/// A check that takes longer is waiting for something, not using the host: it gives its slot to another and goes on until
+/// its timeout. So hung checks never use up the slots, and there are never more of them than probes.
+const SLOT_HOLD: Duration = Duration::from_secs(1);
+
+/// Bounds of what runs at once; checks that hang do not count (see `SLOT_HOLD`).
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Checks over the network.
@@ -316,8 +320,15 @@ impl Task {
             let (slots, exec) = (slots.clone(), self.exec.clone());
             let (spec, container_id) = (entry.spec.clone(), entry.container_id.clone());
             let handle = self.checks.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                check::run(&spec, &container_id, &exec).await
+                let slot = slots.acquire_owned().await;
+                let mut work = std::pin::pin!(check::run(&spec, &container_id, &exec));
+                match tokio::time::timeout(SLOT_HOLD, &mut work).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        drop(slot);
+                        work.await
+                    }
+                }
             });
             self.checked.insert(handle.id(), id);
             entry.check = Some(handle);

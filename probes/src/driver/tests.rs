@@ -221,6 +221,22 @@ async fn no_more_run_at_once_than_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hung_checks_do_not_use_up_the_slots() {
+    let script = Script::new(|id, _| if id.starts_with("hung") { Answer::Hang } else { Answer::Code(0) });
+    let (driver, _events, _cancel) = start(&script, Limits { exec: 2, ..Limits::default() });
+    for i in 0..10 {
+        let id = format!("hung{i}");
+        let mut hung = probe("c", &id, Kind::Liveness, 600, (1, 1));
+        hung.spec.timeout = Duration::from_secs(600);
+        driver.set(&id, vec![hung], InitialVerdicts::new()).await;
+    }
+    driver.set("fine", vec![probe("c", "fine", Kind::Readiness, 10, (1, 1))], InitialVerdicts::new()).await;
+    let mut rx = driver.verdicts("fine").await;
+    wait(&mut rx, "c", Kind::Readiness, State::Success).await;
+    assert!(script.epoch.elapsed() < Duration::from_secs(6), "{:?}", script.epoch.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_could_not_be_checked_is_tried_thrice_and_not_counted() {
     let script = Script::new(|_, n| match n {
         0 => Answer::Code(0),
