@@ -23,18 +23,23 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// Starts the dispatcher and the image puller.
+/// Starts the dispatcher and the image puller. Once cancelled the task ends when all statuses that were due have been
+/// taken by the API; the caller decides how long to wait for that.
 pub fn spawn(deps: Deps, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
+        let reporters = TaskTracker::new();
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = run(deps, &cancel) => {}
+            () = run(deps, &cancel, reporters.clone()) => {}
         }
+        reporters.close();
+        reporters.wait().await;
     })
 }
 
-async fn run(deps: Deps, cancel: &CancellationToken) {
+async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
     let Deps { config, cri, kube, volumes, cgroups, probes, probe_events, pods, gate, events, runtime, services, allocatable } =
         deps;
     let (images, puller) = Images::spawn(cri.clone(), config.max_parallel_image_pulls, cancel.clone());
@@ -61,6 +66,7 @@ async fn run(deps: Deps, cancel: &CancellationToken) {
         node,
         limits,
         report_slots,
+        reporters,
     });
     let dispatcher = Dispatcher {
         shared,

@@ -2,8 +2,8 @@
 //!
 //! Owns the status that the API took last. Reports are a `watch`: only the newest matters, so a slow API coalesces them.
 //! It sends only what differs, bound to the pod's uid, and tries again while the API is away; a pod that is gone or
-//! another one of the same name ends it. It never decides what the status is. Cancelled by its token; a report under way
-//! is then lost and is made again after a restart.
+//! another one of the same name ends it. It never decides what the status is. It ends by itself once its actor has and the
+//! last report is brought; whoever stops the agent waits for that as long as it likes.
 
 mod patch;
 
@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What a pod's actor wants the API to show.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,22 +48,11 @@ pub struct Reporter {
 
 impl Reporter {
     /// `known` is the status in the API when the actor began.
-    pub fn spawn(
-        kube: kube::Client,
-        slots: Arc<Semaphore>,
-        id: PodId,
-        known: api::PodStatus,
-        cancel: CancellationToken,
-    ) -> Reporter {
+    pub fn spawn(kube: kube::Client, slots: Arc<Semaphore>, id: PodId, known: api::PodStatus, tracker: &TaskTracker) -> Reporter {
         let (wanted, wants) = watch::channel(Report::default());
         let (took, taken) = watch::channel(Taken { status: None, gone: false });
         let task = Task { api: Api::namespaced(kube, &id.namespace), slots, id, known, took };
-        tokio::spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = task.run(wants) => {}
-            }
-        });
+        tracker.spawn(task.run(wants));
         Reporter { wanted, taken }
     }
 

@@ -43,7 +43,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until nothing is left of the pod on the node and the API object is gone, or until cancelled.
 pub async fn run(shared: Arc<Shared>, inputs: Inputs, cancel: CancellationToken) {
-    let mut actor = Actor::new(shared, inputs, &cancel).await;
+    let mut actor = Actor::new(shared, inputs).await;
     tokio::select! {
         () = cancel.cancelled() => {}
         () = actor.run() => {}
@@ -88,7 +88,7 @@ struct Actor {
 }
 
 impl Actor {
-    async fn new(shared: Arc<Shared>, mut inputs: Inputs, cancel: &CancellationToken) -> Actor {
+    async fn new(shared: Arc<Shared>, mut inputs: Inputs) -> Actor {
         let pod = inputs.pod.borrow_and_update().clone();
         let known = pod.as_ref().and_then(|p| p.status.clone()).unwrap_or_default();
         let desired = match &pod {
@@ -96,7 +96,7 @@ impl Actor {
             None => Desired::orphan(inputs.id.clone()),
         };
         let slots = shared.report_slots.clone();
-        let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), known.clone(), cancel.clone());
+        let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), known.clone(), &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
         Actor {
@@ -123,10 +123,14 @@ impl Actor {
     }
 
     async fn run(&mut self) {
+        // What runs already keeps the health that the API knows: the verdicts must be there before the first status.
+        let observed = self.observe();
+        self.set_probes(&observed).await;
+        self.verdicts = self.shared.probes.verdicts(&self.inputs.id.uid).await;
         loop {
             let now = Time::now();
             let observed = self.observe();
-            let verdicts = health::verdicts(&self.verdicts.borrow_and_update());
+            let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed);
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
@@ -422,6 +426,3 @@ fn desired_of(pod: &Arc<api::Pod>) -> Desired {
     }
     desired
 }
-
-#[cfg(test)]
-mod tests;

@@ -41,6 +41,8 @@ pub struct Shared {
     pub node: NodeFacts,
     pub limits: NodeLimits,
     pub report_slots: Arc<tokio::sync::Semaphore>,
+    /// The reporters, which may still have something to bring when their actors have ended.
+    pub reporters: tokio_util::task::TaskTracker,
 }
 
 /// One action with what it needs to know.

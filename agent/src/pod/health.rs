@@ -86,8 +86,9 @@ fn port(p: &IntOrString, c: &api::Container) -> Option<u16> {
     }
 }
 
-/// The driver's verdicts by container.
-pub fn verdicts(v: &probes::Verdicts) -> Verdicts {
+/// The driver's verdicts by container; what was carried over counts for running ones that the driver does not know yet,
+/// so that nothing flips between an agent's start and its first look.
+pub fn verdicts(v: &probes::Verdicts, carried: &InitialVerdicts, o: &Observed) -> Verdicts {
     let mut out = Verdicts::default();
     for ((container, kind), verdict) in v {
         let answer = match verdict.state {
@@ -103,6 +104,16 @@ pub fn verdicts(v: &probes::Verdicts) -> Verdicts {
             Kind::Startup => entry.startup = answer,
             Kind::Readiness => entry.readiness = answer,
             Kind::Liveness => entry.liveness = answer,
+        }
+    }
+    for c in o.containers.iter().filter(|c| c.running()) {
+        if out.0.get(&c.name).is_some_and(|known| known.container_id == c.id) {
+            continue;
+        }
+        let answer = |kind| carried.get(&(c.id.clone(), kind)).map(|state| *state == State::Success);
+        let (startup, readiness) = (answer(Kind::Startup), answer(Kind::Readiness));
+        if startup.is_some() || readiness.is_some() {
+            out.0.insert(c.name.clone(), Verdict { container_id: c.id.clone(), startup, readiness, ..Default::default() });
         }
     }
     out

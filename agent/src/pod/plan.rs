@@ -120,6 +120,8 @@ impl Action {
     pub fn supersedes(&self, running: &Action) -> bool {
         match (self, running) {
             (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => new < old,
+            // The runtime shows a container as created while its start is still under way: that is the start itself.
+            (a, b) if a.starts() && b.starts() => false,
             (a, b) => a.key() == b.key() && std::mem::discriminant(a) != std::mem::discriminant(b),
         }
     }

@@ -131,7 +131,8 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
     }
     // Its last words were in a file that may be gone by now.
     let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
-    let words = words.and_then(|o| o.state.as_ref().and_then(|s| s.terminated.as_ref()).or(o.last_state.as_ref()?.terminated.as_ref()));
+    let words =
+        words.and_then(|o| o.state.as_ref().and_then(|s| s.terminated.as_ref()).or(o.last_state.as_ref()?.terminated.as_ref()));
     if let (Some(t), Some(words)) = (state.terminated.as_mut(), words)
         && t.message.is_none()
         && words.container_id == t.container_id

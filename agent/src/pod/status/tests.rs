@@ -22,8 +22,14 @@ struct World {
 
 impl World {
     fn new(spec: Value) -> World {
-        let sandbox =
-            Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: t(0), host_network: false, ips: vec!["10.0.0.1".into()] };
+        let sandbox = Sandbox {
+            id: "s".into(),
+            attempt: 0,
+            ready: true,
+            created_at: t(0),
+            host_network: false,
+            ips: vec!["10.0.0.1".into()],
+        };
         World {
             desired: Desired::of(&pod(spec)),
             lifecycle: Lifecycle::Active,
@@ -74,7 +80,12 @@ impl World {
 }
 
 fn exited(code: i32) -> State {
-    State::Exited { code, finished_at: t(99), reason: if code == 0 { "Completed" } else { "Error" }.into(), message: String::new() }
+    State::Exited {
+        code,
+        finished_at: t(99),
+        reason: if code == 0 { "Completed" } else { "Error" }.into(),
+        message: String::new(),
+    }
 }
 
 fn condition<'a>(s: &'a api::PodStatus, name: &str) -> &'a api::PodCondition {
@@ -221,7 +232,8 @@ fn probes_decide_started_and_ready() {
         (Some(true), Some(false), true, false),
         (Some(false), Some(true), false, false),
     ] {
-        let mut w = World::new(json!({"containers": [{"name": "main", "image": "i", "startupProbe": probe, "readinessProbe": probe}]}));
+        let mut w =
+            World::new(json!({"containers": [{"name": "main", "image": "i", "startupProbe": probe, "readinessProbe": probe}]}));
         w.add("main", 0, State::Running, 0);
         let v = Verdict { container_id: "main-0".into(), startup, readiness, liveness: None };
         w.verdicts.0.insert("main".into(), v);
@@ -242,7 +254,10 @@ fn waiting_reasons() {
     assert_eq!(waiting(&w.status()), ("ErrImagePull".into(), "no route".into()));
     w.now = t(105);
     let (reason, message) = waiting(&w.status());
-    assert_eq!((reason.as_str(), message.as_str()), ("ImagePullBackOff", "Back-off pulling image \"img:1\": ErrImagePull: no route"));
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("ImagePullBackOff", "Back-off pulling image \"img:1\": ErrImagePull: no route")
+    );
     w.backoffs = Backoffs::default();
     w.backoffs.failed(Subject::Start("main".into()), w.now, "CreateContainerConfigError", "configmap \"x\" not found");
     assert_eq!(waiting(&w.status()).0, "CreateContainerConfigError");
@@ -258,7 +273,10 @@ fn crash_loops_show_the_last_end() {
     w.add("main", 2, exited(1), 20);
     let s = w.status();
     let (reason, message) = waiting(&s);
-    assert_eq!((reason.as_str(), message.as_str()), ("CrashLoopBackOff", "back-off 20s restarting failed container=main pod=p_ns(u-1)"));
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("CrashLoopBackOff", "back-off 20s restarting failed container=main pod=p_ns(u-1)")
+    );
     assert_eq!(main(&s).last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
     assert_eq!(main(&s).restart_count, 2);
     // Without a delay there is nothing to wait for: the end itself is shown.
@@ -329,10 +347,8 @@ fn a_terminal_phase_is_never_left() {
 fn a_failure_by_the_node_shows_at_once() {
     let mut w = World::new(json!({}));
     w.add("main", 0, State::Running, 0);
-    w.lifecycle = Lifecycle::Terminating {
-        deadline: t(200),
-        why: Why::Failed { reason: "DeadlineExceeded".into(), message: "m".into() },
-    };
+    w.lifecycle =
+        Lifecycle::Terminating { deadline: t(200), why: Why::Failed { reason: "DeadlineExceeded".into(), message: "m".into() } };
     let s = w.status();
     assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
     assert_eq!(condition(&s, "Ready").reason.as_deref(), Some("PodFailed"));

@@ -83,7 +83,12 @@ fn restart_decisions() {
         ("Never", State::Running, Nothing),
     ];
     for (policy, state, expected) in table {
-        let step = at(&desired(json!({"restartPolicy": policy})), &with(vec![container("main", state.clone())]), &Verdicts::default(), 2);
+        let step = at(
+            &desired(json!({"restartPolicy": policy})),
+            &with(vec![container("main", state.clone())]),
+            &Verdicts::default(),
+            2,
+        );
         assert_eq!(next(&step), expected, "{policy} {state:?}: {step:?}");
     }
 }
@@ -105,12 +110,8 @@ fn crash_loop_waits_and_wakes() {
     let step = at(&d, &with(vec![c.clone()]), &Verdicts::default(), 2);
     assert_eq!((next(&step), step.wake_at), (Next::Nothing, Some(t(21))));
     let step = at(&d, &with(vec![c]), &Verdicts::default(), 21);
-    let expected = Action::StartContainer {
-        name: "main".into(),
-        sandbox_id: "s".into(),
-        attempt: 1,
-        backoff: Duration::from_secs(40),
-    };
+    let expected =
+        Action::StartContainer { name: "main".into(), sandbox_id: "s".into(), attempt: 1, backoff: Duration::from_secs(40) };
     assert_eq!(step.actions, [expected]);
 }
 
@@ -193,7 +194,11 @@ fn with_inits() -> Desired {
 
 fn started(step: &Step) -> Vec<&str> {
     let of = |a: &Action| if let Action::StartContainer { .. } = a { true } else { false };
-    step.actions.iter().filter(|a| of(a)).map(|a| if let Action::StartContainer { name, .. } = a { name.as_str() } else { "" }).collect()
+    step.actions
+        .iter()
+        .filter(|a| of(a))
+        .map(|a| if let Action::StartContainer { name, .. } = a { name.as_str() } else { "" })
+        .collect()
 }
 
 #[test]
@@ -212,7 +217,9 @@ fn init_order() {
     let failed = at(&d, &with(vec![side.clone(), container("i", exited(1))]), &v, 2);
     assert_eq!(next(&failed), Next::Ends);
     // A sidecar restarts in whatever the main containers do, but not for its own sake alone.
-    let mains = |state: State| vec![container("side", exited(1)), container("i", exited(0)), container("main", state), container("b", exited(0))];
+    let mains = |state: State| {
+        vec![container("side", exited(1)), container("i", exited(0)), container("main", state), container("b", exited(0))]
+    };
     assert_eq!(started(&at(&d, &with(mains(State::Running)), &none, 2)), ["side"]);
     assert_eq!(next(&at(&d, &with(mains(exited(0))), &none, 2)), Next::Ends);
 }
@@ -226,8 +233,11 @@ fn sidecars_stop_last_and_in_reverse() {
     let stops = |names: &[&str], now: i64| {
         let o = with(names.iter().map(|n| container(n, State::Running)).collect());
         let step = plan(&d, &life, &o, &Verdicts::default(), &Backoffs::default(), t(now));
-        let mut out: Vec<String> =
-            step.actions.iter().filter_map(|a| if let Action::StopContainer { name, .. } = a { Some(name.clone()) } else { None }).collect();
+        let mut out: Vec<String> = step
+            .actions
+            .iter()
+            .filter_map(|a| if let Action::StopContainer { name, .. } = a { Some(name.clone()) } else { None })
+            .collect();
         out.sort();
         out
     };
@@ -272,7 +282,12 @@ fn what_is_refused_starts_nothing() {
 #[test]
 fn a_completed_pod_keeps_its_last_containers_until_it_is_deleted() {
     let mut d = desired(json!({"restartPolicy": "Never"}));
-    let mut o = Observed { sandboxes: vec![sandbox(false)], containers: vec![container("main", exited(0))], local: ready_local(), stale: false };
+    let mut o = Observed {
+        sandboxes: vec![sandbox(false)],
+        containers: vec![container("main", exited(0))],
+        local: ready_local(),
+        stale: false,
+    };
     (o.local.volumes_removed, o.local.cgroup_removed) = (true, true);
     let life = Lifecycle::Terminated { why: Why::Completed };
     let go = |d: &Desired, o: &Observed| plan(d, &life, o, &Verdicts::default(), &Backoffs::default(), t(5));

@@ -1,0 +1,333 @@
+//! An agent's pods, a fake runtime, and an API in memory behind `kube::Client`.
+
+use crate::api::snapshot::{ObjectKey, Snapshot};
+use crate::config::Config;
+use crate::events::EventRecorder;
+use crate::pod::Deps;
+use crate::{cgroup, dispatch, observe, volume};
+use bytes::Bytes;
+use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
+use ferrolet_probes::{Driver, Exec, ExecError, ExecOutcome, Limits};
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::client::Body;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Objects {
+    pods: BTreeMap<String, Value>,
+    others: BTreeMap<(String, String), Value>,
+    events: Vec<Value>,
+    /// Every status a pod ever had.
+    statuses: Vec<(String, Value)>,
+    synced: bool,
+}
+
+/// The API: only what pods need of it.
+#[derive(Clone)]
+pub struct Api {
+    objects: Arc<Mutex<Objects>>,
+    pods: Arc<watch::Sender<Arc<Snapshot<Pod>>>>,
+}
+
+impl Api {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap()
+    }
+
+    fn publish(&self) {
+        let o = self.lock();
+        let old = self.pods.borrow().clone();
+        let mut items = BTreeMap::new();
+        for (name, value) in &o.pods {
+            let key = ObjectKey { namespace: "ns".into(), name: name.clone() };
+            let pod: Pod = serde_json::from_value(value.clone()).unwrap();
+            let same = old.items.get(&key).filter(|p| ***p == pod).cloned();
+            items.insert(key, same.unwrap_or_else(|| Arc::new(pod)));
+        }
+        self.pods.send_replace(Arc::new(Snapshot { synced: o.synced, items }));
+    }
+
+    pub fn put(&self, kind: &str, name: &str, object: Value) {
+        self.lock().others.insert((kind.into(), name.into()), object);
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.lock().pods.remove(name);
+        self.publish();
+    }
+
+    pub fn reasons(&self) -> Vec<String> {
+        self.lock().events.iter().map(|e| e["reason"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn messages(&self) -> Vec<String> {
+        self.lock().events.iter().map(|e| e["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn statuses(&self, name: &str) -> Vec<Value> {
+        self.lock().statuses.iter().filter(|(n, _)| n == name).map(|(_, s)| json!({ "status": s })).collect()
+    }
+
+    fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let api = api.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let (code, answer) = api.answer(parts.method.as_str(), parts.uri.path(), &body);
+                let response = http::Response::builder().status(code).header("content-type", "application/json");
+                Ok::<_, kube::Error>(response.body(Body::from(answer.to_string().into_bytes())).unwrap())
+            }
+        });
+        kube::Client::new(service, "ns")
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &Bytes) -> (u16, Value) {
+        let parts: Vec<&str> = path.trim_start_matches("/api/v1/namespaces/").split('/').collect();
+        let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        match (method, &parts[1..]) {
+            ("POST", ["events"]) => {
+                self.lock().events.push(sent.clone());
+                (201, sent)
+            }
+            ("PATCH", ["events", name]) => {
+                let o = self.lock();
+                let found = o.events.iter().find(|e| e["metadata"]["name"] == **name).cloned();
+                found.map_or_else(|| missing(name), |e| (200, e))
+            }
+            ("PATCH", ["pods", name, "status"]) => self.patch(name, &sent),
+            ("DELETE", ["pods", name]) => {
+                let removed = self.lock().pods.remove(*name);
+                self.publish();
+                removed.map_or_else(|| missing(name), |p| (200, p))
+            }
+            ("GET", [kind, name]) => {
+                let found = self.lock().others.get(&((*kind).to_owned(), (*name).to_owned())).cloned();
+                found.map_or_else(|| missing(name), |o| (200, o))
+            }
+            other => panic!("unexpected request {other:?}"),
+        }
+    }
+
+    fn patch(&self, name: &str, sent: &Value) -> (u16, Value) {
+        let mut o = self.lock();
+        let Some(pod) = o.pods.get_mut(name) else { return missing(name) };
+        if pod["metadata"]["uid"] != sent["metadata"]["uid"] {
+            return failure(409, "the uid in the precondition does not match");
+        }
+        if !pod["status"].is_object() {
+            pod["status"] = json!({});
+        }
+        for (field, value) in sent["status"].as_object().unwrap() {
+            let key = match field.as_str() {
+                "conditions" => "type",
+                "podIPs" | "hostIPs" => "ip",
+                _ => "",
+            };
+            let target = &mut pod["status"][field];
+            if key.is_empty() || !target.is_array() {
+                *target = value.clone();
+            } else {
+                merge(target.as_array_mut().unwrap(), value.as_array().unwrap(), key);
+            }
+            if value.is_null() {
+                pod["status"].as_object_mut().unwrap().remove(field);
+            }
+        }
+        let answer = pod.clone();
+        o.statuses.push((name.to_owned(), answer["status"].clone()));
+        drop(o);
+        self.publish();
+        (200, answer)
+    }
+}
+
+fn merge(list: &mut Vec<Value>, changes: &[Value], key: &str) {
+    for change in changes {
+        if change["$patch"] == "delete" {
+            list.retain(|e| e[key] != change[key]);
+            continue;
+        }
+        match list.iter_mut().find(|e| e[key] == change[key]) {
+            Some(old) => {
+                for (k, v) in change.as_object().unwrap() {
+                    old[k] = v.clone();
+                    if v.is_null() {
+                        old.as_object_mut().unwrap().remove(k);
+                    }
+                }
+            }
+            None => list.push(change.clone()),
+        }
+    }
+}
+
+fn missing(name: &str) -> (u16, Value) {
+    failure(404, &format!("{name:?} not found"))
+}
+
+fn failure(code: u16, message: &str) -> (u16, Value) {
+    let reason = if code == 404 { "NotFound" } else { "Conflict" };
+    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code}))
+}
+
+struct CriExec(ferrolet_cri::Client);
+
+impl Exec for CriExec {
+    fn exec(&self, id: &str, command: &[String], timeout: Duration) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
+        let (id, command) = (id.to_owned(), command.to_vec());
+        Box::pin(async move {
+            let out = self.0.exec_sync(&id, &command, timeout).await;
+            let out = out.unwrap_or_else(|error| panic!("exec in {id}: {error}"));
+            Ok(ExecOutcome { exit_code: out.exit_code, stdout: out.stdout, stderr: out.stderr })
+        })
+    }
+}
+
+pub struct World {
+    pub fake: Fake,
+    pub api: Api,
+    dir: tempfile::TempDir,
+    gate: watch::Sender<bool>,
+    agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
+}
+
+impl World {
+    pub async fn start(profile: Profile) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["logs", "root", "cgroup/memory"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        // Enough of a hierarchy for pods without limits.
+        std::fs::write(dir.path().join("cgroup/memory/cgroup.procs"), "").unwrap();
+        let fake = Fake::start(profile).unwrap();
+        fake.add_image("docker.io/library/web:1", ImageConfig::default());
+        fake.add_image("web:1", ImageConfig::default());
+        let objects = Arc::new(Mutex::new(Objects { synced: true, ..Default::default() }));
+        let api = Api { objects, pods: Arc::new(watch::channel(Arc::default()).0) };
+        api.publish();
+        let mut w = World { fake, api, dir, gate: watch::channel(true).0, agent: None };
+        w.start_agent();
+        w
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.dir.path().join("logs")
+    }
+
+    pub fn start_agent(&mut self) {
+        let cancel = CancellationToken::new();
+        let config = Arc::new(Config {
+            node_name: "n".into(),
+            node_ips: vec!["192.0.2.1".parse().unwrap()],
+            root_dir: self.root(),
+            pod_logs_dir: self.logs(),
+            resolv_conf: None,
+            max_parallel_image_pulls: 4,
+            ..Config::default()
+        });
+        let cri = self.fake.client().unwrap();
+        let kube = self.api.client();
+        let (events, _) = EventRecorder::spawn(kube.clone(), "n", cancel.clone());
+        let (runtime, _) = observe::spawn(cri.clone(), cancel.clone());
+        let exec = Arc::new(CriExec(cri.clone()));
+        let (probes, probe_events, _) = Driver::spawn(exec, Limits::default(), cancel.clone());
+        let deps = Deps {
+            config,
+            cri,
+            volumes: volume::Manager::new(self.root(), kube.clone()),
+            cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
+            kube,
+            probes,
+            probe_events,
+            pods: self.api.pods.subscribe(),
+            gate: self.gate.subscribe(),
+            events,
+            runtime: runtime.clone(),
+            services: None,
+            allocatable: BTreeMap::new(),
+        };
+        let task = dispatch::spawn(deps, cancel.clone());
+        self.agent = Some((cancel, task, runtime));
+    }
+
+    pub async fn stop_agent(&mut self) {
+        if let Some((cancel, task, _)) = self.agent.take() {
+            cancel.cancel();
+            task.await.unwrap();
+        }
+    }
+
+    /// The agent has listed the runtime.
+    pub fn observed(&self) -> bool {
+        self.agent.as_ref().is_some_and(|(_, _, h)| h.snapshot.borrow().synced)
+    }
+
+    pub fn gate(&self, open: bool) {
+        self.gate.send_replace(open);
+    }
+
+    pub fn set_synced(&self, synced: bool) {
+        self.api.lock().synced = synced;
+        self.api.publish();
+    }
+
+    pub fn create(&self, name: &str, spec: Value) {
+        let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1},
+            "spec": spec, "status": {"phase": "Pending"}});
+        self.api.lock().pods.insert(name.into(), pod);
+        self.api.publish();
+    }
+
+    pub fn delete(&self, name: &str, grace: u64) {
+        if let Some(pod) = self.api.lock().pods.get_mut(name) {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        self.api.publish();
+    }
+
+    pub fn pod(&self, name: &str) -> Option<Value> {
+        self.api.lock().pods.get(name).cloned()
+    }
+
+    /// Waits for a condition; panics with the state of the world at the deadline.
+    pub async fn until<T>(&self, what: &str, look: impl Fn(&World) -> Option<T>) -> T {
+        let mut changes = self.api.pods.subscribe();
+        let found = tokio::time::timeout(LIMIT, async {
+            loop {
+                if let Some(found) = look(self) {
+                    return found;
+                }
+                // The runtime may change without the API.
+                let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
+            }
+        });
+        match found.await {
+            Ok(found) => found,
+            Err(_) => {
+                let o = self.api.lock();
+                let pods: Vec<String> = o.pods.values().map(|p| format!("{:#}", p["status"])).collect();
+                let calls: Vec<&str> = self.fake.calls().iter().map(|c| c.method).collect();
+                let events: Vec<&Value> = o.events.iter().map(|e| &e["message"]).collect();
+                panic!("never {what}; pods {}; calls {calls:?}; events {events:?}", pods.join("\n"));
+            }
+        }
+    }
+}
