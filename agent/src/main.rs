@@ -3,6 +3,7 @@
 use ferrolet::api::watch::chain;
 use ferrolet::config::{self, Args};
 use ferrolet::daemon;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
             return if problem.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter(args.v)).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter(args.v)).with_writer(std::io::stderr).with_ansi(colours).init();
     // The one provider for everything in the process that does not bring its own.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         error!("a TLS provider is installed already");

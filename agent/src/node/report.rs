@@ -22,6 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+/// How long after the start a node may still be looked at before it is told to be not ready.
+const SETTLE: Duration = Duration::from_secs(15);
+
 /// What the status is made of, as far as it changes.
 pub struct Sources {
     pub runtime: watch::Receiver<Arc<Health>>,
@@ -65,6 +68,7 @@ impl Reporter {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut base = self.register(&api).await;
         progress.send_modify(|p| p.registered = true);
+        self.settle(&base).await;
         let mut reported: Option<Instant> = None;
         let mut failures = 0u32;
         loop {
@@ -141,6 +145,24 @@ impl Reporter {
         api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(Some)
     }
 
+    /// A node that was ready before this process started is still believed to be while we find out: starting the agent
+    /// again must not make anybody move pods.
+    async fn settle(&mut self, base: &Node) {
+        let conditions = base.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        if !conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+            return;
+        }
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let (health, images) = self.latest();
+            self.sources.services_synced.mark_unchanged();
+            if Instant::now() >= deadline || status::not_ready_because(&self.inputs(&health, &images)).is_empty() {
+                return;
+            }
+            self.wait(deadline).await;
+        }
+    }
+
     /// Takes the watched Node where it is newer than what we wrote last.
     fn see(&mut self, base: &mut Node) {
         let snapshot = self.sources.node.borrow_and_update().clone();
@@ -180,6 +202,7 @@ impl Reporter {
 
     async fn write(&self, api: &Api<Node>, patch: Option<Value>) -> Result<Option<Node>, kube::Error> {
         let Some(patch) = patch else { return Ok(None) };
+        debug!(%patch, "writing the node's status");
         api.patch_status(&self.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(Some)
     }
 

@@ -114,7 +114,7 @@ pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestam
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: config.server.enabled.then(|| DaemonEndpoint { port: i32::from(config.server.port) }),
         }),
-        node_info: Some(node_info(inputs)),
+        node_info: Some(node_info(inputs, existing)),
         images: (!inputs.images.is_empty()).then(|| inputs.images.iter().map(image).collect()),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
         features: inputs.runtime.status.as_ref().map(|status| NodeFeatures {
@@ -146,15 +146,17 @@ fn handlers(inputs: &Inputs<'_>) -> Vec<NodeRuntimeHandler> {
     status.handlers.iter().map(handler).collect()
 }
 
-fn node_info(inputs: &Inputs<'_>) -> NodeSystemInfo {
+fn node_info(inputs: &Inputs<'_>, existing: Option<&NodeStatus>) -> NodeSystemInfo {
     let machine = inputs.machine;
     let runtime = inputs.runtime.version.as_ref();
+    // A runtime that has not answered yet is most likely the one that was there before.
+    let known = existing.and_then(|status| status.node_info.as_ref()).map(|info| info.container_runtime_version.clone());
+    let known = known.filter(|version| !version.is_empty()).unwrap_or_else(|| "unknown://Unknown".into());
     NodeSystemInfo {
         architecture: machine.architecture.into(),
         boot_id: machine.boot_id.clone(),
-        container_runtime_version: runtime.map_or("unknown://Unknown".into(), |v| {
-            format!("{}://{}", v.runtime_name, v.runtime_version.trim_start_matches('v'))
-        }),
+        container_runtime_version: runtime
+            .map_or(known, |v| format!("{}://{}", v.runtime_name, v.runtime_version.trim_start_matches('v'))),
         kernel_version: machine.kernel_version.clone(),
         kube_proxy_version: String::new(),
         kubelet_version: KUBELET_VERSION.into(),
@@ -299,9 +301,13 @@ pub fn status_patch(existing: Option<&NodeStatus>, desired: &NodeStatus, force: 
     let same = existing.daemon_endpoints == desired.daemon_endpoints;
     plain("daemonEndpoints", same, json!(desired.daemon_endpoints));
     plain("nodeInfo", existing.node_info == desired.node_info, json!(desired.node_info));
-    plain("images", existing.images == desired.images, json!(desired.images));
-    plain("runtimeHandlers", existing.runtime_handlers == desired.runtime_handlers, json!(desired.runtime_handlers));
-    plain("features", existing.features == desired.features, json!(desired.features));
+    // What is not known yet, right after the start, is no reason to forget what was.
+    let same = desired.images.is_none() || existing.images == desired.images;
+    plain("images", same, json!(desired.images));
+    let same = desired.runtime_handlers.is_none() || existing.runtime_handlers == desired.runtime_handlers;
+    plain("runtimeHandlers", same, json!(desired.runtime_handlers));
+    let same = desired.features.is_none() || existing.features == desired.features;
+    plain("features", same, json!(desired.features));
     (!status.is_empty()).then(|| json!({ "status": status }))
 }
 

@@ -151,25 +151,3 @@ async fn one_http2_connection_with_a_client_certificate_and_reload() {
     assert!(transport.reload().is_err());
     assert_eq!(ask().await, "HTTP/2.0-2", "a bad reload changes nothing");
 }
-
-#[tokio::test]
-async fn a_peer_that_went_silent_is_noticed() {
-    // Accepts, and never says a word: neither settings nor pings are answered.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let held = tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            held.push(stream);
-        }
-    });
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("k"), kubeconfig(&format!("http://{address}"), "{}")).unwrap();
-    let transport = Transport::new(&dir.path().join("k")).unwrap();
-    tokio::time::pause();
-    let pods: Api<Pod> = Api::all(transport.client());
-    let error = pods.get("a").await.unwrap_err();
-    let text = super::super::watch::chain(&error);
-    assert!(text.contains("was not answered within 30 s"), "{text}");
-    held.abort();
-}
