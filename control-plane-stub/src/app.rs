@@ -176,9 +176,10 @@ pub async fn start(options: &Options, cancel: &CancellationToken) -> Result<Runn
         "http server"
     });
     let params = crate::controllers::Params { ca_pem: pki.ca_pem().to_owned(), cluster_cidr: options.cluster_cidr };
-    for task in
-        crate::controllers::spawn_all(&registry, params, cancel).into_iter().chain(crate::scheduler::spawn(&registry, cancel))
-    {
+    let mut controllers = crate::controllers::spawn_all(&registry, params, cancel);
+    controllers.extend(crate::controllers::spawn_csr(&registry, signer(Arc::clone(&pki)), cancel));
+    controllers.extend(crate::scheduler::spawn(&registry, cancel));
+    for task in controllers {
         tasks.spawn(async move {
             if let Err(error) = task.await {
                 tracing::error!(%error, "controller panicked");
@@ -188,6 +189,21 @@ pub async fn start(options: &Options, cancel: &CancellationToken) -> Result<Runn
     }
     api.ready.store(true, Ordering::Release);
     Ok(Running { registry, pki, address, server, tasks })
+}
+
+/// What the controller of certificate requests signs with, once it has decided.
+fn signer(pki: Arc<Pki>) -> crate::controllers::shell::csr::Sign {
+    use crate::controllers::csr::Usage as Asked;
+    Arc::new(move |pem, usage, valid| {
+        let usage = match usage {
+            Asked::Client => crate::pki::Usage::Client,
+            Asked::Server => crate::pki::Usage::Server,
+        };
+        pki.sign_request(pem, usage, valid).map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
+    })
 }
 
 async fn compactor(store: Store, cancel: CancellationToken) -> &'static str {

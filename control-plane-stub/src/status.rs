@@ -90,10 +90,9 @@ pub struct Cause {
 pub struct ApiError {
     pub reason: Reason,
     pub message: String,
-    pub group: String,
-    pub kind: String,
-    pub name: String,
-    pub uid: String,
+    pub group: Box<str>,
+    pub kind: Box<str>,
+    pub name: Box<str>,
     pub causes: Vec<Cause>,
     pub retry_after: Option<u32>,
 }
@@ -103,10 +102,9 @@ impl ApiError {
         ApiError {
             reason,
             message: message.into(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            uid: String::new(),
+            group: "".into(),
+            kind: "".into(),
+            name: "".into(),
             causes: Vec::new(),
             retry_after: None,
         }
@@ -114,9 +112,9 @@ impl ApiError {
 
     /// Names the object the error is about: details.group, .kind (the resource for most errors) and .name.
     pub fn about(mut self, group: &str, kind: &str, name: &str) -> ApiError {
-        self.group = group.to_owned();
-        self.kind = kind.to_owned();
-        self.name = name.to_owned();
+        self.group = group.into();
+        self.kind = kind.into();
+        self.name = name.into();
         self
     }
 
@@ -224,7 +222,7 @@ impl ApiError {
             "message": self.message, "reason": self.reason.as_str(), "code": self.code(),
         });
         let mut details = serde_json::Map::new();
-        for (field, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (field, text) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind)] {
             if !text.is_empty() {
                 details.insert(field.to_owned(), json!(text));
             }

@@ -80,6 +80,7 @@ fn check_name(kind: &Kind, name: &str) -> Result<(), ApiError> {
     Err(ApiError::invalid(kind.group, kind.kind, name, vec![cause]))
 }
 
+#[expect(clippy::too_many_arguments, reason = "where an object is takes four words: kind, namespace, name, subresource")]
 impl Registry {
     pub async fn create(
         &self,
