@@ -192,8 +192,7 @@ impl Desired {
 impl Container {
     /// Whether a container that ended with this code runs again.
     pub fn restarts(&self, exit_code: i32) -> bool {
-        if let Some(rule) = self.rules.iter().find(|r| r.exit_codes.contains(&exit_code) == r.matches) {
-            let _ = rule;
+        if self.rules.iter().any(|r| r.exit_codes.contains(&exit_code) == r.matches) {
             return true;
         }
         match self.restart {

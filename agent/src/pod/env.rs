@@ -27,7 +27,7 @@ pub enum EnvError {
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
     Key { kind: &'static str, namespace: String, name: String, key: String },
     #[error("env {name:?}: {source}")]
-    Field { name: String, source: FieldError },
+    Field { name: String, source: Box<FieldError> },
 }
 
 pub fn needs(c: &api::Container) -> Needs {
@@ -52,7 +52,6 @@ pub fn resolve(
     context: &PodContext,
 ) -> Result<Vec<EnvVar>, EnvError> {
     let mut vars = Vars::default();
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     for from in c.env_from.iter().flatten() {
         let prefix = from.prefix.clone().unwrap_or_default();
         if let Some(r) = &from.config_map_ref {
@@ -69,12 +68,11 @@ pub fn resolve(
         }
     }
     for e in c.env.iter().flatten() {
-        let value = match (&e.value, &e.value_from) {
-            (Some(text), _) if !text.is_empty() => {
+        let value = match &e.value {
+            Some(text) if !text.is_empty() => {
                 Some(expand(text, |name| vars.get(name).or_else(|| services.get(name).map(String::as_str))))
             }
-            (_, Some(source)) => from_source(pod, c, e, source, fetched, &namespace, context)?,
-            _ => Some(String::new()),
+            _ => from_source(pod, c, e, fetched, context)?,
         };
         // An optional reference to nothing leaves the variable out.
         if let Some(value) = value {
@@ -129,12 +127,12 @@ fn from_source(
     pod: &api::Pod,
     c: &api::Container,
     e: &api::EnvVar,
-    source: &api::EnvVarSource,
     fetched: &Fetched,
-    namespace: &str,
     context: &PodContext,
 ) -> Result<Option<String>, EnvError> {
-    let field = |source| EnvError::Field { name: e.name.clone(), source };
+    let Some(source) = &e.value_from else { return Ok(Some(String::new())) };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let field = |source| EnvError::Field { name: e.name.clone(), source: Box::new(source) };
     let missing_key = |kind, name: &str, key: &str| EnvError::Key {
         kind,
         namespace: namespace.to_owned(),

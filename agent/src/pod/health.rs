@@ -40,7 +40,7 @@ fn one(container: String, running: &Container, kind: Kind, spec: Spec) -> Probe 
 }
 
 fn system_time(t: Time) -> SystemTime {
-    SystemTime::try_from(t).unwrap_or(SystemTime::UNIX_EPOCH)
+    SystemTime::from(t)
 }
 
 fn of(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Option<Spec> {

@@ -294,7 +294,6 @@ impl Planner<'_> {
                 }
             }
         }
-        let before = self.actions.len();
         let mut all_over = d.main().count() > 0;
         for c in d.main() {
             match self.container(c, sandbox) {
@@ -302,7 +301,6 @@ impl Planner<'_> {
                 Progress::Up | Progress::Coming => all_over = false,
             }
         }
-        debug_assert!(self.actions.len() >= before);
         if all_over {
             return Some(Why::Completed);
         }

@@ -69,8 +69,6 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
     f.add_if(c.volume_devices.iter().flatten().next().is_some(), format!("{path}.volumeDevices"), NOT_YET);
     for (i, m) in c.volume_mounts.iter().flatten().enumerate() {
         let at = format!("{path}.volumeMounts[{i}]");
-        f.add_if(m.sub_path.as_deref().is_some_and(|p| !p.is_empty()), format!("{at}.subPath"), NOT_YET);
-        f.add_if(m.sub_path_expr.as_deref().is_some_and(|p| !p.is_empty()), format!("{at}.subPathExpr"), NOT_YET);
         f.add_if(m.recursive_read_only.as_deref() == Some("Enabled"), format!("{at}.recursiveReadOnly"), NOT_YET);
     }
     for (i, e) in c.env.iter().flatten().enumerate() {

@@ -20,8 +20,8 @@ fn what_cannot_be_done_is_named() {
         (json!({"os": {"name": "windows"}}), "spec.os.name"),
         (json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}), "spec.securityContext.sysctls[0]"),
         (
-            c(json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "a"}]})),
-            "spec.containers[0].volumeMounts[0].subPath",
+            c(json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "recursiveReadOnly": "Enabled"}]})),
+            "spec.containers[0].volumeMounts[0].recursiveReadOnly",
         ),
         (c(json!({"lifecycle": {"preStop": {"httpGet": {"port": 80}}}})), "spec.containers[0].lifecycle.preStop.httpGet"),
         (c(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})), "spec.containers[0].resources.limits[nvidia.com/gpu]"),

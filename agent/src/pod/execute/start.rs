@@ -4,6 +4,7 @@ use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched};
 use crate::pod::hosts;
+use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
 use ferrolet_netproxy::wire::Service;
 use k8s_openapi::api::core::v1 as api;
@@ -79,6 +80,7 @@ impl Job {
             self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())
         })
         .map_err(|e| config_error(&e))?;
+        self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
         self.managed_files(&pod_dir, spec, attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
         let sandbox = self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
@@ -104,6 +106,26 @@ impl Job {
             .map_err(|e| Failed::new("CreateContainerError", format!("create {}: {e}", logs.display())))?;
         let created = self.shared.cri.create_container(sandbox_id, &config, &sandbox).await;
         created.map_err(|e| Failed::new("CreateContainerError", e))
+    }
+
+    /// Puts the part of the volume that each mount asks for in the place of the whole.
+    async fn sub_paths(&self, spec: &api::Container, env: &[cri::EnvVar], mounts: &mut [cri::Mount]) -> Result<(), String> {
+        for (index, (m, mount)) in spec.volume_mounts.iter().flatten().zip(mounts).enumerate() {
+            let lookup = |name: &str| env.iter().find(|e| e.name == name).map(|e| e.value.as_str());
+            let sub = match (m.sub_path.as_deref(), m.sub_path_expr.as_deref()) {
+                (Some(sub), _) if !sub.is_empty() => sub.to_owned(),
+                (_, Some(text)) if !text.is_empty() => env::expand(text, lookup),
+                _ => continue,
+            };
+            if sub.contains("$(") {
+                return Err(format!("volumeMounts[{index}].subPathExpr: no value for a variable in {sub:?}"));
+            }
+            let root = std::path::PathBuf::from(&mount.host_path);
+            let wanted = SubPath { volume: &m.name, container: &spec.name, index, root: &root, sub: &sub };
+            let found = self.shared.volumes.sub_path(&self.desired.id.uid, &wanted).await;
+            mount.host_path = found.map_err(|e| super::chain(&e))?.to_string_lossy().into_owned();
+        }
+        Ok(())
     }
 
     async fn environment(&self, spec: &api::Container) -> Result<Vec<cri::EnvVar>, Failed> {

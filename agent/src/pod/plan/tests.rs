@@ -5,7 +5,6 @@ mod model;
 mod tables;
 
 use super::*;
-use crate::pod::testing::pod;
 use model::{Model, Shape};
 use proptest::prelude::*;
 
@@ -82,5 +81,4 @@ fn keys_separate_what_may_run_at_once() {
     assert!(!stop(2).supersedes(&stop(2)) && !stop(3).supersedes(&stop(2)));
     assert!(Action::RemoveVolumes.supersedes(&Action::PrepareVolumes));
     assert!(!Action::RunSandbox { attempt: 1 }.supersedes(&Action::RunSandbox { attempt: 1 }));
-    let _ = pod;
 }

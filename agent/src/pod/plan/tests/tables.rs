@@ -193,12 +193,13 @@ fn with_inits() -> Desired {
 }
 
 fn started(step: &Step) -> Vec<&str> {
-    let of = |a: &Action| if let Action::StartContainer { .. } = a { true } else { false };
-    step.actions
-        .iter()
-        .filter(|a| of(a))
-        .map(|a| if let Action::StartContainer { name, .. } = a { name.as_str() } else { "" })
-        .collect()
+    let mut names = Vec::new();
+    for action in &step.actions {
+        if let Action::StartContainer { name, .. } = action {
+            names.push(name.as_str());
+        }
+    }
+    names
 }
 
 #[test]
