@@ -65,7 +65,12 @@ async fn bare_pod(client: &Client, lab: &Lab, round: usize) -> Result<Steps> {
     let logs = lab.dir.join("bare-logs");
     std::fs::create_dir_all(&logs)?;
     let sandbox = SandboxConfig {
-        metadata: SandboxMetadata { name: format!("bare-{round}"), namespace: "bare".into(), uid: format!("bare-{round}"), attempt: 0 },
+        metadata: SandboxMetadata {
+            name: format!("bare-{round}"),
+            namespace: "bare".into(),
+            uid: format!("bare-{round}"),
+            attempt: 0,
+        },
         hostname: "bare".into(),
         log_directory: logs.display().to_string(),
         cgroup_parent: format!("{}/bare", cgroup_root(LAB)),

@@ -22,7 +22,8 @@ fn main() {
     let trials: Vec<Trial> = [
         runtime::trials(),
         cri::trials(),
-        nodes::trials(), kubectl::trials(),
+        nodes::trials(),
+        kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
         services::trials(),

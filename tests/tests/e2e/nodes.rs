@@ -16,9 +16,7 @@ const LAB: &str = "e2e-own";
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("nodes::hello_on_the_hosts_containerd", || hello(setup::prepare()?)),
-        trial("nodes::hello_on_the_newest_containerd", || {
-            hello(Tools { runtime: Runtime::newest()?, ..setup::prepare()? })
-        }),
+        trial("nodes::hello_on_the_newest_containerd", || hello(Tools { runtime: Runtime::newest()?, ..setup::prepare()? })),
         trial("nodes::two_nodes_and_one_is_lost", || with(2, setup::prepare()?, lost)),
     ]
 }
@@ -67,7 +65,11 @@ fn lost(lab: &mut Lab) -> Result<()> {
     wait_for("node-2 to be NotReady and tainted", Duration::from_secs(75), || {
         let node = lab.object("node", "node-2")?;
         let tainted = node["spec"]["taints"].to_string().contains("node.kubernetes.io/unreachable");
-        if condition(&node, "Ready")["status"] == "Unknown" && tainted { Ok(()) } else { bail!("{}", node["status"]["conditions"]) }
+        if condition(&node, "Ready")["status"] == "Unknown" && tainted {
+            Ok(())
+        } else {
+            bail!("{}", node["status"]["conditions"])
+        }
     })?;
     // Its pods are no longer Ready, so no Service sends to them.
     wait_for("only pods of node-1 in the Service", Duration::from_secs(20), || {
