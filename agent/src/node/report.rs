@@ -30,7 +30,7 @@ pub struct Sources {
     pub runtime: watch::Receiver<Arc<Health>>,
     pub images: watch::Receiver<Arc<Vec<ListedImage>>>,
     pub services_synced: watch::Receiver<bool>,
-    /// Our own Node as the API has it.
+    /// Our own Node as the API has it; only ever looked at.
     pub node: Watched<Node>,
 }
 
@@ -206,15 +206,15 @@ impl Reporter {
         api.patch_status(&self.config.node_name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(Some)
     }
 
-    /// Until something changes, or it is time to look anyway. A source that ended is only looked at by time.
+    /// Until something changes, or it is time to look anyway. A source that ended is only looked at by time. What others
+    /// write to the Node is looked at by time too: answering at once would make two who disagree write without end.
     async fn wait(&mut self, until: Instant) {
-        let Sources { runtime, images, services_synced, node } = &mut self.sources;
+        let Sources { runtime, images, services_synced, node: _ } = &mut self.sources;
         tokio::select! {
             () = sleep_until(until) => {}
             Ok(()) = runtime.changed() => {}
             Ok(()) = images.changed() => {}
             Ok(()) = services_synced.changed() => {}
-            Ok(()) = node.changed() => {}
         }
     }
 }

@@ -117,10 +117,11 @@ pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestam
         node_info: Some(node_info(inputs, existing)),
         images: (!inputs.images.is_empty()).then(|| inputs.images.iter().map(image).collect()),
         runtime_handlers: (!handlers.is_empty()).then_some(handlers),
-        features: inputs.runtime.status.as_ref().map(|status| NodeFeatures {
-            supplemental_groups_policy: Some(status.supplemental_groups_policy),
-            ..NodeFeatures::default()
-        }),
+        features: inputs
+            .runtime
+            .status
+            .as_ref()
+            .map(|status| NodeFeatures { supplemental_groups_policy: Some(status.supplemental_groups_policy) }),
         ..NodeStatus::default()
     }
 }

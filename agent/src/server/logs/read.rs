@@ -60,13 +60,12 @@ async fn read(path: &Path, options: &Options, container: &mut impl Alive, out: &
     let inode = file.metadata().await?.ino();
     let mut state = State { file, inode, pending: Vec::new(), show: Show::new(options) };
     loop {
-        // Asked before reading: what it wrote until then is in the file by now.
         let Some(changes) = &mut changes else {
-            state.to_end(out).await?;
+            state.read_on(out).await?;
             state.rest(out).await;
             return Ok(());
         };
-        if let Read::Done = state.to_end(out).await? {
+        if let Read::Done = state.read_on(out).await? {
             return Ok(());
         }
         match state.successor(path).await? {
@@ -81,13 +80,13 @@ async fn read(path: &Path, options: &Options, container: &mut impl Alive, out: &
         if out.is_closed() {
             return Ok(());
         }
-        if !container.alive().await {
-            if let Read::End = state.to_end(out).await?
-                && state.successor(path).await?.is_none()
-            {
-                state.rest(out).await;
-                return Ok(());
-            }
+        // Asked before reading: what it wrote until then is in the file by now.
+        if !container.alive().await
+            && let Read::End = state.read_on(out).await?
+            && state.successor(path).await?.is_none()
+        {
+            state.rest(out).await;
+            return Ok(());
         }
     }
 }
@@ -108,7 +107,7 @@ async fn open(path: &Path, container: &mut impl Alive, changes: &mut Option<Chan
 }
 
 impl State {
-    async fn to_end(&mut self, out: &Sender) -> io::Result<Read> {
+    async fn read_on(&mut self, out: &Sender) -> io::Result<Read> {
         let mut block = vec![0; BLOCK];
         loop {
             let n = self.file.read(&mut block).await?;
