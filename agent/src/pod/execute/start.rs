@@ -80,6 +80,9 @@ impl Job {
             self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())
         })
         .map_err(|e| config_error(&e))?;
+        for (m, mount) in spec.volume_mounts.iter().flatten().zip(&mut mounts) {
+            mount.readonly |= self.prepared.read_only.contains(&m.name);
+        }
         self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
         self.managed_files(&pod_dir, spec, attempt, &mut mounts).await.map_err(|e| config_error(&e))?;

@@ -26,7 +26,7 @@ proptest! {
             m.step()?;
         }
         m.calm()?;
-        prop_assert!(m.at_rest(), "{m:#?}");
+        prop_assert!(m.at_rest() && m.no_twins(), "{m:#?}");
     }
 
     /// A deletion at any point leaves nothing behind, and nothing starts after it.
