@@ -1,0 +1,133 @@
+//! What a plan may ask for: the whole vocabulary of actions, and which of them exclude each other. Pure.
+
+use crate::pod::Time;
+use crate::pod::backoff::Subject;
+use std::time::Duration;
+
+/// Why a container is stopped; decides the message of the `Killing` event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopWhy {
+    PodEnds,
+    Liveness,
+    Startup,
+    Changed,
+    /// Its sandbox died or was replaced.
+    SandboxGone,
+    /// The runtime does not know whether it runs.
+    Unknown,
+    /// A second live instance; must never happen, and is ended if it does.
+    Duplicate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    PrepareVolumes,
+    RunSandbox {
+        attempt: u32,
+    },
+    PullImage {
+        container: String,
+        attempt: u32,
+    },
+    /// Create and start.
+    StartContainer {
+        name: String,
+        sandbox_id: String,
+        attempt: u32,
+        backoff: Duration,
+    },
+    /// Start what an interrupted attempt has created.
+    StartCreated {
+        name: String,
+        id: String,
+    },
+    StopContainer {
+        name: String,
+        id: String,
+        deadline: Time,
+        why: StopWhy,
+        restarts: bool,
+    },
+    RemoveContainer {
+        name: String,
+        id: String,
+    },
+    StopSandbox {
+        id: String,
+    },
+    RemoveSandbox {
+        id: String,
+    },
+    RemoveVolumes,
+    RemoveCgroup,
+    /// The pod's folder and its logs.
+    RemoveFolders,
+}
+
+/// At most one action of a key is under way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    Volumes,
+    Sandbox,
+    Pull(String),
+    /// One for the whole pod: containers start in order.
+    Start,
+    /// A container or sandbox by id.
+    Stop(String),
+    Cgroup,
+    Folders,
+}
+
+impl Action {
+    pub fn key(&self) -> Key {
+        match self {
+            Action::PrepareVolumes | Action::RemoveVolumes => Key::Volumes,
+            Action::RunSandbox { .. } => Key::Sandbox,
+            Action::PullImage { container, .. } => Key::Pull(container.clone()),
+            Action::StartContainer { .. } | Action::StartCreated { .. } => Key::Start,
+            Action::StopContainer { id, .. }
+            | Action::RemoveContainer { id, .. }
+            | Action::StopSandbox { id }
+            | Action::RemoveSandbox { id } => Key::Stop(id.clone()),
+            Action::RemoveCgroup => Key::Cgroup,
+            Action::RemoveFolders => Key::Folders,
+        }
+    }
+
+    /// What its failure delays.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Action::PrepareVolumes => Subject::Volumes,
+            Action::RunSandbox { .. } => Subject::Sandbox,
+            Action::PullImage { container, .. } => Subject::Image(container.clone()),
+            Action::StartContainer { name, .. } | Action::StartCreated { name, .. } => Subject::Start(name.clone()),
+            Action::StopContainer { id, .. }
+            | Action::RemoveContainer { id, .. }
+            | Action::StopSandbox { id }
+            | Action::RemoveSandbox { id } => Subject::Stop(id.clone()),
+            Action::RemoveVolumes | Action::RemoveCgroup | Action::RemoveFolders => Subject::Cleanup,
+        }
+    }
+
+    /// Whether this one must replace the one under way with the same key: a stop that is due sooner.
+    pub fn supersedes(&self, running: &Action) -> bool {
+        match (self, running) {
+            (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => new < old,
+            // The runtime shows a container as created while its start is still under way: that is the start itself.
+            (a, b) if a.starts() && b.starts() => false,
+            (a, b) => a.key() == b.key() && std::mem::discriminant(a) != std::mem::discriminant(b),
+        }
+    }
+
+    /// Whether it brings something to life.
+    pub fn starts(&self) -> bool {
+        matches!(
+            self,
+            Action::PrepareVolumes
+                | Action::RunSandbox { .. }
+                | Action::PullImage { .. }
+                | Action::StartContainer { .. }
+                | Action::StartCreated { .. }
+        )
+    }
+}
