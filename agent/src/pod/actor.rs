@@ -162,14 +162,11 @@ impl Actor {
 
     /// Starts what is planned and not under way; cuts off what is no longer planned.
     fn reconcile(&mut self, step: &Step, observed: &Arc<Observed>) {
-        // A runtime that does not answer changes nothing about what an active pod needs.
-        if !(observed.stale && self.lifecycle.active()) {
-            let unwanted: Vec<Key> = self
-                .running
-                .iter()
-                .filter(|(key, r)| r.action.starts() && !step.actions.iter().any(|a| a.key() == **key && a.starts()))
-                .map(|(key, _)| key.clone())
-                .collect();
+        // Only the pod's end cuts a start off: until then one that seems done by the runtime's snapshot still has its
+        // network, its hook or its event to come.
+        if !self.lifecycle.active() {
+            let starting = self.running.iter().filter(|(_, r)| r.action.starts());
+            let unwanted: Vec<Key> = starting.map(|(key, _)| key.clone()).collect();
             for key in unwanted {
                 self.cut_off(&key);
             }
@@ -177,6 +174,11 @@ impl Actor {
         for action in &step.actions {
             let key = action.key();
             let mut again = false;
+            // What looks like the leftover of a failed start may be the next one under way.
+            let busy = self.running.get(&Key::Start).is_some_and(|r| r.action.container() == action.container());
+            if busy && matches!(action, Action::RemoveContainer { .. }) {
+                continue;
+            }
             if let Some(running) = self.running.get(&key) {
                 if !action.supersedes(&running.action) {
                     continue;

@@ -115,7 +115,20 @@ impl Action {
             (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => new < old,
             // The runtime shows a container as created while its start is still under way: that is the start itself.
             (a, b) if a.starts() && b.starts() => false,
-            (a, b) => a.key() == b.key() && std::mem::discriminant(a) != std::mem::discriminant(b),
+            (Action::RemoveVolumes, Action::PrepareVolumes) => true,
+            _ => false,
+        }
+    }
+
+    /// The name of the container that it is about.
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Action::PullImage { container: name, .. }
+            | Action::StartContainer { name, .. }
+            | Action::StartCreated { name, .. }
+            | Action::StopContainer { name, .. }
+            | Action::RemoveContainer { name, .. } => Some(name),
+            _ => None,
         }
     }
 
