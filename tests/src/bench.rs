@@ -115,7 +115,7 @@ fn agent_pod(lab: &Lab, round: usize) -> Result<Steps> {
     lab.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=30s"])?;
     let line = wait_for("the agent's timeline", Duration::from_secs(5), || {
         let text = std::fs::read_to_string(lab.nodes[0].agent_log())?;
-        let found = text.lines().find(|l| l.contains("timeline") && l.contains(&name)).map(str::to_owned);
+        let found = text.lines().find(|l| l.contains("pod ready") && l.contains(&format!("pod={name}_"))).map(str::to_owned);
         found.context("no timeline of the pod in the agent's log")
     })?;
     lab.kubectl(&["delete", "pod", &name, "--timeout=30s"])?;

@@ -7,8 +7,10 @@ use crate::leftovers;
 use crate::netns::{self, FABRIC_IP};
 use crate::setup::Tools;
 use crate::sys::{Proc, run, wait_for};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -23,6 +25,13 @@ pub fn state_dir(lab: &str) -> PathBuf {
 
 pub fn run_dir(lab: &str) -> PathBuf {
     Path::new("/run/ferrolet-lab").join(lab)
+}
+
+fn lock(lab: &str) -> Result<Flock<File>> {
+    let path = format!("/run/ferrolet-lab-{lab}.lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {path}"))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow!("the lab {lab:?} is in use by another run ({path}: {error})"))
 }
 
 /// The cgroup below every hierarchy's root that holds all of a lab's pods.
@@ -43,6 +52,8 @@ pub struct Lab {
     pub tools: Tools,
     pub stub: Option<Proc>,
     pub nodes: Vec<Node>,
+    /// Held for as long as the lab is in use; two runs of one name would remove each other's.
+    _lock: Flock<File>,
 }
 
 pub struct Node {
@@ -59,12 +70,13 @@ pub struct Node {
 impl Lab {
     /// Removes what an earlier run left, then makes namespaces and starts containerd on each node, with the images.
     pub fn create(name: &str, nodes: u8, bins: Bins, tools: Tools) -> Result<Lab> {
+        let lock = lock(name)?;
         leftovers::remove(name)?;
         let (dir, fabric) = (state_dir(name), ns_name(name, "fabric"));
         std::fs::create_dir_all(&dir)?;
         std::fs::create_dir_all(run_dir(name))?;
         netns::create_fabric(&fabric)?;
-        let mut lab = Lab { name: name.into(), dir, fabric, bins, tools, stub: None, nodes: vec![] };
+        let mut lab = Lab { name: name.into(), dir, fabric, bins, tools, stub: None, nodes: vec![], _lock: lock };
         let archives = lab.archives()?;
         for n in 1..=nodes {
             let node = lab.create_node(n, &archives)?;

@@ -198,7 +198,7 @@ fn selectors(ns: &mut Ns) -> Result<()> {
             bail!("{extra:?} gave {seen} objects, expected {expected}");
         }
     }
-    must_contain(&ns.refused(&["get", "configmaps", "--field-selector=data.x=1"])?, "field label not supported")
+    must_contain(&ns.refused(&["get", "configmaps", "--field-selector=data.x=1"])?, "\"data.x\" is not a known field selector")
 }
 
 fn dry_run(ns: &mut Ns) -> Result<()> {
@@ -207,7 +207,7 @@ fn dry_run(ns: &mut Ns) -> Result<()> {
     let file = file.to_string_lossy();
     must_contain(&ns.kubectl(&["apply", "--dry-run=server", "-f", &file])?, "server dry run")?;
     must_contain(&ns.refused(&["get", "pod", "dry"])?, "NotFound")?;
-    must_contain(&ns.refused(&["apply", "--server-side", "-f", &file])?, "UnsupportedMediaType")
+    must_contain(&ns.refused(&["apply", "--server-side", "-f", &file])?, "Server-side apply not available on the server")
 }
 
 fn cascades(ns: &mut Ns) -> Result<()> {

@@ -218,10 +218,12 @@ fn token(ns: &mut Ns) -> Result<()> {
         must_contain(&files, name)?;
     }
     let token = ns.kubectl(&["exec", "token", "--", "/web", "cat", &format!("{folder}/token")])?;
-    let review = format!("apiVersion: authentication.k8s.io/v1\nkind: TokenReview\nspec: {{token: {}}}\n", token.trim());
-    let file = ns.lab.dir.join("review.yaml");
-    std::fs::write(&file, review)?;
-    let answer = ns.kubectl(&["create", "-o", "json", "-f", &file.to_string_lossy()])?;
+    let review =
+        serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token.trim()}});
+    let file = ns.lab.dir.join("review.json");
+    std::fs::write(&file, review.to_string())?;
+    let answer =
+        ns.kubectl(&["create", "--raw", "/apis/authentication.k8s.io/v1/tokenreviews", "-f", &file.to_string_lossy()])?;
     must_contain(&answer, &format!("system:serviceaccount:{}:default", ns.name))
 }
 
@@ -356,6 +358,6 @@ fn status(ns: &mut Ns) -> Result<()> {
         bail!("QoS class: {status}");
     }
     ns.event("fields", "Pulled", "already present")?;
-    ns.event("fields", "Created", "main")?;
-    ns.event("fields", "Started", "main").map(drop)
+    ns.event("fields", "Created", "Container created")?;
+    ns.event("fields", "Started", "Container started").map(drop)
 }
