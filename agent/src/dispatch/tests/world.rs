@@ -3,7 +3,7 @@
 use crate::api::snapshot::{ObjectKey, Snapshot};
 use crate::config::Config;
 use crate::events::EventRecorder;
-use crate::pod::Deps;
+use crate::pod::{Deps, PodId};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
@@ -277,6 +277,20 @@ impl World {
     /// The agent has listed the runtime.
     pub fn observed(&self) -> bool {
         self.agent.as_ref().is_some_and(|(_, _, h)| h.snapshot.borrow().synced)
+    }
+
+    /// What the agent last saw of a pod in the runtime.
+    pub fn seen(&self, name: &str) -> Option<Arc<observe::PodRuntime>> {
+        let (_, _, handle) = self.agent.as_ref()?;
+        handle.snapshot.borrow().pods.get(&format!("uid-{name}")).cloned()
+    }
+
+    /// Makes the agent look at a pod now, as an event would.
+    pub async fn look(&self, name: &str) {
+        if let Some((_, _, handle)) = &self.agent {
+            let id = PodId { uid: format!("uid-{name}"), namespace: "ns".into(), name: name.into() };
+            handle.refresh(&id).await.unwrap();
+        }
     }
 
     pub fn gate(&self, open: bool) {
