@@ -220,12 +220,14 @@ fn cri_options(config: &Config) -> cri::Options {
     cri::Options { image_endpoint: other.then(|| config.image_service_endpoint.clone()), deadlines, ..cri::Options::default() }
 }
 
+#[allow(clippy::needless_update)] // The data plane's own settings grow faster than what is configured here.
 fn proxy_config(config: &Config) -> netproxy::Config {
     netproxy::Config {
         node_name: config.node_name.clone(),
         cluster_cidrs: config.proxy.cluster_cidrs.clone(),
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
+        ..netproxy::Config::default()
     }
 }
 

@@ -123,6 +123,8 @@ impl Shell {
                         let name = super::text(&object, "name");
                         self.events.say(about.clone(), false, "SuccessfulCreate", format!("Created pod: {name}"));
                     }
+                    // Its content is being deleted, this set with it: nothing to create, and nothing to tell.
+                    Err(error) if error.causes.iter().any(|c| c.reason == "NamespaceTerminating") => return Ok(()),
                     Err(error) => {
                         self.events.say(about.clone(), true, "FailedCreate", format!("Error creating: {error}"));
                         failure = Some(error);
