@@ -2,7 +2,9 @@
 //!
 //! Owns the map from uid to actor. It decides nothing about a pod. Nobody is started before the runtime has been listed
 //! once, so that what runs is adopted; a pod that only the runtime has becomes an orphan, which its actor ends, only once
-//! the API list is complete. Cancelled by its token; the actors follow theirs, which are children of it.
+//! the API list is complete; what else such pods left on the host is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
+
+mod leftovers;
 
 use crate::api::snapshot::{Snapshot, Watched};
 use crate::events::Severity;
@@ -17,6 +19,7 @@ use crate::pod::{Deps, PodId};
 use crate::report;
 use ferrolet_probes::{EventKind, ProbeEvent};
 use k8s_openapi::api::core::v1::Pod;
+use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +80,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         tasks: JoinSet::new(),
         uids: HashMap::new(),
         stale: false,
+        sweep: Sweep::Due,
+        sweeper: JoinSet::new(),
     };
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events) => {}
@@ -123,6 +128,16 @@ struct Dispatcher {
     tasks: JoinSet<()>,
     uids: HashMap<tokio::task::Id, String>,
     stale: bool,
+    sweep: Sweep,
+    sweeper: JoinSet<Leftovers>,
+}
+
+/// How far the one search for what gone pods left has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    Due,
+    Listing,
+    Removing,
 }
 
 impl Dispatcher {
@@ -137,6 +152,7 @@ impl Dispatcher {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
             if runtime.synced {
                 self.reconcile(&api, &runtime);
+                self.sweep(api.synced && runtime.stale.is_none());
             }
             // Probe events change nothing here.
             loop {
@@ -150,6 +166,11 @@ impl Dispatcher {
                         self.reap(done);
                         break;
                     }
+                    Some(listed) = self.sweeper.join_next(), if !self.sweeper.is_empty() => match listed {
+                        Ok(listed) => self.swept(listed),
+                        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                        Err(_) => {}
+                    },
                     event = probe_events.recv(), if events_open => match event {
                         Some(event) => self.probe_event(&event),
                         None => events_open = false,
@@ -201,6 +222,29 @@ impl Dispatcher {
                 entry.runtime.notify_one();
             }
         }
+    }
+
+    /// Looks once for what gone pods left, as soon as everything that is there is known.
+    fn sweep(&mut self, known: bool) {
+        if known && self.sweep == Sweep::Due {
+            self.sweep = Sweep::Listing;
+            self.sweeper.spawn(Leftovers::list(self.shared.volumes.clone(), self.shared.cgroups.clone()));
+        }
+    }
+
+    /// The host has been listed: whatever no pod of now owns goes.
+    fn swept(&mut self, listed: Leftovers) {
+        if self.sweep != Sweep::Listing {
+            return;
+        }
+        self.sweep = Sweep::Removing;
+        // Every pod of the API and of the runtime has an actor, or had one that has cleaned up already.
+        let unowned = listed.without(|uid| self.actors.contains_key(uid) || self.finished.contains(uid));
+        let (volumes, cgroups) = (self.shared.volumes.clone(), self.shared.cgroups.clone());
+        self.sweeper.spawn(async move {
+            unowned.remove(volumes, cgroups).await;
+            Leftovers::default()
+        });
     }
 
     fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>) {

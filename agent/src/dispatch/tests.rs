@@ -173,6 +173,42 @@ async fn orphans_end_once_the_api_is_known() {
 }
 
 #[tokio::test]
+async fn what_gone_pods_left_on_the_host_is_removed_once_everything_is_known() {
+    let mut w = World::start(Profile::containerd_2()).await;
+    w.create("p", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    w.stop_agent().await;
+    let folder = |w: &World, uid: &str| w.root().join("pods").join(uid);
+    let cgroup = |w: &World, name: &str| w.cgroups().join("memory/kubepods").join(name);
+    std::fs::create_dir_all(folder(&w, "old").join("volumes/kubernetes.io~empty-dir/v")).unwrap();
+    std::fs::create_dir_all(folder(&w, "not a uid")).unwrap();
+    for name in ["podold", "burstable/podolder/container", "besteffort/podstuck", "besteffort/other"] {
+        std::fs::create_dir_all(cgroup(&w, name)).unwrap();
+    }
+    // A cgroup that does not go holds nothing else up.
+    std::fs::write(cgroup(&w, "besteffort/podstuck/file"), "").unwrap();
+    w.set_synced(false);
+    w.start_agent();
+    w.until("listed", |w| w.observed().then_some(())).await;
+    w.create("q", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("ready", |w| w.pod("q").filter(ready)).await;
+    assert!(folder(&w, "old").exists(), "the api was not known yet");
+    w.set_synced(true);
+    let gone = |w: &World| ![folder(w, "old"), cgroup(w, "podold"), cgroup(w, "burstable/podolder")].iter().any(|p| p.exists());
+    w.until("removed", |w| gone(w).then_some(())).await;
+    assert!(cgroup(&w, "besteffort/podstuck").exists() && cgroup(&w, "besteffort/other").exists());
+    for uid in ["uid-p", "uid-q"] {
+        assert!(folder(&w, uid).exists() && cgroup(&w, &format!("besteffort/pod{uid}")).exists(), "{uid}");
+    }
+    assert!(folder(&w, "not a uid").exists());
+    // Only at the start: what comes later is left for the next one.
+    std::fs::create_dir_all(folder(&w, "later")).unwrap();
+    w.create("r", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("ready", |w| w.pod("r").filter(ready)).await;
+    assert!(folder(&w, "later").exists());
+}
+
+#[tokio::test]
 async fn no_pod_starts_before_services_can_answer() {
     let w = World::start(Profile::containerd_2()).await;
     w.gate(false);

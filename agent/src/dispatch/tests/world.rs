@@ -227,6 +227,10 @@ impl World {
         self.dir.path().join("root")
     }
 
+    pub fn cgroups(&self) -> PathBuf {
+        self.dir.path().join("cgroup")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
     }
