@@ -27,8 +27,8 @@ pub fn run() -> Result<()> {
 }
 
 fn measure(lab: &mut Lab) -> Result<()> {
-    let client = Client::connect(&lab.nodes[0].containerd.endpoint(), Options::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = runtime.block_on(async { Client::connect(&lab.nodes[0].containerd.endpoint(), Options::default()) })?;
     let bare: Vec<Steps> = (0..ROUNDS).map(|i| runtime.block_on(bare_pod(&client, lab, i))).collect::<Result<_>>()?;
     println!("one pod by bare CRI calls, median of {ROUNDS}");
     let total = table(&bare);
@@ -138,7 +138,7 @@ fn timeline(line: &str) -> Result<Steps> {
 fn rollout(lab: &Lab, replicas: u32) -> Result<(Duration, Duration)> {
     let manifest = format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: many}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: many}}}}\n  \
-         template:\n    metadata: {{labels: {{app: many}}}}\n    spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: web, image: {}, args: [serve], resources: {{requests: {{cpu: 1m}}}}}}]}}\n",
+         template:\n    metadata: {{labels: {{app: many}}}}\n    spec: {{containers: [{{name: web, image: {}, args: [serve], env: [{{name: WEB_DRAIN_MS, value: '0'}}], resources: {{requests: {{cpu: 1m}}}}}}]}}\n",
         images::WEB
     );
     let begun = Instant::now();
