@@ -315,7 +315,7 @@ impl Task {
             }
             let slots = match entry.spec.check {
                 Check::Exec { .. } => &self.exec_slots,
-                Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => &self.network_slots,
+                Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } | Check::Impossible { .. } => &self.network_slots,
             };
             let (slots, exec) = (slots.clone(), self.exec.clone());
             let (spec, container_id) = (entry.spec.clone(), entry.container_id.clone());

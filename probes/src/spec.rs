@@ -41,10 +41,29 @@ impl Scheme {
 /// caller's to resolve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    Exec { command: Vec<String> },
-    Http { host: String, port: u16, path: String, scheme: Scheme, headers: Vec<(String, String)> },
-    Tcp { host: String, port: u16 },
-    Grpc { host: String, port: u16, service: String },
+    Exec {
+        command: Vec<String>,
+    },
+    Http {
+        host: String,
+        port: u16,
+        path: String,
+        scheme: Scheme,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Grpc {
+        host: String,
+        port: u16,
+        service: String,
+    },
+    /// Cannot be made as it was written: every try is an error, and nothing is ever known of the container.
+    Impossible {
+        why: String,
+    },
 }
 
 /// A probe's settings, with the API's defaults already applied. Thresholds below 1 count as 1.

@@ -20,7 +20,7 @@ use crate::report::Reporter;
 use crate::volume::Prepared;
 use ferrolet_probes::{InitialVerdicts, Probe};
 use k8s_openapi::api::core::v1 as api;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -84,7 +84,8 @@ struct Actor {
     carried: InitialVerdicts,
     reporter: Reporter,
     timeline: Timeline,
-    refused: bool,
+    /// Fields that the user has been told are refused or left out.
+    told: BTreeSet<String>,
 }
 
 impl Actor {
@@ -116,7 +117,7 @@ impl Actor {
             verdicts,
             probes: Vec::new(),
             reporter,
-            refused: false,
+            told: BTreeSet::new(),
             shared,
             inputs,
         }
@@ -329,9 +330,8 @@ impl Actor {
 
     /// Computes the status and hands it to the reporter; tells of what has newly to be waited for.
     fn report(&mut self, observed: &Observed, verdicts: &Verdicts, now: Time) {
-        if !self.desired.unsupported.is_empty() && !self.refused {
-            self.refused = true;
-            for what in &self.desired.unsupported {
+        for what in self.desired.unsupported.iter().chain(&self.desired.passed_over) {
+            if self.told.insert(what.field.clone()) {
                 self.shared.events.pod(&self.desired.id, None, Severity::Warning, "FailedValidation", what.to_string());
             }
         }

@@ -105,6 +105,8 @@ pub struct Desired {
     pub started: Option<Time>,
     /// Empty unless something cannot be done; then nothing is started.
     pub unsupported: Vec<Unsupported>,
+    /// What is left out while the rest of the pod goes on.
+    pub passed_over: Vec<Unsupported>,
     /// True for a pod that exists only in the runtime.
     pub orphan: bool,
     pub pod: Arc<api::Pod>,
@@ -116,7 +118,8 @@ impl Desired {
         let empty = api::PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
         let meta = &pod.metadata;
-        let mut unsupported = support::check(spec);
+        let mut unsupported = support::check_names(pod);
+        unsupported.extend(support::check(spec));
         let restart = match spec.restart_policy.as_deref() {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
@@ -148,6 +151,7 @@ impl Desired {
             terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
             started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             unsupported,
+            passed_over: support::passed_over(spec),
             orphan: false,
             pod: pod.clone(),
         }

@@ -26,6 +26,8 @@ pub enum EnvError {
     Missing { kind: &'static str, name: String },
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
     Key { kind: &'static str, namespace: String, name: String, key: String },
+    #[error("env {name:?}: {why}")]
+    Malformed { name: String, why: &'static str },
     #[error("env {name:?}: {source}")]
     Field { name: String, source: Box<FieldError> },
 }
@@ -84,7 +86,22 @@ pub fn resolve(
             vars.set(name.clone(), value.clone());
         }
     }
+    for (name, value) in &vars.order {
+        if let Some(why) = malformed(name, value) {
+            return Err(EnvError::Malformed { name: name.chars().take(64).collect(), why });
+        }
+    }
     Ok(vars.order.into_iter().map(|(name, value)| EnvVar { name, value }).collect())
+}
+
+/// Why no process can be given this variable. The value stays unsaid: it may be secret.
+fn malformed(name: &str, value: &str) -> Option<&'static str> {
+    match () {
+        () if name.is_empty() => Some("the name is empty"),
+        () if name.contains(['=', '\0']) => Some("the name holds an equals sign or a zero byte"),
+        () if value.contains('\0') => Some("the value holds a zero byte"),
+        () => None,
+    }
 }
 
 #[derive(Default)]

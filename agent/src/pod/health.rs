@@ -26,8 +26,8 @@ pub fn probes(d: &Desired, life: &Lifecycle, o: &Observed) -> Vec<Probe> {
         ];
         for (kind, probe) in kinds {
             let wanted = life.active() || (kind == Kind::Readiness && life.rank() == 1);
-            if let Some(spec) = probe.as_ref().filter(|_| wanted).and_then(|p| of(p, spec, &pod_ip)) {
-                out.push(one(c.name.clone(), running, kind, spec));
+            if let Some(probe) = probe.as_ref().filter(|_| wanted) {
+                out.push(one(c.name.clone(), running, kind, of(probe, spec, &pod_ip)));
             }
         }
     }
@@ -43,47 +43,59 @@ fn system_time(t: Time) -> SystemTime {
     SystemTime::from(t)
 }
 
-fn of(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Option<Spec> {
+fn of(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Spec {
     let seconds = |v: Option<i32>, default: u64| Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(default));
     let count = |v: Option<i32>, default: u32| v.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
     let at_least_one = |d: Duration| d.max(Duration::from_secs(1));
-    Some(Spec {
-        check: check(p, c, pod_ip)?,
+    Spec {
+        // One that cannot be made is still a probe: it must keep the container from being ready, and say why.
+        check: check(p, c, pod_ip).unwrap_or_else(|why| Check::Impossible { why }),
         initial_delay: seconds(p.initial_delay_seconds, 0),
         period: if p.period_seconds.unwrap_or(0) == 0 { Duration::from_secs(10) } else { seconds(p.period_seconds, 10) },
         timeout: at_least_one(seconds(p.timeout_seconds, 1)),
         success_threshold: count(p.success_threshold, 1),
         failure_threshold: count(p.failure_threshold, 3),
-    })
+    }
 }
 
-fn check(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Option<Check> {
+fn check(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Result<Check, String> {
     let host = |h: &Option<String>| h.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
     if let Some(e) = &p.exec {
-        return Some(Check::Exec { command: e.command.clone().unwrap_or_default() });
+        return Ok(Check::Exec { command: e.command.clone().unwrap_or_default() });
     }
     if let Some(h) = &p.http_get {
         let headers = h.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
         let scheme = if h.scheme.as_deref() == Some("HTTPS") { Scheme::Https } else { Scheme::Http };
         let path = h.path.clone().unwrap_or_default();
-        return Some(Check::Http { host: host(&h.host), port: port(&h.port, c)?, path, scheme, headers });
+        return Ok(Check::Http { host: host(&h.host), port: port("httpGet", &h.port, c)?, path, scheme, headers });
     }
     if let Some(t) = &p.tcp_socket {
-        return Some(Check::Tcp { host: host(&t.host), port: port(&t.port, c)? });
+        return Ok(Check::Tcp { host: host(&t.host), port: port("tcpSocket", &t.port, c)? });
     }
-    let g = p.grpc.as_ref()?;
+    let Some(g) = &p.grpc else {
+        return Err("none of exec, httpGet, tcpSocket and grpc is set".to_owned());
+    };
     let service = g.service.clone().unwrap_or_default();
-    Some(Check::Grpc { host: pod_ip.to_owned(), port: u16::try_from(g.port).ok()?, service })
+    Ok(Check::Grpc { host: pod_ip.to_owned(), port: number("grpc", g.port)?, service })
 }
 
-fn port(p: &IntOrString, c: &api::Container) -> Option<u16> {
+/// A port by number, or by the name that the container's own list gives it.
+fn port(handler: &str, p: &IntOrString, c: &api::Container) -> Result<u16, String> {
     match p {
-        IntOrString::Int(n) => u16::try_from(*n).ok(),
+        IntOrString::Int(n) => number(handler, *n),
         IntOrString::String(name) => {
-            let named = c.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name));
-            named.map_or_else(|| name.parse().ok(), |p| u16::try_from(p.container_port).ok())
+            let named = c.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port);
+            match named.or_else(|| name.parse().ok()) {
+                Some(n) => number(handler, n),
+                None => Err(format!("{handler}.port: container {:?} has no port named {name:?}", c.name)),
+            }
         }
     }
+}
+
+fn number(handler: &str, port: i32) -> Result<u16, String> {
+    let fits = u16::try_from(port).ok().filter(|n| *n > 0);
+    fits.ok_or_else(|| format!("{handler}.port: {port} must be between 1 and 65535"))
 }
 
 /// The driver's verdicts by container; what was carried over counts for running ones that the driver does not know yet,

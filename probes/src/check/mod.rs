@@ -53,6 +53,7 @@ async fn once(spec: &Spec, container_id: &str, exec: &Arc<dyn Exec>) -> Outcome 
         }
         Check::Tcp { host, port } => tcp::probe(host, *port, spec.timeout).await,
         Check::Grpc { host, port, service } => grpc::probe(host, *port, service, spec.timeout).await,
+        Check::Impossible { why } => Outcome::Error(why.clone()),
     }
 }
 

@@ -35,6 +35,46 @@ impl Found {
 
 const NOT_YET: &str = "not supported by this node agent yet";
 
+/// What is passed over without harm to the rest of the pod.
+pub(super) fn passed_over(spec: &api::PodSpec) -> Vec<Unsupported> {
+    let mut f = Found(Vec::new());
+    for (i, c) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let reason = format!("container {:?} is not started: ephemeral containers are {NOT_YET}", c.name);
+        f.add(format!("spec.ephemeralContainers[{i}]"), reason);
+    }
+    f.0
+}
+
+/// Names that become labels, folders and file names. The API server lets no others through; here they must not do harm.
+pub(super) fn check_names(pod: &api::Pod) -> Vec<Unsupported> {
+    let mut f = Found(Vec::new());
+    let odd = |name: &str| {
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+        (name.is_empty() || name.len() > 253 || !plain || name.starts_with('.')).then(|| format!("{name:?} is not a DNS name"))
+    };
+    let meta = &pod.metadata;
+    for (field, name) in [("metadata.name", &meta.name), ("metadata.namespace", &meta.namespace)] {
+        if let Some(why) = odd(name.as_deref().unwrap_or_default()) {
+            f.add(field, why);
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let spec = pod.spec.as_ref();
+    let inits = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or(&[]);
+    let main = spec.map_or(&[][..], |s| &s.containers);
+    for (list, containers) in [("initContainers", inits), ("containers", main)] {
+        for (i, c) in containers.iter().enumerate() {
+            let field = format!("spec.{list}[{i}].name");
+            if let Some(why) = odd(&c.name) {
+                f.add(field, why);
+            } else if !seen.insert(c.name.as_str()) {
+                f.add(field, format!("two containers are named {:?}", c.name));
+            }
+        }
+    }
+    f.0
+}
+
 pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
     let mut f = Found(Vec::new());
     f.add_if(spec.host_users == Some(false), "spec.hostUsers", "user namespaces are not supported by this node agent yet");

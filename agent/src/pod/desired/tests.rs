@@ -34,6 +34,30 @@ fn what_cannot_be_done_is_named() {
 }
 
 #[test]
+fn ephemeral_containers_are_named_and_refuse_nothing_else() {
+    let d = desired(json!({"ephemeralContainers": [{"name": "debug", "image": "i"}]}));
+    assert!(d.unsupported.is_empty());
+    assert_eq!(d.passed_over[0].field, "spec.ephemeralContainers[0]");
+    assert!(d.passed_over[0].reason.contains("\"debug\""), "{:?}", d.passed_over);
+    assert!(desired(json!({})).passed_over.is_empty());
+}
+
+#[test]
+fn names_that_could_lead_elsewhere_are_refused() {
+    let c = |name: &str| json!({"name": name, "image": "i"});
+    for name in ["", "../../etc", "a/b", "..", "a\u{0}b", "na me", "größe", "a\nb"] {
+        assert_eq!(fields(json!({"containers": [c("ok"), c(name)]})), ["spec.containers[1].name"], "{name:?}");
+        assert_eq!(fields(json!({"initContainers": [c(name)]})), ["spec.initContainers[0].name"], "{name:?}");
+    }
+    assert_eq!(fields(json!({"containers": [c("a"), c("a")]})), ["spec.containers[1].name"]);
+    let mut p = api::Pod::clone(&pod(json!({})));
+    p.metadata.name = Some("../p".into());
+    p.metadata.namespace = None;
+    let named: Vec<String> = Desired::of(&Arc::new(p)).unsupported.into_iter().map(|u| u.field).collect();
+    assert_eq!(named, ["metadata.name", "metadata.namespace"]);
+}
+
+#[test]
 fn pull_policy_defaults_by_tag() {
     let pull = |image: &str| desired(json!({"containers": [{"name": "c", "image": image}]})).containers[0].pull;
     assert_eq!(pull("r.io/x"), PullPolicy::Always);

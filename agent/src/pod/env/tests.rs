@@ -26,6 +26,17 @@ fn fetched() -> Fetched {
 }
 
 #[test]
+fn what_no_process_can_have_is_named_without_its_value() {
+    for (name, value) in [("", "v"), ("A=B", "v"), ("A\0", "v"), ("A", "secret\0")] {
+        let c = json!({"name": "c", "env": [{"name": "FINE", "value": "1"}, {"name": name, "value": value}]});
+        let error = env(c, &fetched(), &BTreeMap::new()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("env {name:?}: ")) && !error.contains("secret"), "{error}");
+    }
+    let odd = json!({"name": "c", "env": [{"name": "größe.x-1 %", "value": "\n\u{7f}"}]});
+    assert_eq!(env(odd, &fetched(), &BTreeMap::new()).unwrap().len(), 1, "odd, but possible");
+}
+
+#[test]
 fn order_sources_and_expansion() {
     let services = BTreeMap::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned())]);
     let c = json!({"name": "c",
