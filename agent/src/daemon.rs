@@ -99,22 +99,38 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let (root, pods) = (CancellationToken::new(), CancellationToken::new());
     let mut supervisor = Supervisor::default();
-    let dispatcher = build(Arc::new(config), &mut supervisor, &root, &pods).await?;
+    let Built { dispatcher, progress } = build(Arc::new(config), &mut supervisor, &root, &pods).await?;
     let mut dispatcher = Dispatcher(dispatcher);
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         error = supervisor.first_end() => Err(error),
         error = dispatcher.end() => Err(error),
+        () = announce(progress, || ferrolet_systemd::ready("node is Ready")) => Ok(()),
     };
     info!("stopping; pods and rules stay as they are");
+    ferrolet_systemd::stopping();
     pods.cancel();
-    if outcome.is_ok() && timeout(FLUSH, dispatcher.end()).await.is_err() {
+    if outcome.is_ok() && !dispatcher.flush(FLUSH).await {
         warn!("not all statuses could be written in time");
     }
     root.cancel();
     supervisor.wind_down(WIND_DOWN).await;
     outcome
+}
+
+/// Says once that the API has taken a status that says Ready. Never returns: there is nothing to do afterwards.
+async fn announce(mut progress: watch::Receiver<report::Progress>, ready: impl FnOnce()) {
+    if progress.wait_for(|progress| progress.ready).await.is_ok() {
+        ready();
+    }
+    std::future::pending().await
+}
+
+/// What `run` goes on to watch.
+struct Built {
+    dispatcher: JoinHandle<()>,
+    progress: watch::Receiver<report::Progress>,
 }
 
 /// The task that is waited for apart from the others at the end.
@@ -127,6 +143,11 @@ impl Dispatcher {
             _ => Error::Ended("dispatcher"),
         }
     }
+
+    /// Whether all that was due has been written within the limit.
+    async fn flush(&mut self, limit: Duration) -> bool {
+        timeout(limit, self.end()).await.is_ok()
+    }
 }
 
 async fn build(
@@ -134,7 +155,7 @@ async fn build(
     supervisor: &mut Supervisor,
     root: &CancellationToken,
     pods_token: &CancellationToken,
-) -> Result<JoinHandle<()>, Error> {
+) -> Result<Built, Error> {
     folder(&config.root_dir, 0o750)?;
     folder(&config.pod_logs_dir, 0o755)?;
     let cgroups = cgroups(&config).await?;
@@ -150,6 +171,10 @@ async fn build(
         "starting"
     );
 
+    if !config.no_effect.is_empty() {
+        let fields = config.no_effect.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        warn!(fields, "these fields of the configuration have no effect yet: no image or log is cleaned up, nothing is evicted");
+    }
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let (proxy, task) = netproxy::Proxy::spawn(proxy_config(&config), inbox, root.clone())?;
     supervisor.watch("netproxy", task);
@@ -167,7 +192,7 @@ async fn build(
     supervisor.watch("node watcher", task);
 
     let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy };
-    parts.report_node(&machine, node, supervisor, root);
+    let progress = parts.report_node(&machine, node, supervisor, root);
     parts.serve(pods.clone(), supervisor, root).await?;
 
     let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
@@ -192,7 +217,7 @@ async fn build(
         services: Some(services),
         config,
     };
-    Ok(dispatch::spawn(deps, pods_token.clone()))
+    Ok(Built { dispatcher: dispatch::spawn(deps, pods_token.clone()), progress })
 }
 
 fn folder(path: &Path, mode: u32) -> Result<(), Error> {
@@ -200,13 +225,23 @@ fn folder(path: &Path, mode: u32) -> Result<(), Error> {
     made.map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
-async fn cgroups(config: &Config) -> Result<cgroup::Manager, Error> {
+/// What of the configuration shapes pods' cgroups.
+pub(crate) fn node_cgroups(config: &Config) -> cgroup::NodeCgroups {
     let driver = match config.cgroup_driver {
         CgroupDriver::Cgroupfs => cgroup::Driver::Cgroupfs,
         CgroupDriver::Systemd => cgroup::Driver::Systemd,
     };
-    let node = cgroup::NodeCgroups { driver, root: config.cgroup_root.clone(), ..cgroup::NodeCgroups::default() };
-    let manager = cgroup::Manager::detect(node)?;
+    cgroup::NodeCgroups {
+        driver,
+        root: config.cgroup_root.clone(),
+        cpu_cfs_quota: config.cpu_cfs_quota,
+        cpu_cfs_period_us: u64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
+        pod_pids_limit: config.pod_pids_limit,
+    }
+}
+
+async fn cgroups(config: &Config) -> Result<cgroup::Manager, Error> {
+    let manager = cgroup::Manager::detect(node_cgroups(config))?;
     if config.fail_cgroup_v1 && manager.version() == cgroup::Version::V1 {
         return Err(Error::CgroupV1);
     }
@@ -247,7 +282,7 @@ impl Parts<'_> {
         node: Watched<Node>,
         supervisor: &mut Supervisor,
         root: &CancellationToken,
-    ) {
+    ) -> watch::Receiver<report::Progress> {
         let config = self.config;
         let runtime = runtime::spawn(self.cri.clone(), config.node.status_max_images, root.clone());
         supervisor.watch("runtime health", runtime.task);
@@ -264,8 +299,9 @@ impl Parts<'_> {
             report::Sources { runtime: runtime.health, images: runtime.images, services_synced: self.proxy.synced.clone(), node };
         let (client, machine) = (self.client.clone(), machine.clone());
         let reporter = report::Reporter { config: config.clone(), client, machine, sources, node_uid: uid_out };
-        let (_, task) = report::spawn(reporter, root.clone());
+        let (progress, task) = report::spawn(reporter, root.clone());
         supervisor.watch("node reporter", task);
+        progress
     }
 
     /// The HTTPS server and the two plain health servers.
@@ -321,3 +357,6 @@ impl probes::Exec for CriExec {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,11 @@ use std::time::Duration;
 pub fn apply(config: &mut Config, document: Value, problems: &mut Vec<Problem>) {
     let mut fields = Fields::new("", document, problems);
     header(&mut fields, "kubelet.config.k8s.io/v1beta1", "KubeletConfiguration");
+    for name in NO_EFFECT {
+        if fields.has(name) {
+            config.no_effect.insert((*name).to_owned());
+        }
+    }
     serving(config, &mut fields);
     access(config, &mut fields);
     node(config, &mut fields);
@@ -222,6 +227,15 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
         Some(other) => fields.problem("cgroupDriver", format!("{other:?} must be cgroupfs or systemd")),
     }
     config.fail_cgroup_v1 = fields.boolean("failCgroupV1").unwrap_or(config.fail_cgroup_v1);
+    config.pod_pids_limit =
+        fields.integer("podPidsLimit", -1..=i64::MAX).and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    config.cpu_cfs_quota = fields.boolean("cpuCFSQuota").unwrap_or(true);
+    if let Some(period) = fields.duration("cpuCFSQuotaPeriod") {
+        match (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&period) {
+            true => config.cpu_cfs_quota_period = period,
+            false => fields.problem("cpuCFSQuotaPeriod", format!("{period:?} must be between 1ms and 1s")),
+        }
+    }
     // Swap is never offered to containers here, so its mere presence on the host is no reason to refuse to start.
     fields.boolean("failSwapOn");
     config.cluster_dns = fields.parsed_list("clusterDNS", "an IP address").unwrap_or_default();
@@ -272,6 +286,18 @@ fn upkeep(config: &mut Config, fields: &mut Fields<'_>) {
     }
 }
 
+/// Fields that are read and checked but change nothing yet, or not all that they should. Existing files set them, so they
+/// are warned of instead of refused.
+const NO_EFFECT: &[&str] = &[
+    "imageMinimumGCAge",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "containerLogMaxSize",
+    "containerLogMaxFiles",
+    "evictionHard",
+    "failSwapOn",
+];
+
 /// Fields of v1beta1 that are known and must be left at their defaults.
 const UNSUPPORTED: &[(&str, Plain)] = &[
     ("staticPodPath", Plain::Text("")),
@@ -312,10 +338,7 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("qosReserved", Plain::Empty),
     ("hairpinMode", Plain::Text("promiscuous-bridge")),
     ("podCIDR", Plain::Text("")),
-    ("podPidsLimit", Plain::IntOrNull(-1)),
     ("runOnce", Plain::Off),
-    ("cpuCFSQuota", Plain::On),
-    ("cpuCFSQuotaPeriod", Plain::Time("100ms")),
     ("maxOpenFiles", Plain::Int(1_000_000)),
     ("contentType", Plain::Text("application/vnd.kubernetes.protobuf")),
     ("kubeAPIQPS", Plain::IntOrNull(50)),

@@ -3,7 +3,8 @@
 //! Owns every default. The rest of the agent sees only `Config`, never a flag or a file. Reading the files is `load`;
 //! everything below it (`kubelet`, `proxy`, `fields`, `duration`) is pure and reports every problem at once, each with
 //! the path of its field. A field that exists in Kubernetes but is not honoured here is refused by name when it is set
-//! to something other than its default: nobody should believe in a setting that does nothing.
+//! to something other than its default: nobody should believe in a setting that does nothing. Those few that nearly every
+//! existing file sets are taken instead and listed in `Config::no_effect`, which the daemon warns of.
 
 pub mod args;
 pub mod duration;
@@ -17,7 +18,7 @@ mod tests;
 
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub struct Config {
     pub cgroup_driver: CgroupDriver,
     /// `failCgroupV1`: refuse to run on cgroup v1. Off by default here, as v1 works.
     pub fail_cgroup_v1: bool,
+    /// `podPidsLimit`; `None` for no limit.
+    pub pod_pids_limit: Option<u64>,
+    /// `cpuCFSQuota`: whether CPU limits are enforced.
+    pub cpu_cfs_quota: bool,
+    /// `cpuCFSQuotaPeriod`
+    pub cpu_cfs_quota_period: Duration,
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
     /// `resolvConf`: what pods with `dnsPolicy: Default` see. `None` for an empty one.
@@ -64,6 +71,8 @@ pub struct Config {
     pub node: NodeConfig,
     pub upkeep: Upkeep,
     pub proxy: ProxyConfig,
+    /// Fields that are set, and valid, but change nothing yet: said once at the start.
+    pub no_effect: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,11 +142,11 @@ pub struct NodeConfig {
     pub provider_id: String,
     /// `systemReserved` and `kubeReserved`, added up.
     pub reserved: BTreeMap<String, Quantity>,
-    /// `evictionHard`, what allocatable keeps free.
+    /// `evictionHard`: `memory.available` and `nodefs.available` are what allocatable keeps free; nothing is evicted yet.
     pub eviction_hard: BTreeMap<String, Threshold>,
 }
 
-/// Image and log upkeep: read now, carried out by the resources tasks.
+/// Image and log upkeep: read and checked, not carried out yet.
 #[derive(Debug, Clone)]
 pub struct Upkeep {
     pub image_minimum_gc_age: Duration,
@@ -152,21 +161,12 @@ pub struct Upkeep {
 pub struct ProxyConfig {
     /// `clusterCIDR`, at most one of each family. Empty: nothing is known to be outside.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
-    /// `nodePortAddresses`
-    pub node_port_addresses: NodePortAddresses,
     /// `healthzBindAddress`; `None` when it is disabled.
     pub healthz: Option<std::net::SocketAddr>,
     /// `nftables.masqueradeBit` (0..=31)
     pub masquerade_bit: u8,
     /// `nftables.masqueradeAll`
     pub masquerade_all: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// The node's primary addresses, as kube-proxy's nftables mode does by default.
-    Primary,
-    Cidrs(Vec<ipnet::IpNet>),
 }
 
 impl Default for Config {
@@ -184,6 +184,9 @@ impl Default for Config {
             cgroup_root: String::new(),
             cgroup_driver: CgroupDriver::Cgroupfs,
             fail_cgroup_v1: false,
+            pod_pids_limit: None,
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: Duration::from_millis(100),
             cluster_dns: Vec::new(),
             cluster_domain: String::new(),
             resolv_conf: Some("/etc/resolv.conf".into()),
@@ -213,6 +216,7 @@ impl Default for Config {
                 container_log_max_files: 5,
             },
             proxy: ProxyConfig::default(),
+            no_effect: BTreeSet::new(),
         }
     }
 }
@@ -238,7 +242,6 @@ impl Default for ProxyConfig {
     fn default() -> Self {
         ProxyConfig {
             cluster_cidrs: Vec::new(),
-            node_port_addresses: NodePortAddresses::Primary,
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
             masquerade_bit: 14,
             masquerade_all: false,

@@ -2,9 +2,9 @@
 //!
 //! Pure. Owns which fields are honoured. `mode` may say `nftables` or nothing: the other modes are refused.
 
+use super::Config;
 use super::fields::{Fields, Plain, Problem};
 use super::kubelet::header;
-use super::{Config, NodePortAddresses};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -28,9 +28,6 @@ pub fn apply(config: &mut Config, document: Value, problems: &mut Vec<Problem>) 
             Ok(_) => fields.problem("clusterCIDR", format!("{text:?} must hold at most one CIDR of each family")),
             Err(_) => fields.problem("clusterCIDR", format!("{text:?} is not a CIDR such as 10.244.0.0/16")),
         }
-    }
-    if let Some(addresses) = fields.strings("nodePortAddresses").filter(|list| !list.is_empty()) {
-        proxy.node_port_addresses = node_port_addresses(&mut fields, addresses);
     }
     if let Some(text) = fields.text("healthzBindAddress") {
         match bind_address(&text) {
@@ -75,23 +72,6 @@ fn conntrack(fields: &mut Fields<'_>) {
     });
 }
 
-fn node_port_addresses(fields: &mut Fields<'_>, addresses: Vec<String>) -> NodePortAddresses {
-    if addresses == ["primary"] {
-        return NodePortAddresses::Primary;
-    }
-    let mut cidrs = Vec::new();
-    for (index, text) in addresses.iter().enumerate() {
-        match text.parse::<IpNet>() {
-            Ok(cidr) => cidrs.push(cidr),
-            Err(_) => {
-                let name = format!("nodePortAddresses[{index}]");
-                fields.problem(&name, format!("{text:?} is not a CIDR; \"primary\" must stand alone"));
-            }
-        }
-    }
-    NodePortAddresses::Cidrs(cidrs)
-}
-
 fn one_of_each_family(cidrs: &[IpNet]) -> bool {
     let v4 = cidrs.iter().filter(|cidr| matches!(cidr, IpNet::V4(_))).count();
     v4 <= 1 && cidrs.len() - v4 <= 1
@@ -119,5 +99,7 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("oomScoreAdj", Plain::IntOrNull(-999)),
     ("configSyncPeriod", Plain::Time("15m")),
     ("portRange", Plain::Text("")),
+    // The node's own addresses, which is what "primary" means and the nftables mode's default.
+    ("nodePortAddresses", Plain::OneOf("primary")),
     ("windowsRunAsService", Plain::Off),
 ];

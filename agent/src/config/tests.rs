@@ -85,6 +85,40 @@ fn honoured_fields_are_read() {
 }
 
 #[test]
+fn limits_of_processes_and_cpu_are_honoured() {
+    let (config, problems) = kubelet(json!({"podPidsLimit": 512, "cpuCFSQuota": false, "cpuCFSQuotaPeriod": "20ms"}));
+    assert_eq!(texts(&problems), Vec::<String>::new());
+    assert_eq!((config.pod_pids_limit, config.cpu_cfs_quota), (Some(512), false));
+    assert_eq!(config.cpu_cfs_quota_period, Duration::from_millis(20));
+    let node = crate::daemon::node_cgroups(&config);
+    assert_eq!((node.pod_pids_limit, node.cpu_cfs_quota, node.cpu_cfs_period_us), (Some(512), false, 20_000));
+    let (config, problems) = kubelet(json!({"podPidsLimit": -1, "cpuCFSQuotaPeriod": "2s"}));
+    assert_eq!(config.pod_pids_limit, None);
+    assert_eq!(texts(&problems), ["cpuCFSQuotaPeriod: 2s must be between 1ms and 1s"]);
+}
+
+#[test]
+fn what_has_no_effect_yet_is_listed() {
+    let (config, problems) = kubelet(json!({
+        "evictionHard": {"memory.available": "5%"}, "imageGCHighThresholdPercent": 90, "containerLogMaxSize": "1Mi",
+        "imageMinimumGCAge": "0s", "failSwapOn": false, "containerLogMaxFiles": null,
+    }));
+    assert_eq!(texts(&problems), Vec::<String>::new());
+    let listed: Vec<&str> = config.no_effect.iter().map(String::as_str).collect();
+    assert_eq!(listed, ["containerLogMaxSize", "evictionHard", "imageGCHighThresholdPercent"]);
+    assert!(kubelet(json!({})).0.no_effect.is_empty());
+}
+
+#[test]
+fn node_port_addresses_are_the_nodes_own() {
+    for (value, fine) in [(json!(null), true), (json!([]), true), (json!(["primary"]), true), (json!(["10.0.0.0/8"]), false)] {
+        let (_, problems) = kube_proxy(json!({ "nodePortAddresses": value }));
+        assert_eq!(problems.is_empty(), fine, "{value}");
+        assert!(problems.iter().all(|p| p.path == "nodePortAddresses"));
+    }
+}
+
+#[test]
 fn every_problem_is_named_with_its_path() {
     let (_, problems) = kubelet(json!({
         "prot": 1, "port": "10250", "healthzPort": 70000, "maxPods": -1, "clusterDNS": ["10.96.0.10", "dns"],
@@ -138,7 +172,7 @@ fn the_document_must_say_what_it_is() {
 #[test]
 fn proxy_fields() {
     let (config, problems) = kube_proxy(json!({
-        "clusterCIDR": "10.244.0.0/16,fd00:10::/48", "nodePortAddresses": ["192.168.0.0/16"], "healthzBindAddress": "127.0.0.1",
+        "clusterCIDR": "10.244.0.0/16,fd00:10::/48", "nodePortAddresses": ["primary"], "healthzBindAddress": "127.0.0.1",
         "mode": "nftables", "nftables": {"masqueradeAll": true, "syncPeriod": "30s"}, "iptables": {"localhostNodePorts": false},
         "conntrack": {"maxPerCore": null},
     }));
@@ -153,9 +187,9 @@ fn proxy_fields() {
     insta::assert_snapshot!(texts(&problems).join("\n"), @r###"
 mode: "ipvs" is not yet supported, expected nftables or nothing
 clusterCIDR: "10.0.0.0/8,10.1.0.0/16" must hold at most one CIDR of each family
-nodePortAddresses[0]: "primary" is not a CIDR; "primary" must stand alone
 healthzBindAddress: "x" is not an address with an optional port
 detectLocalMode: "BridgeInterface" is not yet supported, expected ClusterCIDR
+nodePortAddresses: not yet supported (value ["primary","10.0.0.0/8"]), leave it out
 conntrack.min: not yet supported (value 5), leave it out
 conntrack.max: unknown field
 "###);
