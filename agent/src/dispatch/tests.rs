@@ -73,6 +73,29 @@ async fn a_new_agent_takes_over_without_a_change() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_due_is_brought_before_the_end() {
+    let mut w = World::start(Profile::containerd_2()).await;
+    w.create(
+        "p",
+        json!({"restartPolicy": "Never",
+        "containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}),
+    );
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    w.api.away(true);
+    assert!(w.fake.exit_container(&w.fake.containers()[0].id, 7, ""));
+    w.until("due", |w| (w.api.refused() > 0).then_some(())).await;
+    let ending = w.signal();
+    let tried = w.api.refused();
+    w.until("tried again after the signal", |w| (w.api.refused() > tried).then_some(())).await;
+    assert!(!ending.is_finished() && ready(&w.pod("p").unwrap()));
+    w.api.away(false);
+    ending.await.unwrap();
+    let pod = w.pod("p").unwrap();
+    assert_eq!(pod["status"]["phase"], "Failed");
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 7);
+}
+
+#[tokio::test]
 async fn a_container_that_ends_runs_again() {
     let w = World::start(Profile::containerd_2()).await;
     let mut spec = web();

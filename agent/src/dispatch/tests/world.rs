@@ -31,6 +31,9 @@ struct Objects {
     /// Every status a pod ever had.
     statuses: Vec<(String, Value)>,
     synced: bool,
+    /// Status patches are answered with 503 and counted.
+    away: bool,
+    refused: usize,
 }
 
 /// The API: only what pods need of it.
@@ -65,6 +68,16 @@ impl Api {
     pub fn remove(&self, name: &str) {
         self.lock().pods.remove(name);
         self.publish();
+    }
+
+    /// Takes no statuses from now on, or takes them again.
+    pub fn away(&self, away: bool) {
+        self.lock().away = away;
+    }
+
+    /// Statuses that were not taken.
+    pub fn refused(&self) -> usize {
+        self.lock().refused
     }
 
     pub fn reasons(&self) -> Vec<String> {
@@ -123,6 +136,10 @@ impl Api {
 
     fn patch(&self, name: &str, sent: &Value) -> (u16, Value) {
         let mut o = self.lock();
+        if o.away {
+            o.refused += 1;
+            return failure(503, "away");
+        }
         let Some(pod) = o.pods.get_mut(name) else { return missing(name) };
         if pod["metadata"]["uid"] != sent["metadata"]["uid"] {
             return failure(409, "the uid in the precondition does not match");
@@ -276,6 +293,13 @@ impl World {
             cancel.cancel();
             task.await.unwrap();
         }
+    }
+
+    /// As the daemon does at a signal: the task ends once all statuses are brought.
+    pub fn signal(&mut self) -> JoinHandle<()> {
+        let (cancel, task, _) = self.agent.take().unwrap();
+        cancel.cancel();
+        task
     }
 
     /// The agent has listed the runtime.
