@@ -138,7 +138,7 @@ fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Bloc
             }
         }
     }
-    parts.finish()
+    parts.finish(service.affinity)
 }
 
 struct Pools {
@@ -167,10 +167,11 @@ impl Parts {
         }
     }
 
-    fn finish(mut self) -> Block {
+    fn finish(mut self, affinity: Option<u32>) -> Block {
         self.fronts.sort_by_key(|(f, _)| *f);
         self.fronts.dedup_by_key(|(f, _)| *f);
-        Block { fronts: self.fronts.into_boxed_slice(), marks: self.marks.into_iter().collect() }
+        let affinity = affinity.filter(|_| !self.fronts.is_empty());
+        Block { fronts: self.fronts.into_boxed_slice(), marks: self.marks.into_iter().collect(), affinity }
     }
 }
 

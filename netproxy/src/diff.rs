@@ -14,14 +14,26 @@ use std::sync::Arc;
 /// One element of one of our maps or sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Element {
-    /// How many endpoints a front has.
+    /// How many endpoints a front has, and for how many seconds a client stays with one.
     Count {
         front: Front,
         count: u32,
+        affinity: Option<u32>,
     },
     Slot {
         front: Front,
         slot: u32,
+        backend: Backend,
+    },
+    /// With affinity a slot leads to an id, and the id to the endpoint.
+    SlotId {
+        front: Front,
+        slot: u32,
+        id: u32,
+    },
+    Id {
+        front: Front,
+        id: u32,
         backend: Backend,
     },
     Mark(Mark),
@@ -30,7 +42,10 @@ pub enum Element {
 impl Element {
     pub fn family(&self) -> Family {
         match self {
-            Element::Count { front, .. } | Element::Slot { front, .. } => front.family(),
+            Element::Count { front, .. }
+            | Element::Slot { front, .. }
+            | Element::SlotId { front, .. }
+            | Element::Id { front, .. } => front.family(),
             Element::Mark(mark) => mark.family(),
         }
     }
@@ -43,6 +58,17 @@ pub struct Pick {
     pub family: Family,
     pub kind: PickKind,
     pub count: u32,
+    pub affinity: Option<u32>,
+}
+
+/// Endpoint counts and timeouts share 32 bits: the API ends timeouts at 86400, 17 bits.
+pub const COUNT_BITS: u32 = 15;
+/// No front has more endpoints than this.
+pub const MOST_ENDPOINTS: usize = (1 << COUNT_BITS) - 1;
+
+/// The number that stands for a count and a timeout in the kernel's maps.
+pub fn code(count: u32, affinity: Option<u32>) -> u32 {
+    affinity.unwrap_or(0) << COUNT_BITS | count
 }
 
 /// A service's block with the slots its endpoints have.
@@ -166,9 +192,10 @@ impl<'a> Work<'a> {
         self.marks(old.map(|p| &*p.block.marks).unwrap_or_default(), new.map(|b| &*b.marks).unwrap_or_default());
         let none: &[(Front, Arc<[Backend]>)] = &[];
         let before = old.map_or(none, |p| &p.block.fronts);
+        let stays = (old.and_then(|p| p.block.affinity), new.and_then(|b| b.affinity));
         for (at, (front, _)) in before.iter().enumerate() {
             if new.is_none_or(|b| b.endpoints(front).is_none()) {
-                self.front(front, old.map_or(&[], |p| &p.slots[at]), &[]);
+                self.front(front, old.map_or(&[], |p| &p.slots[at]), &[], stays);
             }
         }
         let mut slots = Vec::new();
@@ -179,7 +206,7 @@ impl<'a> Work<'a> {
                 _ => None,
             };
             let placed = place(had, wanted);
-            self.front(front, had.map_or(&[], |h| h), &placed);
+            self.front(front, had.map_or(&[], |h| h), &placed, stays);
             slots.push(placed);
         }
         let placed = new.map(|b| Placed { block: b.clone(), slots: slots.into_boxed_slice() });
@@ -201,31 +228,52 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn front(&mut self, front: &Front, before: &[Backend], after: &[Backend]) {
+    fn front(&mut self, front: &Front, before: &[Backend], after: &[Backend], stays: (Option<u32>, Option<u32>)) {
         let front = *front;
-        for slot in 0..before.len().max(after.len()) {
-            let (old, new) = (before.get(slot), after.get(slot));
-            if old == new {
-                continue;
+        match stays {
+            (None, None) => self.slots(front, before, after),
+            (Some(_), Some(_)) => self.ids(front, before, after),
+            (None, Some(_)) => {
+                self.slots(front, before, &[]);
+                self.ids(front, &[], after);
             }
-            if let Some(backend) = old {
-                self.tx.remove.push(Element::Slot { front, slot: slot as u32, backend: *backend });
-            }
-            if let Some(backend) = new {
-                self.tx.add.push(Element::Slot { front, slot: slot as u32, backend: *backend });
+            (Some(_), None) => {
+                self.ids(front, before, &[]);
+                self.slots(front, &[], after);
             }
         }
-        let (old, new) = (before.len() as u32, after.len() as u32);
+        let (old, new) = ((before.len() as u32, stays.0), (after.len() as u32, stays.1));
         if old == new {
             return;
         }
-        if old > 0 {
-            self.tx.remove.push(Element::Count { front, count: old });
+        if old.0 > 0 {
+            self.tx.remove.push(Element::Count { front, count: old.0, affinity: old.1 });
         }
-        if new > 0 {
-            self.tx.add.push(Element::Count { front, count: new });
-            self.picks.insert(Pick { family: front.family(), kind: front.kind(), count: new });
+        if new.0 > 0 {
+            self.tx.add.push(Element::Count { front, count: new.0, affinity: new.1 });
+            self.picks.insert(Pick { family: front.family(), kind: front.kind(), count: new.0, affinity: new.1 });
         }
+    }
+
+    fn slots(&mut self, front: Front, before: &[Backend], after: &[Backend]) {
+        changed(before, after, |slot, old, new| {
+            self.tx.remove.extend(old.map(|backend| Element::Slot { front, slot, backend }));
+            self.tx.add.extend(new.map(|backend| Element::Slot { front, slot, backend }));
+        });
+    }
+
+    fn ids(&mut self, front: Front, before: &[Backend], after: &[Backend]) {
+        let (had, has) = (endpoint_ids(before), endpoint_ids(after));
+        let in_order = |of: &BTreeMap<Backend, u32>, all: &[Backend]| -> Vec<u32> { all.iter().map(|b| of[b]).collect() };
+        changed(&in_order(&had, before), &in_order(&has, after), |slot, old, new| {
+            self.tx.remove.extend(old.map(|id| Element::SlotId { front, slot, id }));
+            self.tx.add.extend(new.map(|id| Element::SlotId { front, slot, id }));
+        });
+        let other = |of: &BTreeMap<Backend, u32>, b: &Backend, id: u32| of.get(b) != Some(&id);
+        let gone = had.iter().filter(|(b, id)| other(&has, b, **id));
+        self.tx.remove.extend(gone.map(|(backend, id)| Element::Id { front, id: *id, backend: *backend }));
+        let come = has.iter().filter(|(b, id)| other(&had, b, **id));
+        self.tx.add.extend(come.map(|(backend, id)| Element::Id { front, id: *id, backend: *backend }));
     }
 
     fn finish(mut self) -> Transaction {
@@ -274,6 +322,45 @@ fn place(before: Option<&Arc<[Backend]>>, wanted: &Arc<[Backend]>) -> Arc<[Backe
     } else {
         slots.into()
     }
+}
+
+/// Calls for every place in which the two differ.
+fn changed<T: Copy + PartialEq>(before: &[T], after: &[T], mut each: impl FnMut(u32, Option<T>, Option<T>)) {
+    for at in 0..before.len().max(after.len()) {
+        let (old, new) = (before.get(at).copied(), after.get(at).copied());
+        if old != new {
+            each(at as u32, old, new);
+        }
+    }
+}
+
+/// A number for each endpoint that does not depend on the others, on the order or on a run of this program, unless two of them
+/// would have the same: then the later one by address has the next.
+pub(crate) fn endpoint_ids(pool: &[Backend]) -> BTreeMap<Backend, u32> {
+    let sorted: BTreeSet<Backend> = pool.iter().copied().collect();
+    let mut taken = BTreeSet::new();
+    let number = |b: Backend| {
+        let mut id = hash(&b);
+        while !taken.insert(id) {
+            id = id.wrapping_add(1);
+        }
+        (b, id)
+    };
+    sorted.into_iter().map(number).collect()
+}
+
+/// FNV-1a, and a last stirring since addresses differ in few bits. Never to change: clients of a restarted agent keep their
+/// endpoints by it.
+fn hash(b: &Backend) -> u32 {
+    let address = match b.ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let bytes = address.into_iter().chain(b.port.to_be_bytes());
+    let mut h = bytes.fold(0x811c_9dc5_u32, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^ (h >> 13)
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub struct Service {
     pub external_local: bool,
     /// internalTrafficPolicy: Local
     pub internal_local: bool,
-    /// sessionAffinity ClientIP, timeout in seconds. Not programmed yet: connections spread as without it.
+    /// sessionAffinity ClientIP, timeout in seconds.
     pub affinity: Option<u32>,
 }
 

@@ -128,6 +128,8 @@ impl PickKind {
 pub struct Block {
     pub fronts: Box<[(Front, Arc<[Backend]>)]>,
     pub marks: Box<[Mark]>,
+    /// For how many seconds a client stays with its endpoint.
+    pub affinity: Option<u32>,
 }
 
 impl Block {
@@ -226,6 +228,11 @@ impl Ruleset {
     /// The endpoints behind a front, whichever service has it.
     pub fn endpoints(&self, front: &Front) -> Option<&Arc<[Backend]>> {
         self.blocks.get(self.owner(&front.claim())?)?.endpoints(front)
+    }
+
+    /// For how many seconds clients of a front stay with their endpoint.
+    pub fn affinity(&self, front: &Front) -> Option<u32> {
+        self.blocks.get(self.owner(&front.claim())?)?.affinity
     }
 
     pub fn has_mark(&self, mark: &Mark) -> bool {

@@ -3,6 +3,7 @@
 //! Pure. Ready endpoints; when there is none, those that still serve while they terminate. The rule is applied to the set the
 //! policy leaves (all endpoints, or this node's), so that a local set falls back on its own. Topology has its place here.
 
+use crate::diff::MOST_ENDPOINTS;
 use crate::model::{Endpoint, Family, Key, ServicePort, Slice};
 use crate::ruleset::Backend;
 use crate::tables::Tables;
@@ -54,7 +55,7 @@ impl Candidates {
 
     fn pick(self) -> Vec<Backend> {
         let chosen = if self.ready.is_empty() { self.leaving } else { self.ready };
-        chosen.into_iter().collect()
+        chosen.into_iter().take(MOST_ENDPOINTS).collect()
     }
 }
 

@@ -58,8 +58,9 @@ fn proto() -> impl Strategy<Value = Proto> {
 
 fn service() -> impl Strategy<Value = Service> {
     let port = (proto(), 0..3u16, proptest::option::of(0..3u16));
-    (0..4u8, any::<bool>(), any::<bool>(), vec(port, 0..3), any::<bool>(), proptest::bool::weighted(0.2)).prop_map(
-        |(n, v4, v6, ports, external_local, internal_local)| Service {
+    let affinity = prop_oneof![2 => Just(None), 1 => Just(Some(10)), 1 => Just(Some(86_400))];
+    (0..4u8, any::<bool>(), any::<bool>(), vec(port, 0..3), any::<bool>(), proptest::bool::weighted(0.2), affinity).prop_map(
+        |(n, v4, v6, ports, external_local, internal_local, affinity)| Service {
             cluster_ips: [(v4 || !v6).then(|| vip(Family::V4, n)), v6.then(|| vip(Family::V6, n))]
                 .into_iter()
                 .flatten()
@@ -75,7 +76,7 @@ fn service() -> impl Strategy<Value = Service> {
                 .collect(),
             external_local,
             internal_local,
-            affinity: None,
+            affinity,
         },
     )
 }
@@ -106,8 +107,10 @@ pub fn policy() -> Policy {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     pub picks: BTreeSet<Pick>,
-    pub counts: BTreeMap<Front, u32>,
+    pub counts: BTreeMap<Front, (u32, Option<u32>)>,
     pub slots: BTreeMap<(Front, u32), Backend>,
+    pub slot_ids: BTreeMap<(Front, u32), u32>,
+    pub ids: BTreeMap<(Front, u32), Backend>,
     pub marks: BTreeSet<Mark>,
 }
 
@@ -119,8 +122,10 @@ impl Model {
         }
         for e in &tx.remove {
             let was = match e {
-                Element::Count { front, count } => next.counts.remove(front) == Some(*count),
+                Element::Count { front, count, affinity } => next.counts.remove(front) == Some((*count, *affinity)),
                 Element::Slot { front, slot, backend } => next.slots.remove(&(*front, *slot)) == Some(*backend),
+                Element::SlotId { front, slot, id } => next.slot_ids.remove(&(*front, *slot)) == Some(*id),
+                Element::Id { front, id, backend } => next.ids.remove(&(*front, *id)) == Some(*backend),
                 Element::Mark(m) => next.marks.remove(m),
             };
             if !was {
@@ -129,11 +134,13 @@ impl Model {
         }
         for e in &tx.add {
             let new = match e {
-                Element::Count { front, count } => {
-                    let pick = Pick { family: front.family(), kind: front.kind(), count: *count };
-                    next.picks.contains(&pick) && next.counts.insert(*front, *count).is_none()
+                Element::Count { front, count, affinity } => {
+                    let pick = Pick { family: front.family(), kind: front.kind(), count: *count, affinity: *affinity };
+                    next.picks.contains(&pick) && next.counts.insert(*front, (*count, *affinity)).is_none()
                 }
                 Element::Slot { front, slot, backend } => next.slots.insert((*front, *slot), *backend).is_none(),
+                Element::SlotId { front, slot, id } => next.slot_ids.insert((*front, *slot), *id).is_none(),
+                Element::Id { front, id, backend } => next.ids.insert((*front, *id), *backend).is_none(),
                 Element::Mark(m) => next.marks.insert(*m),
             };
             if !new {
@@ -147,28 +154,44 @@ impl Model {
 
     /// Every count has all its slots, and no slot is beyond its count.
     fn resolves(&self) -> Result<(), String> {
-        for (front, count) in &self.counts {
-            if let Some(n) = (0..*count).find(|n| !self.slots.contains_key(&(*front, *n))) {
+        for (front, (count, _)) in &self.counts {
+            if let Some(n) = (0..*count).find(|n| self.endpoint(front, *n).is_none()) {
                 return Err(format!("{front:?} has no slot {n} of {count}"));
             }
         }
-        match self.slots.keys().find(|(f, n)| self.counts.get(f).is_none_or(|c| n >= c)) {
+        if let Some(id) = self.ids.keys().find(|(f, id)| !self.slot_ids.iter().any(|((g, _), i)| (g, i) == (f, id))) {
+            return Err(format!("no slot leads to {id:?}"));
+        }
+        let out = |(f, n): &(Front, u32), stays: bool| self.counts.get(f).is_none_or(|(c, t)| n >= c || t.is_some() != stays);
+        let plain = self.slots.keys().find(|k| out(k, false));
+        match plain.or_else(|| self.slot_ids.keys().find(|k| out(k, true))) {
             Some(slot) => Err(format!("{slot:?} is out of reach")),
             None => Ok(()),
+        }
+    }
+
+    /// What a slot leads to.
+    pub fn endpoint(&self, front: &Front, slot: u32) -> Option<Backend> {
+        match self.counts.get(front)?.1 {
+            None => self.slots.get(&(*front, slot)).copied(),
+            Some(_) => self.ids.get(&(*front, *self.slot_ids.get(&(*front, slot))?)).copied(),
         }
     }
 
     /// What a ruleset asks for, slots as sets.
     pub fn holds(&self, rules: &Ruleset) -> Result<(), String> {
         let mut fronts = BTreeMap::<Front, BTreeSet<Backend>>::new();
-        for ((front, _), b) in &self.slots {
-            fronts.entry(*front).or_default().insert(*b);
+        for (front, (count, _)) in &self.counts {
+            fronts.insert(*front, (0..*count).filter_map(|n| self.endpoint(front, n)).collect());
         }
         let mut wanted = BTreeMap::<Front, BTreeSet<Backend>>::new();
         let mut marks = BTreeSet::new();
         for (_, block) in rules.blocks() {
             marks.extend(block.marks.iter().copied());
             for (front, pool) in &block.fronts {
+                if self.counts.get(front).is_some_and(|(_, affinity)| *affinity != block.affinity) {
+                    return Err(format!("{front:?} has not the affinity {:?}", block.affinity));
+                }
                 if wanted.insert(*front, pool.iter().copied().collect()).is_some() {
                     return Err(format!("two services have {front:?}"));
                 }

@@ -31,7 +31,7 @@ proptest! {
             for (key, block) in rules.blocks() {
                 for (front, _) in &block.fronts {
                     let slots = installed.slots(key, front).unwrap();
-                    let there: Vec<_> = (0..slots.len() as u32).map(|n| kernel.slots[&(*front, n)]).collect();
+                    let there: Vec<_> = (0..slots.len() as u32).map(|n| kernel.endpoint(front, n).unwrap()).collect();
                     prop_assert_eq!(slots, &there[..]);
                 }
             }

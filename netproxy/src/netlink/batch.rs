@@ -6,9 +6,10 @@
 use super::attr::Writer;
 use super::expr::{family_number, octets, value};
 use super::{layout, *};
-use crate::diff::{Element, Transaction};
+use crate::diff::{Element, Transaction, code};
 use crate::model::Family;
 use crate::ruleset::{Front, Mark};
+use std::collections::BTreeSet;
 
 /// Leaves room below the 16 bits of an attribute's length for one more element.
 const LIST_ROOM: usize = 64_000;
@@ -20,7 +21,7 @@ pub struct Batch {
     w: Writer,
     what: Vec<String>,
     last_at: usize,
-    sets: u32,
+    sets: Vec<String>,
 }
 
 /// Ready to be sent.
@@ -45,12 +46,17 @@ impl Batch {
         let mut w = Writer::default();
         let open = w.message(BATCH_BEGIN, REQUEST, 0, 0, RES_NFTABLES);
         w.end_message(open);
-        Batch { w, what: vec!["the batch as a whole".into()], last_at: 0, sets: 0 }
+        Batch { w, what: vec!["the batch as a whole".into()], last_at: 0, sets: Vec::new() }
     }
 
-    pub fn next_set_id(&mut self) -> u32 {
-        self.sets += 1;
-        self.sets
+    pub fn next_set_id(&mut self, name: &str) -> u32 {
+        self.sets.push(name.into());
+        self.sets.len() as u32
+    }
+
+    /// The sets made by this batch.
+    pub fn sets_named(&self) -> &[String] {
+        &self.sets
     }
 
     fn start(&mut self, kind: u16, flags: u16, family: Family, what: String) -> super::attr::Open {
@@ -133,12 +139,17 @@ pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
     }
 }
 
-pub fn encode(tx: &Transaction, mark: u32) -> Batch {
+/// `keep` names the tables to be emptied instead of deleted, at a reset.
+pub fn encode(tx: &Transaction, mark: u32, keep: &BTreeSet<Family>) -> Batch {
     let mut b = Batch::new();
     if let Some(policy) = &tx.reset {
-        remove_tables(&mut b, policy.families.iter().copied());
         for family in &policy.families {
-            table(&mut b, NEWTABLE, CREATE, *family);
+            if keep.contains(family) {
+                layout::empty(&mut b, *family);
+            } else {
+                remove_tables(&mut b, [*family].into_iter());
+                table(&mut b, NEWTABLE, CREATE, *family);
+            }
         }
         layout::skeleton(&mut b, policy);
     }
@@ -167,6 +178,8 @@ fn set_of(e: &Element) -> &'static str {
     match e {
         Element::Count { front, .. } => layout::counts(front.kind()),
         Element::Slot { front, .. } => layout::slots(front.kind()),
+        Element::SlotId { front, .. } => layout::slot_ids(front.kind()),
+        Element::Id { front, .. } => layout::ids(front.kind()),
         Element::Mark(Mark::ClusterIp(_)) => layout::CLUSTER_IPS,
         Element::Mark(Mark::LocalOnly { .. }) => layout::LOCAL_ONLY,
         Element::Mark(Mark::Unserved { .. }) => layout::UNSERVED,
@@ -177,16 +190,24 @@ fn set_of(e: &Element) -> &'static str {
 fn element(w: &mut Writer, e: &Element, bytes: &mut Vec<u8>, with_data: bool) {
     bytes.clear();
     match e {
-        Element::Count { front, count } => {
+        Element::Count { front, count, affinity } => {
             front_key(bytes, front);
             value(w, 1, bytes);
             if with_data {
-                value(w, 2, &count.to_ne_bytes());
+                value(w, 2, &code(*count, *affinity).to_ne_bytes());
             }
         }
-        Element::Slot { front, slot, backend } => {
+        Element::SlotId { front, slot, id } => {
             front_key(bytes, front);
             bytes.extend_from_slice(&slot.to_ne_bytes());
+            value(w, 1, bytes);
+            if with_data {
+                value(w, 2, &id.to_ne_bytes());
+            }
+        }
+        Element::Slot { front, slot: number, backend } | Element::Id { front, id: number, backend } => {
+            front_key(bytes, front);
+            bytes.extend_from_slice(&number.to_ne_bytes());
             value(w, 1, bytes);
             if with_data {
                 bytes.clear();

@@ -121,6 +121,29 @@ impl Rule {
         })
     }
 
+    /// Adds the key with its data and a timeout in seconds, or renews the timeout of what is there, whose data stays.
+    pub fn update(self, map: &str, key: u32, data: u32, seconds: u32) -> Rule {
+        const UPDATE: u32 = 1;
+        self.dynset(map, UPDATE, key, data, Some(seconds))
+    }
+
+    pub fn delete(self, map: &str, key: u32, data: u32) -> Rule {
+        const DELETE: u32 = 2;
+        self.dynset(map, DELETE, key, data, None)
+    }
+
+    fn dynset(self, map: &str, operation: u32, key: u32, data: u32, seconds: Option<u32>) -> Rule {
+        self.expr("dynset", |w| {
+            w.text(1, map);
+            w.be32(3, operation);
+            w.be32(4, REG32 + key);
+            w.be32(5, REG32 + data);
+            if let Some(seconds) = seconds {
+                w.attr(6, &(u64::from(seconds) * 1000).to_be_bytes());
+            }
+        })
+    }
+
     pub fn member(self, set: &str, key: u32) -> Rule {
         self.expr("lookup", |w| {
             w.text(1, set);

@@ -6,7 +6,7 @@
 use super::attr::Writer;
 use super::batch::Batch;
 use super::expr::{DROP, GOTO, JUMP, Rule, Side, verdict};
-use crate::diff::Pick;
+use crate::diff::{Pick, code};
 use crate::model::Family;
 use crate::ruleset::{PickKind, Policy};
 use ipnet::IpNet;
@@ -53,11 +53,44 @@ pub fn picks(kind: PickKind) -> &'static str {
     }
 }
 
-pub fn pick_chain(kind: PickKind, count: u32) -> String {
+/// With affinity: from a slot to an endpoint's id.
+pub fn slot_ids(kind: PickKind) -> &'static str {
     match kind {
-        PickKind::Service => format!("service-pick-{count}"),
-        PickKind::NodePort => format!("nodeport-pick-{count}"),
-        PickKind::LocalNodePort => format!("local-nodeport-pick-{count}"),
+        PickKind::Service => "service-slot-ids",
+        PickKind::NodePort => "nodeport-slot-ids",
+        PickKind::LocalNodePort => "local-nodeport-slot-ids",
+    }
+}
+
+/// With affinity: from an id to the endpoint.
+pub fn ids(kind: PickKind) -> &'static str {
+    match kind {
+        PickKind::Service => "service-ids",
+        PickKind::NodePort => "nodeport-ids",
+        PickKind::LocalNodePort => "local-nodeport-ids",
+    }
+}
+
+/// Which endpoint, by id, a client had last. Filled by packets, kept when everything else is written anew.
+fn clients(kind: PickKind) -> &'static str {
+    match kind {
+        PickKind::Service => "clients",
+        PickKind::NodePort | PickKind::LocalNodePort => "nodeport-clients",
+    }
+}
+
+/// Clients remembered for each of the two maps; further ones are spread as if there were no affinity.
+const MOST_CLIENTS: u32 = 65_536;
+
+fn pick_chain(pick: &Pick) -> String {
+    let kind = match pick.kind {
+        PickKind::Service => "service",
+        PickKind::NodePort => "nodeport",
+        PickKind::LocalNodePort => "local-nodeport",
+    };
+    match pick.affinity {
+        None => format!("{kind}-pick-{}", pick.count),
+        Some(seconds) => format!("{kind}-pick-{}-for-{seconds}s", pick.count),
     }
 }
 
@@ -110,12 +143,20 @@ fn byteorder(fields: &[Field]) -> u32 {
 }
 
 fn set(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Data<'_>) {
+    set_with(b, family, name, key, data, 0);
+}
+
+const SET_TIMEOUT: u32 = 16;
+/// Rules may change it.
+const SET_EVAL: u32 = 32;
+
+fn set_with(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Data<'_>, flags: u32) {
     const SET_MAP: u32 = 8;
-    let id = b.next_set_id();
+    let id = b.next_set_id(name);
     b.message(super::NEWSET, super::CREATE, family, &format!("set {name}"), |w| {
         w.text(1, TABLE);
         w.text(2, name);
-        w.be32(3, if matches!(data, Data::None) { 0 } else { SET_MAP });
+        w.be32(3, flags | if matches!(data, Data::None) { 0 } else { SET_MAP });
         w.be32(4, datatype(key, family));
         w.be32(5, room(key, family));
         let mut user = vec![0, 4];
@@ -132,6 +173,11 @@ fn set(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Data<'_>
                 w.be32(6, 0xffff_ff00);
                 w.be32(7, 0);
             }
+        }
+        if flags & SET_EVAL != 0 {
+            let description = w.nest(9);
+            w.be32(1, MOST_CLIENTS);
+            w.end(description);
         }
         w.be32(10, id);
         w.attr(13, &user);
@@ -196,6 +242,7 @@ fn key_fields(kind: PickKind) -> &'static [Field] {
 pub fn skeleton(b: &mut Batch, policy: &Policy) {
     for family in &policy.families {
         sets(b, *family);
+        set(b, *family, &marker(*family), &[Field::Number], &Data::None);
         for name in [SERVICES_CHAIN, NODEPORTS_CHAIN, OUTSIDE_CHAIN, UNSERVED_CHAIN, REJECT_CHAIN] {
             chain(b, *family, name);
         }
@@ -205,13 +252,49 @@ pub fn skeleton(b: &mut Batch, policy: &Policy) {
     }
 }
 
+/// The name of an empty set that says which layout a table has: a digest of its sets and hooks. Tables of the same layout are
+/// written anew in place.
+fn marker(family: Family) -> String {
+    let mut b = Batch::new();
+    sets(&mut b, family);
+    hooks(&mut b, family);
+    let bytes = b.seal(false).bytes;
+    let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("layout-{digest:016x}")
+}
+
+/// The names of all sets and maps of a table, as they are now.
+pub fn set_names(family: Family) -> std::collections::BTreeSet<String> {
+    let mut b = Batch::new();
+    sets(&mut b, family);
+    b.sets_named().iter().cloned().chain([marker(family)]).collect()
+}
+
+/// Takes out what `skeleton` and elements put in, and keeps what packets left.
+pub fn empty(b: &mut Batch, family: Family) {
+    b.message(super::DELRULE, 0, family, "all rules", |w| w.text(1, TABLE));
+    let keep = [clients(PickKind::Service), clients(PickKind::NodePort)];
+    for name in set_names(family).iter().filter(|n| !keep.contains(&n.as_str())) {
+        b.message(super::DELSETELEM, 0, family, &format!("all elements of set {name}"), |w| {
+            w.text(1, TABLE);
+            w.text(2, name);
+        });
+    }
+}
+
 fn sets(b: &mut Batch, family: Family) {
     for kind in PickKind::ALL {
         let key = key_fields(kind);
         set(b, family, counts(kind), key, &Data::Fields(&[Field::Number]));
         let slot_key: Vec<Field> = key.iter().copied().chain([Field::Number]).collect();
         set(b, family, slots(kind), &slot_key, &Data::Fields(&[Field::Address, Field::Port]));
+        set(b, family, slot_ids(kind), &slot_key, &Data::Fields(&[Field::Number]));
+        set(b, family, ids(kind), &slot_key, &Data::Fields(&[Field::Address, Field::Port]));
         set(b, family, picks(kind), &[Field::Number], &Data::Verdict);
+    }
+    for kind in [PickKind::Service, PickKind::NodePort] {
+        let key: Vec<Field> = [Field::Address].into_iter().chain(key_fields(kind).iter().copied()).collect();
+        set_with(b, family, clients(kind), &key, &Data::Fields(&[Field::Number]), SET_TIMEOUT | SET_EVAL);
     }
     set(b, family, CLUSTER_IPS, &[Field::Address], &Data::None);
     set(b, family, LOCAL_ONLY, &[Field::Proto, Field::Port], &Data::None);
@@ -221,7 +304,6 @@ fn sets(b: &mut Batch, family: Family) {
 
 /// Printed as `meta mark set <key> map @counts meta mark set meta mark meta mark vmap @picks`: the second is the restoring.
 fn look_up(b: &mut Batch, family: Family, from: &str, kind: PickKind) {
-    const SAVED: u32 = 12;
     let (r, _) = key_of(kind, Rule::new(family).load_mark(SAVED), family);
     let r = r.map(counts(kind), 0, 0).store_mark(0).load_mark(1).store_mark(SAVED);
     rule(b, family, from, r.vmap(picks(kind), 1));
@@ -280,20 +362,31 @@ fn reject_chains(b: &mut Batch, family: Family) {
     rule(b, family, REJECT_CHAIN, new().reject());
 }
 
-fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
-    const PREROUTING: u32 = 0;
-    const OUTPUT: u32 = 3;
-    const POSTROUTING: u32 = 4;
-    let new = || Rule::new(family);
-    for (name, hook) in [("dnat-prerouting", PREROUTING), ("dnat-output", OUTPUT)] {
+const DNAT_CHAINS: [(&str, u32); 2] = [("dnat-prerouting", PREROUTING), ("dnat-output", OUTPUT)];
+const REJECT_CHAINS: [(&str, u32); 2] = [("reject-prerouting", PREROUTING), ("reject-output", OUTPUT)];
+const PREROUTING: u32 = 0;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
+
+fn hooks(b: &mut Batch, family: Family) {
+    for (name, hook) in DNAT_CHAINS {
         base_chain(b, family, name, "nat", hook, PRIORITY_DNAT);
-        rule(b, family, name, new().verdict(JUMP, Some(SERVICES_CHAIN)));
     }
-    for (name, hook) in [("reject-prerouting", PREROUTING), ("reject-output", OUTPUT)] {
+    for (name, hook) in REJECT_CHAINS {
         base_chain(b, family, name, "filter", hook, PRIORITY_AFTER_DNAT);
-        rule(b, family, name, new().ct_new().verdict(JUMP, Some(UNSERVED_CHAIN)));
     }
     base_chain(b, family, "snat-postrouting", "nat", POSTROUTING, PRIORITY_SNAT);
+}
+
+fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
+    let new = || Rule::new(family);
+    hooks(b, family);
+    for (name, _) in DNAT_CHAINS {
+        rule(b, family, name, new().verdict(JUMP, Some(SERVICES_CHAIN)));
+    }
+    for (name, _) in REJECT_CHAINS {
+        rule(b, family, name, new().ct_new().verdict(JUMP, Some(UNSERVED_CHAIN)));
+    }
     let marked = new().has_mark(policy.masquerade_mark).clear_mark(policy.masquerade_mark);
     rule(b, family, "snat-postrouting", marked.masquerade());
     let n = Rule::address_registers(family);
@@ -303,22 +396,70 @@ fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
 
 /// The chain that takes one of N, and the element that leads to it.
 pub fn pick(b: &mut Batch, pick: &Pick, policy_mark: u32) {
-    let Pick { family, kind, count } = *pick;
-    let name = pick_chain(kind, count);
+    let Pick { family, kind, count, affinity } = *pick;
+    let name = pick_chain(pick);
     chain(b, family, &name);
     if kind == PickKind::NodePort {
         rule(b, family, &name, Rule::new(family).set_mark(policy_mark));
     }
+    if let Some(seconds) = affinity {
+        known_client(b, family, &name, kind, seconds);
+        new_client(b, family, &name, kind, count, seconds);
+    }
     // The second rule is for a packet that read the count just before a change and the slots just after it: slot 0 always is.
     for among in if count > 1 { vec![count, 1] } else { vec![1] } {
-        let (r, next) = key_of(kind, Rule::new(family), family);
-        let r = r.random(among, next).map(slots(kind), 0, 0);
+        let r = match affinity {
+            None => {
+                let (r, next) = key_of(kind, Rule::new(family), family);
+                r.random(among, next).map(slots(kind), 0, 0)
+            }
+            Some(_) => {
+                let (r, number) = key_of(kind, Rule::new(family).load_mark(SAVED), family);
+                let r = by_mark(r.random(among, number).map(slot_ids(kind), 0, number), number);
+                r.map(ids(kind), 0, 0)
+            }
+        };
         rule(b, family, &name, r.dnat(0, Rule::address_registers(family)));
     }
     b.elements(super::NEWSETELEM, family, picks(kind), [()].iter(), |w: &mut Writer, ()| {
-        super::expr::value(w, 1, &count.to_ne_bytes());
+        super::expr::value(w, 1, &code(count, affinity).to_ne_bytes());
         let data = w.nest(2);
         verdict(w, GOTO, Some(&name));
         w.end(data);
     });
+}
+
+/// The register that keeps the packet's mark while a number is shown in it.
+const SAVED: u32 = 15;
+
+/// Passes a number in a register by the packet's mark, so that `nft` can print the rule.
+fn by_mark(r: Rule, number: u32) -> Rule {
+    r.store_mark(number).load_mark(number).store_mark(SAVED)
+}
+
+/// Loads source address and the service's key; returns the first register of the key and the one after all.
+fn client_key(r: Rule, family: Family, kind: PickKind) -> (Rule, u32, u32) {
+    let from = Rule::address_registers(family);
+    let r = r.address(Side::Source, 0);
+    let (r, next) = match kind {
+        PickKind::Service => (r.address(Side::Destination, from).l4proto(2 * from).dport(2 * from + 1), 2 * from + 2),
+        PickKind::NodePort | PickKind::LocalNodePort => (r.l4proto(from).dport(from + 1), from + 2),
+    };
+    (r, from, next)
+}
+
+/// To the endpoint the client had, if it is still there; its time begins anew.
+fn known_client(b: &mut Batch, family: Family, chain: &str, kind: PickKind, seconds: u32) {
+    let (r, key, id) = client_key(Rule::new(family).load_mark(SAVED), family, kind);
+    let r = by_mark(r.map(clients(kind), 0, id), id);
+    let r = r.update(clients(kind), 0, id, seconds).map(ids(kind), key, 0);
+    rule(b, family, chain, r.dnat(0, Rule::address_registers(family)));
+}
+
+/// Picks one and remembers it. An entry of an endpoint that is gone has to be deleted first: an update would only renew it.
+fn new_client(b: &mut Batch, family: Family, chain: &str, kind: PickKind, count: u32, seconds: u32) {
+    let (r, key, id) = client_key(Rule::new(family).load_mark(SAVED), family, kind);
+    let r = by_mark(r.random(count, id).map(slot_ids(kind), key, id), id);
+    let r = r.delete(clients(kind), 0, id).update(clients(kind), 0, id, seconds).map(ids(kind), key, 0);
+    rule(b, family, chain, r.dnat(0, Rule::address_registers(family)));
 }

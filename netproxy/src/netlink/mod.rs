@@ -15,22 +15,29 @@ use crate::diff::Transaction;
 use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::Kernel;
-use batch::{Batch, encode, remove_tables};
+use attr::{Writer, find};
+use batch::{Batch, Sealed, encode, remove_tables};
+use expr::family_number;
 use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
 use socket::Netfilter;
+use std::collections::BTreeSet;
+use tracing::debug;
 
 const NFTABLES: u16 = 10;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
+const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
+const GETSET: u16 = 10;
 const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
+const DUMP: u16 = 0x300;
 
 pub struct Netlink {
     tables: Netfilter,
@@ -44,22 +51,46 @@ impl Netlink {
         Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()?, mark: 0 })
     }
 
-    fn batch(&mut self, tx: &Transaction) -> Batch {
+    fn batch(&mut self, tx: &Transaction, keep: &BTreeSet<Family>) -> Sealed {
         if let Some(policy) = &tx.reset {
             self.mark = policy.masquerade_mark;
         }
-        encode(tx, self.mark)
+        encode(tx, self.mark, keep).seal(true)
+    }
+
+    /// Whether our table is there and of the layout this program makes, with nothing else in it.
+    fn same_layout(&mut self, family: Family) -> bool {
+        let mut w = Writer::default();
+        let open = w.message(NFTABLES << 8 | GETSET, REQUEST | DUMP, 0, family_number(family), 0);
+        w.text(1, layout::TABLE);
+        w.end_message(open);
+        let mut there = BTreeSet::new();
+        let text = |v: &[u8]| String::from_utf8_lossy(v).trim_end_matches('\0').to_string();
+        // A table that is not there is an error, and so is a dump that another change interrupted: both mean no.
+        let listed = self.tables.dump(&w.bytes, |m| there.extend(m.body.get(4..).and_then(|a| find(a, 2)).map(text)));
+        listed.is_ok() && there == layout::set_names(family)
     }
 }
 
 impl Kernel for Netlink {
     fn commit(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let sealed = self.batch(tx).seal(true);
-        self.tables.transact(&sealed)
+        let families = tx.reset.as_ref().map(|p| p.families.clone()).unwrap_or_default();
+        let keep: BTreeSet<Family> = families.into_iter().filter(|f| self.same_layout(*f)).collect();
+        let sealed = self.batch(tx, &keep);
+        match self.tables.transact(&sealed) {
+            Err(Error::Refused { what, source, .. }) if !keep.is_empty() => {
+                // Whatever stands in the way goes with the tables.
+                debug!(what, error = %source, "tables cannot be written anew in place, replacing them");
+                let sealed = self.batch(tx, &BTreeSet::new());
+                self.tables.transact(&sealed)
+            }
+            other => other,
+        }
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let sealed = self.batch(tx).seal(false);
+        let mark = tx.reset.as_ref().map_or(self.mark, |p| p.masquerade_mark);
+        let sealed = encode(tx, mark, &BTreeSet::new()).seal(false);
         self.tables.transact(&sealed)
     }
 

@@ -102,11 +102,7 @@ impl Core {
     }
 
     fn service(&mut self, s: &wire::Service) -> Option<crate::model::Service> {
-        let read = convert::service(s).unwrap_or_else(|e| self.bad_object(&e));
-        if read.as_ref().is_some_and(|r| r.affinity.is_some()) {
-            warn!(service = %convert::key(&s.metadata), "sessionAffinity ClientIP is not supported yet, its connections are spread over all endpoints");
-        }
-        read
+        convert::service(s).unwrap_or_else(|e| self.bad_object(&e))
     }
 
     fn slice(&mut self, s: &wire::EndpointSlice) -> Option<crate::model::Slice> {

@@ -238,6 +238,17 @@ pub fn tcp_here(to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
     Ok(parse(&text))
 }
 
+/// The same with a chosen address of its own.
+pub fn tcp_from(from: SocketAddr, to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+    let s = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(s.as_raw_fd(), &SockaddrStorage::from(from))?;
+    connect(s.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let mut text = String::new();
+    TcpStream::from(s).read_to_string(&mut text)?;
+    Ok(parse(&text))
+}
+
 pub fn udp(ns: &Netns, to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
