@@ -36,8 +36,8 @@ impl<K> Default for Snapshot<K> {
 pub type Watched<K> = watch::Receiver<Arc<Snapshot<K>>>;
 
 /// A sink that publishes.
-struct Publish<K> {
-    sender: watch::Sender<Arc<Snapshot<K>>>,
+pub(super) struct Publish<K> {
+    pub(super) sender: watch::Sender<Arc<Snapshot<K>>>,
 }
 
 impl<K: Send + Sync + 'static> Sink<K> for Publish<K> {

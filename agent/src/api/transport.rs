@@ -22,19 +22,32 @@ use url::Url;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lists of the whole cluster may be long in coming.
 const LIST_TIMEOUT: Duration = Duration::from_secs(90);
-/// A watch's first byte: the server answers with headers before the first event.
-const WATCH_START_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that answers no ping for this long is dead, whatever its kernel acknowledges.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a token read from a file is good for; those who renew it leave far more than that.
 const TOKEN_MAX_AGE: Duration = Duration::from_secs(60);
+
+/// When a server that says nothing counts as dead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// A watch's first byte: the server answers with headers before the first event.
+    pub watch_start: Duration,
+    /// A peer that answers no ping for this long is dead, whatever its kernel acknowledges.
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let ten = Duration::from_secs(10);
+        Bounds { watch_start: Duration::from_secs(30), ping_interval: ten, ping_timeout: ten }
+    }
+}
 
 /// The way to the API server. Clones share the connection.
 #[derive(Clone)]
 pub struct Transport {
     kubeconfig: Arc<PathBuf>,
+    bounds: Bounds,
     current: Arc<ArcSwap<Current>>,
 }
 
@@ -42,19 +55,24 @@ struct Current {
     server: Url,
     http: reqwest::Client,
     token: Token,
+    bounds: Bounds,
     cached_token: ArcSwap<Option<(Instant, HeaderValue)>>,
 }
 
 impl Transport {
     /// Reads the kubeconfig; connects when first used.
     pub fn new(kubeconfig: &Path) -> Result<Self, Error> {
-        let current = Current::new(kubeconfig::read(kubeconfig)?)?;
-        Ok(Transport { kubeconfig: Arc::new(kubeconfig.to_owned()), current: Arc::new(ArcSwap::from_pointee(current)) })
+        Transport::bounded(kubeconfig, Bounds::default())
+    }
+
+    pub(crate) fn bounded(kubeconfig: &Path, bounds: Bounds) -> Result<Self, Error> {
+        let current = Arc::new(ArcSwap::from_pointee(Current::new(kubeconfig::read(kubeconfig)?, bounds)?));
+        Ok(Transport { kubeconfig: Arc::new(kubeconfig.to_owned()), bounds, current })
     }
 
     /// Reads the kubeconfig and the files it names again; on failure the old credentials stay in use.
     pub fn reload(&self) -> Result<(), Error> {
-        let current = Current::new(kubeconfig::read(&self.kubeconfig)?)?;
+        let current = Current::new(kubeconfig::read(&self.kubeconfig)?, self.bounds)?;
         self.current.store(Arc::new(current));
         Ok(())
     }
@@ -66,7 +84,7 @@ impl Transport {
 }
 
 impl Current {
-    fn new(credentials: Credentials) -> Result<Self, Error> {
+    fn new(credentials: Credentials, bounds: Bounds) -> Result<Self, Error> {
         let Credentials { server, ca, identity, token } = credentials;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(ca, identity)?)
@@ -75,8 +93,8 @@ impl Current {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(90))
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_interval(bounds.ping_interval)
+            .http2_keep_alive_timeout(bounds.ping_timeout)
             .http2_keep_alive_while_idle(true)
             // What one stalled watch may hold in memory, and all streams together.
             .http2_initial_stream_window_size(256 << 10)
@@ -86,7 +104,7 @@ impl Current {
             .tcp_user_timeout(Duration::from_secs(30))
             .build()
             .map_err(Error::Client)?;
-        Ok(Current { server, http, token, cached_token: ArcSwap::from_pointee(None) })
+        Ok(Current { server, http, token, bounds, cached_token: ArcSwap::from_pointee(None) })
     }
 
     fn url(&self, path_and_query: &str) -> Result<Url, url::ParseError> {
@@ -148,11 +166,11 @@ enum Bound {
     UntilHeaders(Duration),
 }
 
-fn bound(method: &http::Method, query: &str) -> Bound {
+fn bound(method: &http::Method, query: &str, bounds: &Bounds) -> Bound {
     let asked =
         |name: &str| query.split('&').any(|pair| pair.strip_prefix(name).is_some_and(|value| matches!(value, "=true" | "=1")));
     if method == http::Method::GET && (asked("watch") || asked("follow")) {
-        Bound::UntilHeaders(WATCH_START_TIMEOUT)
+        Bound::UntilHeaders(bounds.watch_start)
     } else if method == http::Method::GET && query.contains("limit=") {
         Bound::Whole(LIST_TIMEOUT)
     } else {
@@ -190,7 +208,7 @@ async fn send(current: &Current, request: Request<Body>) -> Result<Response<reqw
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     *request.body_mut() = Some(body.into());
-    let bound = bound(&method, parts.uri.query().unwrap_or_default());
+    let bound = bound(&method, parts.uri.query().unwrap_or_default(), &current.bounds);
     if let Bound::Whole(timeout) = bound {
         *request.timeout_mut() = Some(timeout);
     }

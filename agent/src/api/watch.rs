@@ -20,8 +20,6 @@ const PAGE_SIZE: u32 = 500;
 const MAX_LINE: usize = 16 << 20;
 const MAX_PAGE: usize = 512 << 20;
 const MAX_STATUS: usize = 64 << 10;
-/// While the initial state is streaming, the longest silence that is still believed in.
-const INITIAL_SILENCE: Duration = Duration::from_secs(20);
 /// A watch that lived this long was a good one, even if nothing happened in it.
 const GOOD_WATCH: Duration = Duration::from_secs(5);
 /// Failures in a row at one revision, after which that revision is given up.
@@ -84,9 +82,37 @@ impl End {
     }
 }
 
+/// The longest silences that are still believed in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// While the initial state is streaming.
+    pub initial: Duration,
+    /// How long past the time that the server was asked to end a watch at. A connection that died is noticed sooner, by
+    /// its pings; this is for one that lives and yet says nothing.
+    pub overdue: Duration,
+    /// The least seconds that a watch is asked for, up to twice that: spread, so that those of all nodes do not end together.
+    pub watch_seconds: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { initial: Duration::from_secs(20), overdue: Duration::from_secs(10), watch_seconds: 240 }
+    }
+}
+
 /// Keeps `sink` up to date until cancelled.
-pub async fn run<T: Wire>(client: kube::Client, selector: Selector, mut sink: impl Sink<T>, cancel: CancellationToken) {
-    let mut session = Session { client, selector, streaming: true, trouble: Trouble::default(), last: None };
+pub async fn run<T: Wire>(client: kube::Client, selector: Selector, sink: impl Sink<T>, cancel: CancellationToken) {
+    run_with(client, selector, Patience::default(), sink, cancel).await;
+}
+
+pub(crate) async fn run_with<T: Wire>(
+    client: kube::Client,
+    selector: Selector,
+    patience: Patience,
+    mut sink: impl Sink<T>,
+    cancel: CancellationToken,
+) {
+    let mut session = Session { client, selector, patience, streaming: true, trouble: Trouble::default(), last: None };
     let work = async {
         loop {
             let end = match session.last.clone() {
@@ -119,6 +145,7 @@ fn delay(failures: u32, random: u64) -> Duration {
 struct Session {
     client: kube::Client,
     selector: Selector,
+    patience: Patience,
     /// Whether to ask for the initial state as a stream.
     streaming: bool,
     trouble: Trouble,
@@ -196,12 +223,12 @@ impl Session {
 
     /// Reads the state as a stream of events, and goes on with the changes on the same stream.
     async fn start_streaming<T: Wire>(&mut self, sink: &mut impl Sink<T>) -> Result<End, End> {
-        let seconds = watch_seconds();
+        let seconds = self.watch_seconds();
         let uri = wire::uri::<T>(&self.selector, Ask::StreamingList { timeout_seconds: seconds });
         let mut lines = Lines::new(self.get(&uri).await?);
         let (mut items, mut malformed) = (Vec::new(), Vec::new());
         loop {
-            let Some(line) = lines.next(INITIAL_SILENCE).await? else {
+            let Some(line) = lines.next(self.patience.initial).await? else {
                 return Err(End::Broken("ended within the initial state".into()));
             };
             match read_event::<T>(&line)? {
@@ -220,7 +247,7 @@ impl Session {
     }
 
     async fn follow_from<T: Wire>(&mut self, revision: &str, sink: &mut impl Sink<T>) -> End {
-        let seconds = watch_seconds();
+        let seconds = self.watch_seconds();
         let uri = wire::uri::<T>(&self.selector, Ask::Watch { from: revision, timeout_seconds: seconds });
         match self.get(&uri).await {
             Ok(body) => self.follow(&mut Lines::new(body), seconds, sink).await,
@@ -231,7 +258,7 @@ impl Session {
     async fn follow<T: Wire>(&mut self, lines: &mut Lines, seconds: u32, sink: &mut impl Sink<T>) -> End {
         let started = Instant::now();
         // The server ends the watch after that time; one that does not is gone without a word.
-        let silence = Duration::from_secs(u64::from(seconds) + 10);
+        let silence = Duration::from_secs(u64::from(seconds)) + self.patience.overdue;
         loop {
             let line = match lines.next(silence).await {
                 Ok(Some(line)) => line,
@@ -264,6 +291,11 @@ impl Session {
             self.last = Some(revision);
             self.healthy(T::PLURAL);
         }
+    }
+
+    fn watch_seconds(&self) -> u32 {
+        let least = self.patience.watch_seconds.max(1);
+        rand::random_range(least..least * 2)
     }
 
     async fn get(&self, uri: &str) -> Result<Body, End> {
@@ -304,11 +336,6 @@ fn sort_in<T>(object: Decoded<T>, items: &mut Vec<(ObjectKey, T)>, malformed: &m
             malformed.push(object.key);
         }
     }
-}
-
-/// Spread, so that the watches of all nodes do not end together.
-fn watch_seconds() -> u32 {
-    rand::random_range(240..480)
 }
 
 async fn whole(body: Body, limit: usize) -> Result<Bytes, End> {

@@ -99,7 +99,7 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("oomScoreAdj", Plain::IntOrNull(-999)),
     ("configSyncPeriod", Plain::Time("15m")),
     ("portRange", Plain::Text("")),
-    // The node's own addresses, which is what "primary" means and the nftables mode's default.
-    ("nodePortAddresses", Plain::OneOf("primary")),
+    // Node ports answer on every address of the host.
+    ("nodePortAddresses", Plain::Empty),
     ("windowsRunAsService", Plain::Off),
 ];

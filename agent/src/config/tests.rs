@@ -110,8 +110,8 @@ fn what_has_no_effect_yet_is_listed() {
 }
 
 #[test]
-fn node_port_addresses_are_the_nodes_own() {
-    for (value, fine) in [(json!(null), true), (json!([]), true), (json!(["primary"]), true), (json!(["10.0.0.0/8"]), false)] {
+fn node_port_addresses_cannot_be_chosen_yet() {
+    for (value, fine) in [(json!(null), true), (json!([]), true), (json!(["primary"]), false), (json!(["10.0.0.0/8"]), false)] {
         let (_, problems) = kube_proxy(json!({ "nodePortAddresses": value }));
         assert_eq!(problems.is_empty(), fine, "{value}");
         assert!(problems.iter().all(|p| p.path == "nodePortAddresses"));
@@ -172,7 +172,7 @@ fn the_document_must_say_what_it_is() {
 #[test]
 fn proxy_fields() {
     let (config, problems) = kube_proxy(json!({
-        "clusterCIDR": "10.244.0.0/16,fd00:10::/48", "nodePortAddresses": ["primary"], "healthzBindAddress": "127.0.0.1",
+        "clusterCIDR": "10.244.0.0/16,fd00:10::/48", "nodePortAddresses": [], "healthzBindAddress": "127.0.0.1",
         "mode": "nftables", "nftables": {"masqueradeAll": true, "syncPeriod": "30s"}, "iptables": {"localhostNodePorts": false},
         "conntrack": {"maxPerCore": null},
     }));

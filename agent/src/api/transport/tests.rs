@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 #[test]
 fn watches_are_bounded_only_until_they_answer() {
     let get = http::Method::GET;
-    assert!(matches!(bound(&get, "watch=true&timeoutSeconds=300"), Bound::UntilHeaders(_)));
-    assert!(matches!(bound(&get, "fieldSelector=a&watch=1"), Bound::UntilHeaders(_)));
-    assert!(matches!(bound(&get, "unwatch=true"), Bound::Whole(REQUEST_TIMEOUT)));
-    assert!(matches!(bound(&get, "limit=500"), Bound::Whole(LIST_TIMEOUT)));
-    assert!(matches!(bound(&http::Method::DELETE, "watch=true"), Bound::Whole(_)));
+    let asked = |method: &http::Method, query: &str| bound(method, query, &Bounds::default());
+    assert!(matches!(asked(&get, "watch=true&timeoutSeconds=300"), Bound::UntilHeaders(_)));
+    assert!(matches!(asked(&get, "fieldSelector=a&watch=1"), Bound::UntilHeaders(_)));
+    assert!(matches!(asked(&get, "unwatch=true"), Bound::Whole(REQUEST_TIMEOUT)));
+    assert!(matches!(asked(&get, "limit=500"), Bound::Whole(LIST_TIMEOUT)));
+    assert!(matches!(asked(&http::Method::DELETE, "watch=true"), Bound::Whole(_)));
 }
 
 #[tokio::test]
@@ -129,16 +130,71 @@ async fn https(dir: &Path) -> (std::net::SocketAddr, String, String, String) {
     (address, client_cert.pem(), client_key.serialize_pem(), ca.pem())
 }
 
+/// A kubeconfig for the server, with the client's certificate beside it.
+fn written(dir: &Path, address: std::net::SocketAddr, cert: &str, key: &str) -> PathBuf {
+    std::fs::write(dir.join("c.pem"), cert).unwrap();
+    std::fs::write(dir.join("k.pem"), key).unwrap();
+    let config = kubeconfig(&format!("https://{address}"), "{client-certificate: c.pem, client-key: k.pem}")
+        .replace("cluster: {server:", "cluster: {certificate-authority: ca.pem, server:");
+    let path = dir.join("kubeconfig");
+    std::fs::write(&path, config).unwrap();
+    path
+}
+
+/// Passes connections on until told to stall: those that are open then stay open and carry nothing more.
+async fn stalling_relay(to: std::net::SocketAddr) -> (std::net::SocketAddr, Arc<tokio::sync::Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stall = Arc::new(tokio::sync::Notify::new());
+    let told = stall.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let told = told.clone();
+            tokio::spawn(async move {
+                let stalled = told.notified();
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = stalled => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, stall)
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_dead_and_the_next_connection_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, cert, key, _) = https(dir.path()).await;
+    let (relay, stall) = stalling_relay(address).await;
+    let path = written(dir.path(), relay, &cert, &key);
+    let short = Duration::from_millis(200);
+    let bounds = Bounds { ping_interval: short, ping_timeout: short, ..Bounds::default() };
+    let transport = Transport::bounded(&path, bounds).unwrap();
+    let pods: Api<Pod> = Api::all(transport.client());
+    assert_eq!(pods.get("a").await.unwrap().metadata.name.unwrap(), "HTTP/2.0-1");
+    stall.notify_waiters();
+    // Far less than a request's own bound, for which a watch that is open already has none.
+    let started = Instant::now();
+    let mut failures = 0;
+    let name = loop {
+        match pods.get("a").await {
+            Ok(pod) => break pod.metadata.name.unwrap(),
+            Err(_) => failures += 1,
+        }
+        assert!(started.elapsed() < REQUEST_TIMEOUT / 2, "the dead connection stays in use");
+    };
+    assert_eq!(name, "HTTP/2.0-2");
+    assert!(failures <= 1, "{failures} requests failed");
+}
+
 #[tokio::test]
 async fn one_http2_connection_with_a_client_certificate_and_reload() {
     let dir = tempfile::tempdir().unwrap();
     let (address, cert, key, _) = https(dir.path()).await;
-    std::fs::write(dir.path().join("c.pem"), cert).unwrap();
-    std::fs::write(dir.path().join("k.pem"), key).unwrap();
-    let config = kubeconfig(&format!("https://{address}"), "{client-certificate: c.pem, client-key: k.pem}")
-        .replace("cluster: {server:", "cluster: {certificate-authority: ca.pem, server:");
-    let path = dir.path().join("kubeconfig");
-    std::fs::write(&path, config).unwrap();
+    let path = written(dir.path(), address, &cert, &key);
     let transport = Transport::new(&path).unwrap();
     let pods: Api<Pod> = Api::all(transport.client());
     let ask = || async { pods.get("a").await.unwrap().metadata.name.unwrap() };

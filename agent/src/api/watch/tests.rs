@@ -1,3 +1,5 @@
+mod silent;
+
 use super::super::snapshot::{self, Snapshot};
 use super::super::testing::{Answer, Server, Then, until};
 use super::*;
