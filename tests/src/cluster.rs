@@ -39,6 +39,11 @@ pub fn cgroup_root(lab: &str) -> String {
     format!("/ferrolet-lab/{lab}")
 }
 
+/// The CNI network of a lab's pods.
+pub fn cni_network(lab: &str) -> String {
+    format!("ferrolet-lab-{lab}")
+}
+
 /// Namespace names: the demo's are plain, those of other labs carry the lab's name.
 pub fn ns_name(lab: &str, role: &str) -> String {
     if lab == "demo" { role.to_owned() } else { format!("{lab}-{role}") }

@@ -1,5 +1,6 @@
 //! A containerd of the lab's own: its root, state, socket and CNI network below the lab's folder.
 
+use crate::cluster::cni_network;
 use crate::setup::Tools;
 use crate::sys::{Proc, run, wait_for};
 use crate::{images, netns};
@@ -26,7 +27,7 @@ impl Containerd {
         std::fs::create_dir_all(run)?;
         let socket = run.join("containerd.sock");
         std::fs::write(dir.join("config.toml"), config(dir, &socket, tools))?;
-        std::fs::write(dir.join("cni/10-lab.conflist"), cni(&dir.join("ipam"), n))?;
+        std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), n))?;
         Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
     }
 
@@ -143,9 +144,9 @@ SystemdCgroup = false
 }
 
 /// Routed veth pairs: needs no bridge netfilter for Service traffic between pods of one node.
-fn cni(ipam: &Path, n: u8) -> String {
+fn cni(lab: &str, ipam: &Path, n: u8) -> String {
     serde_json::json!({
-        "cniVersion": "0.4.0", "name": "lab",
+        "cniVersion": "0.4.0", "name": cni_network(lab),
         "plugins": [{
             "type": "ptp", "ipMasq": false,
             "ipam": {

@@ -3,7 +3,7 @@
 //! Only what carries the lab's name is touched: marked processes, namespaces by name, and cgroups, mounts and folders
 //! below the lab's own.
 
-use crate::cluster::{cgroup_root, ns_name, run_dir, state_dir};
+use crate::cluster::{cgroup_root, cni_network, ns_name, run_dir, state_dir};
 use crate::netns;
 use crate::sys::{kill_all, marked, wait_for};
 use anyhow::{Context, Result, bail};
@@ -14,8 +14,6 @@ use std::time::Duration;
 
 /// Removes all of a lab. Safe to call when there is nothing.
 pub fn remove(lab: &str) -> Result<()> {
-    // Known only from the runtime's state, so read before that goes.
-    let pods = pod_namespaces(lab);
     // The agent and containerd first, so that nothing starts again what is ended after them.
     kill_all(&marked(lab))?;
     for dir in cgroups(lab) {
@@ -25,8 +23,14 @@ pub fn remove(lab: &str) -> Result<()> {
     for mount in mounts(lab) {
         umount2(&mount, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", mount.display()))?;
     }
-    for ns in namespaces(lab).iter().chain(&pods) {
-        netns::delete(ns)?;
+    for ns in namespaces(lab) {
+        netns::delete(&ns)?;
+    }
+    for pod in attached(lab) {
+        if let Some(ns) = &pod.namespace {
+            netns::delete(ns)?;
+        }
+        pod.files.iter().for_each(|file| drop(std::fs::remove_file(file)));
     }
     for dir in cgroups(lab) {
         remove_cgroup(&dir)?;
@@ -49,6 +53,7 @@ pub fn find(lab: &str) -> Vec<String> {
     found.extend(below_lab(lab).iter().map(|pid| format!("process {pid}")));
     found.extend(mounts(lab).iter().map(|m| format!("mount {}", m.display())));
     found.extend(namespaces(lab).iter().map(|ns| format!("network namespace {ns}")));
+    found.extend(attached(lab).iter().filter_map(|a| a.files.first()).map(|f| format!("CNI result {}", f.display())));
     found.extend(cgroups(lab).iter().map(|c| format!("cgroup {}", c.display())));
     found.extend([state_dir(lab), run_dir(lab)].iter().filter(|d| d.exists()).map(|d| format!("folder {}", d.display())));
     found
@@ -87,22 +92,26 @@ fn namespaces(lab: &str) -> Vec<String> {
     all.into_iter().filter(|ns| *ns == fabric || ns.strip_prefix(&node).is_some_and(|n| n.parse::<u8>().is_ok())).collect()
 }
 
-/// Namespaces that CNI made for this lab's pods, from the runtime's bundles.
-fn pod_namespaces(lab: &str) -> Vec<String> {
-    let nodes = std::fs::read_dir(state_dir(lab)).into_iter().flatten().flatten().map(|e| e.path());
-    let tasks = nodes.map(|n| n.join("containerd/state/io.containerd.runtime.v2.task/k8s.io"));
-    let bundles = tasks.flat_map(|t| std::fs::read_dir(t).into_iter().flatten().flatten());
-    let paths = bundles.filter_map(|b| {
-        let spec: Value = serde_json::from_slice(&std::fs::read(b.path().join("config.json")).ok()?).ok()?;
-        let list = spec["linux"]["namespaces"].as_array()?.clone();
-        let network = list.into_iter().find(|n| n["type"] == "network")?;
-        let name = network["path"].as_str()?.rsplit_once("netns/")?.1;
-        name.starts_with("cni-").then(|| name.to_owned())
-    });
-    let mut names: Vec<String> = paths.collect();
-    names.sort();
-    names.dedup();
-    names
+/// What libcni keeps of each attached pod, for the lab's own network; gone when the pod was detached in order.
+struct Attached {
+    files: Vec<PathBuf>,
+    namespace: Option<String>,
+}
+
+fn attached(lab: &str) -> Vec<Attached> {
+    let results = Path::new("/var/lib/cni/results");
+    let prefix = format!("{}-", cni_network(lab));
+    let entries = std::fs::read_dir(results).into_iter().flatten().flatten();
+    let ours = entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path());
+    ours.filter_map(|file| {
+        let kept: Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+        let loopback = results.join(format!("cni-loopback-{}-lo", kept["containerId"].as_str()?));
+        let interfaces = kept["result"]["interfaces"].as_array().cloned().unwrap_or_default();
+        let sandbox = interfaces.iter().find_map(|i| i["sandbox"].as_str()?.rsplit_once("netns/"));
+        let namespace = sandbox.map(|(_, name)| name.to_owned()).filter(|name| name.starts_with("cni-") && netns::exists(name));
+        Some(Attached { files: vec![file, loopback], namespace })
+    })
+    .collect()
 }
 
 pub fn list_namespaces() -> Vec<String> {

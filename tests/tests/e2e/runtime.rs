@@ -2,6 +2,8 @@
 
 use crate::trial;
 use anyhow::{Result, bail};
+use ferrolet_cri::types::{SandboxConfig, SandboxMetadata};
+use ferrolet_cri::{Client, Options};
 use ferrolet_tests::bins::{self, Bins};
 use ferrolet_tests::cluster::Lab;
 use ferrolet_tests::leftovers;
@@ -35,10 +37,24 @@ fn up_and_down(choose: impl FnOnce(Tools) -> Result<Tools>) -> Result<()> {
 
 fn killed() -> Result<()> {
     let lab = Lab::create("e2e-lab", 1, bins()?, setup::prepare()?)?;
+    sandbox(&lab)?;
     // As after kill -9: nothing of the lab's own clean-up runs.
-    std::mem::forget(lab);
+    drop(lab);
     leftovers::remove("e2e-lab")?;
     nothing_left("e2e-lab")
+}
+
+/// A pod's sandbox, with its namespace, mounts and process.
+fn sandbox(lab: &Lab) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = Client::connect(&lab.nodes[0].containerd.endpoint(), Options::default())?;
+        let metadata = SandboxMetadata { name: "left".into(), namespace: "lab".into(), uid: "left".into(), attempt: 0 };
+        let cgroup_parent = format!("{}/left", ferrolet_tests::cluster::cgroup_root(&lab.name));
+        let config = SandboxConfig { metadata, cgroup_parent, ..SandboxConfig::default() };
+        client.run_pod_sandbox(&config, "").await?;
+        Ok(())
+    })
 }
 
 fn nothing_left(lab: &str) -> Result<()> {
