@@ -46,7 +46,13 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+    // `cargo demo -- --keep` arrives as `lab demo -- --keep`: the aliases have their own `--` already.
+    let mut separators = 0;
+    let words = std::env::args_os().filter(|word| {
+        separators += usize::from(word == "--");
+        word != "--" || separators > 1
+    });
+    match Args::parse_from(words).command {
         Command::Demo { keep: true, .. } => demo::run(demo::Mode::Keep),
         Command::Demo { down: true, .. } => demo::run(demo::Mode::Down),
         Command::Demo { .. } => demo::run(demo::Mode::Full),
