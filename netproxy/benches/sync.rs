@@ -40,7 +40,7 @@ fn cluster(services: u32, endpoints: u32) -> Tables {
             ports: vec![ServicePort { name: "web".into(), proto: Proto::Tcp, port: 80, node_port: None }],
             external_local: false,
             internal_local: false,
-            affinity: None,
+            ..Service::default()
         };
         tables.set_service(key(n), Some(service), &mut touched);
         tables.set_slice(key(n), Some(slice(n, 0..endpoints)), &mut touched);

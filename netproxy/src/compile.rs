@@ -7,7 +7,9 @@ use crate::model::{Family, Key, Proto, Service};
 use crate::ruleset::{Backend, Block, Claim, Front, Mark, Owners, Policy, Ruleset};
 use crate::select::select;
 use crate::tables::{Tables, Touched};
-use std::collections::BTreeSet;
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub fn compile(tables: &Tables, policy: &Policy) -> Ruleset {
@@ -125,20 +127,58 @@ fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Bloc
             continue;
         }
         parts.marks.extend(ips.iter().map(|ip| Mark::ClusterIp(*ip)));
+        let balanced = LoadBalanced::of(service, family, policy);
         for port in &service.ports {
             let selection = select(tables, key, port, family);
             let pools = Pools { cluster: selection.cluster.into(), local: selection.local.into() };
             parts.marks.extend(pools.local.iter().map(|b| Mark::Hairpin(b.ip)));
             let inside = if service.internal_local { &pools.local } else { &pools.cluster };
-            for ip in ips.iter().filter(|_| !inside.is_empty()) {
-                parts.fronts.push((Front::ClusterIp { ip: *ip, proto: port.proto, port: port.port }, inside.clone()));
+            let (proto, number) = (port.proto, port.port);
+            for ip in ips.iter().copied() {
+                if !inside.is_empty() {
+                    parts.fronts.push((Front::ClusterIp { ip, proto, port: number }, inside.clone()));
+                } else if !pools.cluster.is_empty() {
+                    parts.marks.insert(Mark::NoLocal { ip, proto, port: number });
+                }
+            }
+            for ip in &balanced.ips {
+                parts.external(*ip, proto, number, &pools, service.external_local);
+            }
+            for (ip, sources) in &balanced.restricted {
+                parts.marks.insert(Mark::Ranged { ip: *ip, proto, port: number });
+                let range = |source: &IpNet| Mark::Range { ip: *ip, proto, port: number, source: *source };
+                parts.marks.extend(sources.iter().map(range));
             }
             if let Some(number) = port.node_port {
-                parts.node_port(family, port.proto, number, &pools, service.external_local);
+                parts.node_port(family, proto, number, &pools, service.external_local);
             }
         }
     }
     parts.finish(service.affinity)
+}
+
+/// A service's addresses from outside, and the sources that those with a restriction take.
+struct LoadBalanced {
+    ips: BTreeSet<IpAddr>,
+    restricted: BTreeMap<IpAddr, Vec<IpNet>>,
+}
+
+impl LoadBalanced {
+    fn of(service: &Service, family: Family, policy: &Policy) -> LoadBalanced {
+        let here = |ip: &&IpAddr| Family::of(ip) == family;
+        let balancer: BTreeSet<IpAddr> = service.load_balancer_ips.iter().filter(here).copied().collect();
+        let ips = service.external_ips.iter().filter(here).copied().chain(balancer.iter().copied()).collect();
+        let ranges: Vec<IpNet> = service.source_ranges.iter().filter(|r| Family::of(&r.addr()) == family).copied().collect();
+        // A balancer's address may be one of this node's own: then what this node sends to it has it as its source too.
+        let node_may = ranges.iter().any(|r| policy.node_ips.iter().any(|ip| r.contains(ip)));
+        let sources = |ip: IpAddr| {
+            let own = node_may.then(|| IpNet::from(ip));
+            // The kernel refuses overlaps.
+            IpNet::aggregate(&ranges.iter().copied().chain(own).collect())
+        };
+        let restricted = balancer.into_iter().filter(|_| !ranges.is_empty()).map(|ip| (ip, sources(ip))).collect();
+        LoadBalanced { ips, restricted }
+    }
 }
 
 struct Pools {
@@ -163,6 +203,20 @@ impl Parts {
             self.marks.insert(Mark::LocalOnly { family, proto, port });
             if !pools.local.is_empty() {
                 self.fronts.push((Front::LocalNodePort { family, proto, port }, pools.local.clone()));
+            }
+        }
+    }
+
+    fn external(&mut self, ip: IpAddr, proto: Proto, port: u16, pools: &Pools, local_only: bool) {
+        self.marks.insert(Mark::External { ip, proto, port });
+        if pools.cluster.is_empty() {
+            return;
+        }
+        self.fronts.push((Front::External { ip, proto, port }, pools.cluster.clone()));
+        if local_only {
+            self.marks.insert(Mark::LocalOnlyIp { ip, proto, port });
+            if !pools.local.is_empty() {
+                self.fronts.push((Front::LocalExternal { ip, proto, port }, pools.local.clone()));
             }
         }
     }

@@ -70,6 +70,13 @@ pub fn stale(flow: &Flow, ruleset: &Ruleset, gone: &Gone) -> bool {
     if lost(&front) {
         return true;
     }
+    let fronts = [Front::External { ip, proto, port }, Front::LocalExternal { ip, proto, port }];
+    if fronts.iter().any(|f| ruleset.endpoints(f).is_some()) {
+        return !fronts.iter().any(goes_to);
+    }
+    if fronts.iter().any(lost) {
+        return true;
+    }
     // The port alone does not say that the destination is this node's: only what was ours is judged.
     let ports = [Front::NodePort { family, proto, port }, Front::LocalNodePort { family, proto, port }];
     match translated {

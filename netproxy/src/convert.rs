@@ -5,6 +5,7 @@
 
 use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
 use crate::wire;
+use ipnet::IpNet;
 use std::net::IpAddr;
 
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -44,15 +45,34 @@ pub fn service(s: &wire::Service) -> Result<Option<Service>, ConvertError> {
     } else {
         spec.cluster_ips.iter().map(String::as_str).collect()
     };
-    let mut cluster_ips = Vec::with_capacity(texts.len());
-    for (i, text) in texts.iter().enumerate() {
-        let field = || format!("spec.clusterIPs[{i}]");
-        let ip = text.parse::<IpAddr>().map_err(|_| bad(field(), format!("{text:?} is not an IP address")))?;
-        if unusable(&ip) {
-            return Err(bad(field(), format!("{ip} cannot be a cluster IP")));
-        }
-        cluster_ips.push(ip);
+    let address = |text: &str, field: String, what: &str| match text.trim().parse::<IpAddr>() {
+        Err(_) => Err(bad(field, format!("{text:?} is not an IP address"))),
+        Ok(ip) if unusable(&ip) => Err(bad(field, format!("{ip} cannot be {what}"))),
+        Ok(ip) => Ok(ip),
+    };
+    let numbered = texts.iter().enumerate();
+    let cluster_ips: Vec<IpAddr> =
+        numbered.map(|(i, t)| address(t, format!("spec.clusterIPs[{i}]"), "a cluster IP")).collect::<Result<_, _>>()?;
+    let numbered = spec.external_ips.iter().enumerate();
+    let external_ips: Vec<IpAddr> =
+        numbered.map(|(i, t)| address(t, format!("spec.externalIPs[{i}]"), "an external IP")).collect::<Result<_, _>>()?;
+    let mut load_balancer_ips = Vec::new();
+    for (i, ingress) in spec.ingress.iter().enumerate() {
+        // With a host name only, or a balancer that addresses its packets anew, no packet comes with this address.
+        let Some(text) = ingress.ip.as_deref().filter(|t| !t.is_empty() && ingress.ip_mode.as_deref() != Some("Proxy")) else {
+            continue;
+        };
+        load_balancer_ips.push(address(text, format!("status.loadBalancer.ingress[{i}].ip"), "a load balancer's address")?);
     }
+    let mut source_ranges = Vec::with_capacity(spec.load_balancer_source_ranges.len());
+    for (i, text) in spec.load_balancer_source_ranges.iter().enumerate() {
+        let range = text
+            .trim()
+            .parse::<IpNet>()
+            .map_err(|_| bad(format!("spec.loadBalancerSourceRanges[{i}]"), format!("{text:?} is not an address range")))?;
+        source_ranges.push(range.trunc());
+    }
+    let health = spec.health_check_node_port.filter(|n| *n != 0);
     let mut ports = Vec::with_capacity(spec.ports.len());
     for (i, p) in spec.ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{i}].{name}");
@@ -70,6 +90,10 @@ pub fn service(s: &wire::Service) -> Result<Option<Service>, ConvertError> {
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         affinity: affinity(spec).map_err(|why| bad("spec.sessionAffinityConfig.clientIP.timeoutSeconds".into(), why))?,
+        external_ips,
+        load_balancer_ips,
+        source_ranges,
+        health_check_node_port: health.map(port).transpose().map_err(|why| bad("spec.healthCheckNodePort".into(), why))?,
     }))
 }
 

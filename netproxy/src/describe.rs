@@ -36,6 +36,8 @@ fn address(ip: &IpAddr, port: u16) -> String {
 fn front_text(front: &Front) -> String {
     match front {
         Front::ClusterIp { ip, proto, port } => format!("cluster IP {}/{proto}", address(ip, *port)),
+        Front::External { ip, proto, port } => format!("external {}/{proto}", address(ip, *port)),
+        Front::LocalExternal { ip, proto, port } => format!("external {}/{proto}, outside traffic", address(ip, *port)),
         Front::NodePort { family, proto, port } => format!("node port {port}/{proto} ({family:?})"),
         Front::LocalNodePort { family, proto, port } => format!("node port {port}/{proto} ({family:?}), outside traffic"),
     }
@@ -46,6 +48,13 @@ fn mark_text(mark: &Mark) -> String {
         Mark::ClusterIp(ip) => format!("other ports of {ip} are rejected"),
         Mark::LocalOnly { proto, port, .. } => format!("outside traffic to node port {port}/{proto} stays on this node"),
         Mark::Unserved { proto, port, .. } => format!("node port {port}/{proto} is rejected: no endpoints"),
+        Mark::NoLocal { ip, proto, port } => format!("{}/{proto} is dropped: no endpoint on this node", address(ip, *port)),
+        Mark::External { ip, proto, port } => format!("external {}/{proto} is rejected without endpoints", address(ip, *port)),
+        Mark::LocalOnlyIp { ip, proto, port } => {
+            format!("outside traffic to {}/{proto} stays on this node", address(ip, *port))
+        }
+        Mark::Ranged { ip, proto, port } => format!("{}/{proto} is only for", address(ip, *port)),
+        Mark::Range { ip, proto, port, source } => format!("  {source} to {}/{proto}", address(ip, *port)),
         Mark::Hairpin(ip) => format!("local endpoint {ip}: to itself by way of the service is masqueraded"),
     }
 }

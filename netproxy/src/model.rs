@@ -3,6 +3,7 @@
 //! Owns plain values only; no wire type, no clock, no I/O. What the whole cluster sends to every node is kept here, so the
 //! types are small: names are shared, an endpoint is an address and a byte of flags.
 
+use ipnet::IpNet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -77,7 +78,7 @@ impl fmt::Display for Proto {
 }
 
 /// A service with at least one cluster IP that this proxy answers for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
@@ -87,6 +88,13 @@ pub struct Service {
     pub internal_local: bool,
     /// sessionAffinity ClientIP, timeout in seconds.
     pub affinity: Option<u32>,
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses of the load balancer that reach the nodes as they are (ipMode VIP).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Who may use the load balancer's addresses; empty: everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// Where a load balancer asks whether this node has endpoints.
+    pub health_check_node_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,6 +25,18 @@ pub enum Front {
         proto: Proto,
         port: u16,
     },
+    /// An external IP or a load balancer's address with all endpoints behind it; masqueraded.
+    External {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    /// The same with this node's endpoints behind it, for traffic from outside; the source address is kept.
+    LocalExternal {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
     /// A node port with all endpoints behind it; masqueraded.
     NodePort {
         family: Family,
@@ -45,9 +57,47 @@ pub enum Mark {
     /// A cluster IP: new connections to it that no service took are rejected.
     ClusterIp(IpAddr),
     /// A node port that only takes outside traffic for this node's endpoints; without one, it is dropped.
-    LocalOnly { family: Family, proto: Proto, port: u16 },
+    LocalOnly {
+        family: Family,
+        proto: Proto,
+        port: u16,
+    },
     /// A node port without any endpoint: rejected.
-    Unserved { family: Family, proto: Proto, port: u16 },
+    Unserved {
+        family: Family,
+        proto: Proto,
+        port: u16,
+    },
+    /// A cluster IP and port for this node's endpoints only, which has none here but elsewhere: dropped.
+    NoLocal {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    /// An external IP or a load balancer's address: what no endpoint took is rejected.
+    External {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    /// One that only takes outside traffic for this node's endpoints; without one, it is dropped.
+    LocalOnlyIp {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    /// A load balancer's address that not everybody may use, and those who may.
+    Ranged {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+    },
+    Range {
+        ip: IpAddr,
+        proto: Proto,
+        port: u16,
+        source: IpNet,
+    },
     /// An endpoint of this node: a connection from it to itself is masqueraded.
     Hairpin(IpAddr),
 }
@@ -57,25 +107,32 @@ pub enum Mark {
 pub enum Claim {
     Ip(IpAddr),
     NodePort { family: Family, proto: Proto, port: u16 },
+    External { ip: IpAddr, proto: Proto, port: u16 },
 }
 
 impl Front {
     pub fn family(&self) -> Family {
         match self {
-            Front::ClusterIp { ip, .. } => Family::of(ip),
+            Front::ClusterIp { ip, .. } | Front::External { ip, .. } | Front::LocalExternal { ip, .. } => Family::of(ip),
             Front::NodePort { family, .. } | Front::LocalNodePort { family, .. } => *family,
         }
     }
 
     pub fn proto(&self) -> Proto {
         match self {
-            Front::ClusterIp { proto, .. } | Front::NodePort { proto, .. } | Front::LocalNodePort { proto, .. } => *proto,
+            Front::ClusterIp { proto, .. }
+            | Front::External { proto, .. }
+            | Front::LocalExternal { proto, .. }
+            | Front::NodePort { proto, .. }
+            | Front::LocalNodePort { proto, .. } => *proto,
         }
     }
 
     pub fn kind(&self) -> PickKind {
         match self {
             Front::ClusterIp { .. } => PickKind::Service,
+            Front::External { .. } => PickKind::External,
+            Front::LocalExternal { .. } => PickKind::LocalExternal,
             Front::NodePort { .. } => PickKind::NodePort,
             Front::LocalNodePort { .. } => PickKind::LocalNodePort,
         }
@@ -84,6 +141,7 @@ impl Front {
     pub fn claim(&self) -> Claim {
         match *self {
             Front::ClusterIp { ip, .. } => Claim::Ip(ip),
+            Front::External { ip, proto, port } | Front::LocalExternal { ip, proto, port } => Claim::External { ip, proto, port },
             Front::NodePort { family, proto, port } | Front::LocalNodePort { family, proto, port } => {
                 Claim::NodePort { family, proto, port }
             }
@@ -96,16 +154,25 @@ impl Mark {
         match self {
             Mark::ClusterIp(ip) | Mark::Hairpin(ip) => Family::of(ip),
             Mark::LocalOnly { family, .. } | Mark::Unserved { family, .. } => *family,
+            Mark::NoLocal { ip, .. }
+            | Mark::External { ip, .. }
+            | Mark::LocalOnlyIp { ip, .. }
+            | Mark::Ranged { ip, .. }
+            | Mark::Range { ip, .. } => Family::of(ip),
         }
     }
 
     /// None: any number of services may share it.
     pub fn claim(&self) -> Option<Claim> {
         match *self {
-            Mark::ClusterIp(ip) => Some(Claim::Ip(ip)),
+            Mark::ClusterIp(ip) | Mark::NoLocal { ip, .. } => Some(Claim::Ip(ip)),
             Mark::LocalOnly { family, proto, port } | Mark::Unserved { family, proto, port } => {
                 Some(Claim::NodePort { family, proto, port })
             }
+            Mark::External { ip, proto, port }
+            | Mark::LocalOnlyIp { ip, proto, port }
+            | Mark::Ranged { ip, proto, port }
+            | Mark::Range { ip, proto, port, .. } => Some(Claim::External { ip, proto, port }),
             Mark::Hairpin(_) => None,
         }
     }
@@ -115,12 +182,15 @@ impl Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PickKind {
     Service,
+    External,
+    LocalExternal,
     NodePort,
     LocalNodePort,
 }
 
 impl PickKind {
-    pub const ALL: [PickKind; 3] = [PickKind::Service, PickKind::NodePort, PickKind::LocalNodePort];
+    pub const ALL: [PickKind; 5] =
+        [PickKind::Service, PickKind::External, PickKind::LocalExternal, PickKind::NodePort, PickKind::LocalNodePort];
 }
 
 /// One service's part. Endpoints of a front are sorted and unique and never empty.
@@ -155,15 +225,31 @@ pub struct Policy {
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerade.
     pub masquerade_mark: u32,
+    /// Where node ports answer, of this host's own addresses; `None`: on all.
+    pub node_port_ranges: Option<Vec<IpNet>>,
+    /// This node's addresses.
+    pub node_ips: BTreeSet<IpAddr>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { families: Family::ALL.into(), cluster_cidrs: Vec::new(), masquerade_all: false, masquerade_mark: 0x4000 }
+        Policy {
+            families: Family::ALL.into(),
+            cluster_cidrs: Vec::new(),
+            masquerade_all: false,
+            masquerade_mark: 0x4000,
+            node_port_ranges: None,
+            node_ips: BTreeSet::new(),
+        }
     }
 }
 
 impl Policy {
+    /// Where node ports answer in a family; `None`: on all of this host's addresses.
+    pub fn node_ports_on(&self, family: Family) -> Option<impl Iterator<Item = &IpNet>> {
+        self.node_port_ranges.as_ref().map(|all| all.iter().filter(move |c| Family::of(&c.addr()) == family))
+    }
+
     pub fn pod_ranges(&self, family: Family) -> impl Iterator<Item = &IpNet> {
         self.cluster_cidrs.iter().filter(move |c| Family::of(&c.addr()) == family)
     }

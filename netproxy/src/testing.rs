@@ -52,6 +52,29 @@ pub fn pod(family: Family, n: u8) -> IpAddr {
     }
 }
 
+/// One of a few addresses outside of the cluster.
+pub fn external(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([203, 0, 113, n]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)]),
+    }
+}
+
+fn from_outside() -> impl Strategy<Value = Service> {
+    let ips = || vec((any::<bool>(), 0..3u8), 0..2);
+    let ranges =
+        vec(prop_oneof![Just("198.51.100.0/24"), Just("198.51.0.0/16"), Just("10.0.0.0/8"), Just("2001:db8:1::/48")], 0..3);
+    (ips(), ips(), ranges).prop_map(|(external_ips, load_balancer_ips, ranges)| {
+        let address = |(v6, n)| external(if v6 { Family::V6 } else { Family::V4 }, n);
+        Service {
+            external_ips: external_ips.into_iter().map(address).collect(),
+            load_balancer_ips: load_balancer_ips.into_iter().map(address).collect(),
+            source_ranges: ranges.into_iter().map(|r| r.parse().unwrap()).collect(),
+            ..Service::default()
+        }
+    })
+}
+
 fn proto() -> impl Strategy<Value = Proto> {
     prop_oneof![Just(Proto::Tcp), Just(Proto::Udp)]
 }
@@ -59,8 +82,17 @@ fn proto() -> impl Strategy<Value = Proto> {
 fn service() -> impl Strategy<Value = Service> {
     let port = (proto(), 0..3u16, proptest::option::of(0..3u16));
     let affinity = prop_oneof![2 => Just(None), 1 => Just(Some(10)), 1 => Just(Some(86_400))];
-    (0..4u8, any::<bool>(), any::<bool>(), vec(port, 0..3), any::<bool>(), proptest::bool::weighted(0.2), affinity).prop_map(
-        |(n, v4, v6, ports, external_local, internal_local, affinity)| Service {
+    (
+        0..4u8,
+        any::<bool>(),
+        any::<bool>(),
+        vec(port, 0..3),
+        any::<bool>(),
+        proptest::bool::weighted(0.2),
+        affinity,
+        from_outside(),
+    )
+        .prop_map(|(n, v4, v6, ports, external_local, internal_local, affinity, outside)| Service {
             cluster_ips: [(v4 || !v6).then(|| vip(Family::V4, n)), v6.then(|| vip(Family::V6, n))]
                 .into_iter()
                 .flatten()
@@ -77,8 +109,8 @@ fn service() -> impl Strategy<Value = Service> {
             external_local,
             internal_local,
             affinity,
-        },
-    )
+            ..outside
+        })
 }
 
 fn slice() -> impl Strategy<Value = Slice> {

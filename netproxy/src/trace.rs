@@ -52,14 +52,26 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
         let outside = rules.policy.masquerade_all || (has_ranges && !from_pod);
         return verdict(forward(rules, front, to, outside, p), owner, "cluster IP of a service");
     }
+    let (ip, proto, port) = (p.dst, p.proto, p.dst_port);
+    if rules.has_mark(&Mark::NoLocal { ip, proto, port }) {
+        return verdict(Outcome::Drop, owner, "cluster IP for local endpoints only, and this node has none");
+    }
+    let inside = from_pod || from_node;
+    // The lookups of one chain come first, whatever the next hook would do.
+    if let Some(verdict) = external(rules, p, from_pod, inside) {
+        return verdict;
+    }
     if rules.has_mark(&Mark::ClusterIp(p.dst)) {
         return verdict(Outcome::Reject, owner, "cluster IP, but no endpoint behind this port");
     }
     if !node_addresses.contains(&p.dst) || p.dst.is_loopback() {
         return verdict(Outcome::Pass, None, "no service address");
     }
+    if rules.policy.node_ports_on(family).is_some_and(|mut on| !on.any(|range| range.contains(&p.dst))) {
+        return verdict(Outcome::Pass, None, "a local address without node ports");
+    }
     let owner = rules.owner(&Claim::NodePort { family, proto: p.proto, port: p.dst_port });
-    if !from_pod && !from_node {
+    if !inside {
         let front = Front::LocalNodePort { family, proto: p.proto, port: p.dst_port };
         if let Some(to) = chosen(rules, &front, p.random) {
             return verdict(forward(rules, front, to, false, p), owner, "node port for this node's endpoints");
@@ -76,6 +88,35 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
         return verdict(Outcome::Reject, owner, "node port of a service without endpoints");
     }
     verdict(Outcome::Pass, None, "a local address, but no node port")
+}
+
+/// An external IP or a load balancer's address.
+fn external(rules: &Ruleset, p: &Packet, from_pod: bool, inside: bool) -> Option<Verdict> {
+    let (ip, proto, port) = (p.dst, p.proto, p.dst_port);
+    if !rules.has_mark(&Mark::External { ip, proto, port }) {
+        return None;
+    }
+    let front = Front::External { ip, proto, port };
+    let owner = rules.owner(&front.claim());
+    let allowed = |m: &Mark| matches!(m, Mark::Range { ip: i, proto: o, port: n, source } if (*i, *o, *n) == (ip, proto, port) && source.contains(&p.src));
+    let block = owner.and_then(|k| rules.block(k));
+    if rules.has_mark(&Mark::Ranged { ip, proto, port }) && !block.is_some_and(|b| b.marks.iter().any(allowed)) {
+        return Some(verdict(Outcome::Drop, owner, "load balancer address, and the source is not in its source ranges"));
+    }
+    let local_only = rules.has_mark(&Mark::LocalOnlyIp { ip, proto, port });
+    if !inside {
+        let front = Front::LocalExternal { ip, proto, port };
+        if let Some(to) = chosen(rules, &front, p.random) {
+            return Some(verdict(forward(rules, front, to, false, p), owner, "external address for this node's endpoints"));
+        }
+        if local_only {
+            return Some(verdict(Outcome::Drop, owner, "external address for local endpoints only, and this node has none"));
+        }
+    }
+    Some(match chosen(rules, &front, p.random) {
+        Some(to) => verdict(forward(rules, front, to, !(from_pod && local_only), p), owner, "external address of a service"),
+        None => verdict(Outcome::Reject, owner, "external address of a service without endpoints"),
+    })
 }
 
 fn chosen(rules: &Ruleset, front: &Front, random: u32) -> Option<Backend> {

@@ -27,11 +27,66 @@ pub struct Metadata {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "WholeService", into = "WholeService")]
 pub struct Service {
     pub metadata: Metadata,
-    #[serde(deserialize_with = "null_default")]
+    /// With the addresses of the status in it, which are all that is read of one.
     pub spec: ServiceSpec,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct WholeService {
+    metadata: Metadata,
+    #[serde(deserialize_with = "null_default")]
+    spec: ServiceSpec,
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_default")]
+    status: ServiceStatus,
+}
+
+impl From<WholeService> for Service {
+    fn from(whole: WholeService) -> Service {
+        let ingress = whole.status.load_balancer.ingress;
+        Service { metadata: whole.metadata, spec: ServiceSpec { ingress, ..whole.spec } }
+    }
+}
+
+impl From<Service> for WholeService {
+    fn from(mut s: Service) -> WholeService {
+        let ingress = std::mem::take(&mut s.spec.ingress);
+        WholeService {
+            metadata: s.metadata,
+            spec: s.spec,
+            status: ServiceStatus { load_balancer: LoadBalancerStatus { ingress } },
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceStatus {
+    #[serde(deserialize_with = "null_default")]
+    load_balancer: LoadBalancerStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct LoadBalancerStatus {
+    #[serde(deserialize_with = "null_default")]
+    ingress: Vec<Ingress>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ingress {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_mode: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -53,6 +108,15 @@ pub struct ServiceSpec {
     pub session_affinity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<SessionAffinityConfig>,
+    #[serde(rename = "externalIPs", deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub external_ips: Vec<String>,
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_source_ranges: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check_node_port: Option<i64>,
+    /// `status.loadBalancer.ingress` of the object.
+    #[serde(skip)]
+    pub ingress: Vec<Ingress>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ fn service() -> Service {
         ports: vec![port],
         external_local: false,
         internal_local: false,
-        affinity: None,
+        ..Service::default()
     }
 }
 

@@ -88,3 +88,26 @@ fn a_wrong_slice_is_named() {
     );
     assert_eq!(text(json!({"addressType": "X"})), "endpointslice default/web-1: field addressType: \"X\" is not known");
 }
+
+#[test]
+fn addresses_from_outside_are_read() {
+    let text = json!({
+        "metadata": {"namespace": "ns", "name": "lb"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "externalIPs": ["203.0.113.1"], "healthCheckNodePort": 32000,
+            "loadBalancerSourceRanges": ["198.51.100.7/24", " 10.0.0.0/8"], "ports": [{"port": 80}]
+        },
+        "status": {"loadBalancer": {"ingress": [{"hostname": "a"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"ip": "203.0.113.3"}]}}
+    });
+    let wire: wire::Service = serde_json::from_value(text).unwrap();
+    let again: wire::Service = serde_json::from_value(serde_json::to_value(&wire).unwrap()).unwrap();
+    assert_eq!(wire, again);
+    let s = service(&wire).unwrap().unwrap();
+    assert_eq!(s.external_ips, ["203.0.113.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(s.load_balancer_ips, ["203.0.113.3".parse::<IpAddr>().unwrap()]);
+    assert_eq!(s.source_ranges, ["198.51.100.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(s.health_check_node_port, Some(32000));
+    let mut bad = wire.clone();
+    bad.spec.load_balancer_source_ranges = vec!["everybody".into()];
+    assert_eq!(service(&bad).unwrap_err().field, "spec.loadBalancerSourceRanges[0]");
+}

@@ -93,7 +93,7 @@ fn cluster(services: u16, endpoints: u16) -> Tables {
             ports: vec![port("web", Proto::Tcp, 80)],
             external_local: false,
             internal_local: false,
-            affinity: None,
+            ..Service::default()
         };
         tables.set_service(key.clone(), Some(service), &mut touched);
         tables.set_slice(key.clone(), Some(slice_of(&key, 0..endpoints)), &mut touched);

@@ -7,9 +7,10 @@ use super::attr::Writer;
 use super::expr::{family_number, octets, value};
 use super::{layout, *};
 use crate::diff::{Element, Transaction, code};
-use crate::model::Family;
-use crate::ruleset::{Front, Mark};
+use crate::model::{Family, Proto};
+use crate::ruleset::{Front, Mark, Policy};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Leaves room below the 16 bits of an attribute's length for one more element.
 const LIST_ROOM: usize = 64_000;
@@ -140,7 +141,7 @@ pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
 }
 
 /// `keep` names the tables to be emptied instead of deleted, at a reset.
-pub fn encode(tx: &Transaction, mark: u32, keep: &BTreeSet<Family>) -> Batch {
+pub fn encode(tx: &Transaction, policy: &Policy, keep: &BTreeSet<Family>) -> Batch {
     let mut b = Batch::new();
     if let Some(policy) = &tx.reset {
         for family in &policy.families {
@@ -154,7 +155,7 @@ pub fn encode(tx: &Transaction, mark: u32, keep: &BTreeSet<Family>) -> Batch {
         layout::skeleton(&mut b, policy);
     }
     for pick in &tx.picks {
-        layout::pick(&mut b, pick, mark);
+        layout::pick(&mut b, pick, policy);
     }
     changes(&mut b, DELSETELEM, &tx.remove);
     changes(&mut b, NEWSETELEM, &tx.add);
@@ -183,6 +184,11 @@ fn set_of(e: &Element) -> &'static str {
         Element::Mark(Mark::ClusterIp(_)) => layout::CLUSTER_IPS,
         Element::Mark(Mark::LocalOnly { .. }) => layout::LOCAL_ONLY,
         Element::Mark(Mark::Unserved { .. }) => layout::UNSERVED,
+        Element::Mark(Mark::NoLocal { .. }) => layout::NO_LOCAL,
+        Element::Mark(Mark::External { .. }) => layout::EXTERNAL,
+        Element::Mark(Mark::LocalOnlyIp { .. }) => layout::LOCAL_ONLY_IPS,
+        Element::Mark(Mark::Ranged { .. }) => layout::RANGED,
+        Element::Mark(Mark::Range { .. }) => layout::SOURCES,
         Element::Mark(Mark::Hairpin(_)) => layout::HAIRPINS,
     }
 }
@@ -216,13 +222,25 @@ fn element(w: &mut Writer, e: &Element, bytes: &mut Vec<u8>, with_data: bool) {
                 value(w, 2, bytes);
             }
         }
+        Element::Mark(Mark::Range { ip, proto, port, source }) => {
+            for (kind, edge) in [(1, source.network()), (10, source.broadcast())] {
+                bytes.clear();
+                address_key(bytes, ip, *proto, *port);
+                bytes.extend_from_slice(&octets(&edge));
+                value(w, kind, bytes);
+            }
+        }
         Element::Mark(mark) => {
             match mark {
+                Mark::NoLocal { ip, proto, port }
+                | Mark::External { ip, proto, port }
+                | Mark::LocalOnlyIp { ip, proto, port }
+                | Mark::Ranged { ip, proto, port }
+                | Mark::Range { ip, proto, port, .. } => address_key(bytes, ip, *proto, *port),
                 Mark::ClusterIp(ip) => bytes.extend_from_slice(&octets(ip)),
                 Mark::Hairpin(ip) => bytes.extend_from_slice(&[octets(ip), octets(ip)].concat()),
                 Mark::LocalOnly { proto, port: number, .. } | Mark::Unserved { proto, port: number, .. } => {
-                    bytes.extend_from_slice(&[proto.number(), 0, 0, 0]);
-                    port(bytes, *number);
+                    port_key(bytes, *proto, *number);
                 }
             }
             value(w, 1, bytes);
@@ -231,13 +249,20 @@ fn element(w: &mut Writer, e: &Element, bytes: &mut Vec<u8>, with_data: bool) {
 }
 
 fn front_key(bytes: &mut Vec<u8>, front: &Front) {
-    let (proto, number) = match front {
-        Front::ClusterIp { ip, proto, port } => {
-            bytes.extend_from_slice(&octets(ip));
-            (proto, *port)
+    match front {
+        Front::ClusterIp { ip, proto, port } | Front::External { ip, proto, port } | Front::LocalExternal { ip, proto, port } => {
+            address_key(bytes, ip, *proto, *port);
         }
-        Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => (proto, *port),
-    };
+        Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => port_key(bytes, *proto, *port),
+    }
+}
+
+fn address_key(bytes: &mut Vec<u8>, ip: &IpAddr, proto: Proto, number: u16) {
+    bytes.extend_from_slice(&octets(ip));
+    port_key(bytes, proto, number);
+}
+
+fn port_key(bytes: &mut Vec<u8>, proto: Proto, number: u16) {
     bytes.extend_from_slice(&[proto.number(), 0, 0, 0]);
     port(bytes, number);
 }

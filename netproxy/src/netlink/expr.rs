@@ -151,6 +151,15 @@ impl Rule {
         })
     }
 
+    pub fn no_member(self, set: &str, key: u32) -> Rule {
+        const INVERT: u32 = 1;
+        self.expr("lookup", |w| {
+            w.text(1, set);
+            w.be32(2, REG32 + key);
+            w.be32(5, INVERT);
+        })
+    }
+
     pub fn load_mark(self, to: u32) -> Rule {
         self.meta_load(META_MARK, to)
     }

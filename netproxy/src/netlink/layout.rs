@@ -16,10 +16,17 @@ pub const CLUSTER_IPS: &str = "cluster-ips";
 pub const LOCAL_ONLY: &str = "local-only-nodeports";
 pub const UNSERVED: &str = "unserved-nodeports";
 pub const HAIRPINS: &str = "hairpins";
+pub const NO_LOCAL: &str = "no-local-endpoint";
+pub const EXTERNAL: &str = "external-fronts";
+pub const LOCAL_ONLY_IPS: &str = "local-only-externals";
+pub const RANGED: &str = "restricted-fronts";
+pub const SOURCES: &str = "allowed-sources";
 
 const SERVICES_CHAIN: &str = "find-service";
 const NODEPORTS_CHAIN: &str = "find-nodeport";
 const OUTSIDE_CHAIN: &str = "find-local-nodeport";
+const EXTERNAL_CHAIN: &str = "find-external";
+const LOCAL_EXTERNAL_CHAIN: &str = "find-local-external";
 const UNSERVED_CHAIN: &str = "reject-unserved";
 const REJECT_CHAIN: &str = "reject";
 const PRIORITY_DNAT: i32 = -100;
@@ -30,6 +37,8 @@ const PRIORITY_SNAT: i32 = 100;
 pub fn counts(kind: PickKind) -> &'static str {
     match kind {
         PickKind::Service => "services",
+        PickKind::External => "externals",
+        PickKind::LocalExternal => "local-externals",
         PickKind::NodePort => "nodeports",
         PickKind::LocalNodePort => "local-nodeports",
     }
@@ -39,6 +48,8 @@ pub fn counts(kind: PickKind) -> &'static str {
 pub fn slots(kind: PickKind) -> &'static str {
     match kind {
         PickKind::Service => "service-slots",
+        PickKind::External => "external-slots",
+        PickKind::LocalExternal => "local-external-slots",
         PickKind::NodePort => "nodeport-slots",
         PickKind::LocalNodePort => "local-nodeport-slots",
     }
@@ -48,6 +59,8 @@ pub fn slots(kind: PickKind) -> &'static str {
 pub fn picks(kind: PickKind) -> &'static str {
     match kind {
         PickKind::Service => "service-picks",
+        PickKind::External => "external-picks",
+        PickKind::LocalExternal => "local-external-picks",
         PickKind::NodePort => "nodeport-picks",
         PickKind::LocalNodePort => "local-nodeport-picks",
     }
@@ -57,6 +70,8 @@ pub fn picks(kind: PickKind) -> &'static str {
 pub fn slot_ids(kind: PickKind) -> &'static str {
     match kind {
         PickKind::Service => "service-slot-ids",
+        PickKind::External => "external-slot-ids",
+        PickKind::LocalExternal => "local-external-slot-ids",
         PickKind::NodePort => "nodeport-slot-ids",
         PickKind::LocalNodePort => "local-nodeport-slot-ids",
     }
@@ -66,6 +81,8 @@ pub fn slot_ids(kind: PickKind) -> &'static str {
 pub fn ids(kind: PickKind) -> &'static str {
     match kind {
         PickKind::Service => "service-ids",
+        PickKind::External => "external-ids",
+        PickKind::LocalExternal => "local-external-ids",
         PickKind::NodePort => "nodeport-ids",
         PickKind::LocalNodePort => "local-nodeport-ids",
     }
@@ -74,7 +91,7 @@ pub fn ids(kind: PickKind) -> &'static str {
 /// Which endpoint, by id, a client had last. Filled by packets, kept when everything else is written anew.
 fn clients(kind: PickKind) -> &'static str {
     match kind {
-        PickKind::Service => "clients",
+        PickKind::Service | PickKind::External | PickKind::LocalExternal => "clients",
         PickKind::NodePort | PickKind::LocalNodePort => "nodeport-clients",
     }
 }
@@ -85,6 +102,8 @@ const MOST_CLIENTS: u32 = 65_536;
 fn pick_chain(pick: &Pick) -> String {
     let kind = match pick.kind {
         PickKind::Service => "service",
+        PickKind::External => "external",
+        PickKind::LocalExternal => "local-external",
         PickKind::NodePort => "nodeport",
         PickKind::LocalNodePort => "local-nodeport",
     };
@@ -111,6 +130,15 @@ impl Field {
             (Field::Proto, _) => 12,
             (Field::Port, _) => 13,
             (Field::Number, _) => 19,
+        }
+    }
+
+    fn len(self, family: Family) -> u32 {
+        match self {
+            Field::Address => 4 * Rule::address_registers(family),
+            Field::Proto => 1,
+            Field::Port => 2,
+            Field::Number => 4,
         }
     }
 
@@ -146,6 +174,9 @@ fn set(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Data<'_>
     set_with(b, family, name, key, data, 0);
 }
 
+const SET_INTERVAL: u32 = 4;
+/// Each part of the key is a range of its own.
+const SET_CONCAT: u32 = 128;
 const SET_TIMEOUT: u32 = 16;
 /// Rules may change it.
 const SET_EVAL: u32 = 32;
@@ -177,6 +208,17 @@ fn set_with(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Dat
         if flags & SET_EVAL != 0 {
             let description = w.nest(9);
             w.be32(1, MOST_CLIENTS);
+            w.end(description);
+        }
+        if flags & SET_CONCAT != 0 {
+            let description = w.nest(9);
+            let fields = w.nest(2);
+            for field in key {
+                let one = w.nest(1);
+                w.be32(1, field.len(family));
+                w.end(one);
+            }
+            w.end(fields);
             w.end(description);
         }
         w.be32(10, id);
@@ -226,14 +268,14 @@ fn port_key(rule: Rule) -> (Rule, u32) {
 
 fn key_of(kind: PickKind, rule: Rule, family: Family) -> (Rule, u32) {
     match kind {
-        PickKind::Service => service_key(rule, family),
+        PickKind::Service | PickKind::External | PickKind::LocalExternal => service_key(rule, family),
         PickKind::NodePort | PickKind::LocalNodePort => port_key(rule),
     }
 }
 
 fn key_fields(kind: PickKind) -> &'static [Field] {
     match kind {
-        PickKind::Service => &[Field::Address, Field::Proto, Field::Port],
+        PickKind::Service | PickKind::External | PickKind::LocalExternal => &[Field::Address, Field::Proto, Field::Port],
         PickKind::NodePort | PickKind::LocalNodePort => &[Field::Proto, Field::Port],
     }
 }
@@ -243,11 +285,13 @@ pub fn skeleton(b: &mut Batch, policy: &Policy) {
     for family in &policy.families {
         sets(b, *family);
         set(b, *family, &marker(*family), &[Field::Number], &Data::None);
-        for name in [SERVICES_CHAIN, NODEPORTS_CHAIN, OUTSIDE_CHAIN, UNSERVED_CHAIN, REJECT_CHAIN] {
+        for name in
+            [SERVICES_CHAIN, EXTERNAL_CHAIN, LOCAL_EXTERNAL_CHAIN, NODEPORTS_CHAIN, OUTSIDE_CHAIN, UNSERVED_CHAIN, REJECT_CHAIN]
+        {
             chain(b, *family, name);
         }
         find_chains(b, *family, policy);
-        reject_chains(b, *family);
+        reject_chains(b, *family, policy);
         base_chains(b, *family, policy);
     }
 }
@@ -297,6 +341,12 @@ fn sets(b: &mut Batch, family: Family) {
         set_with(b, family, clients(kind), &key, &Data::Fields(&[Field::Number]), SET_TIMEOUT | SET_EVAL);
     }
     set(b, family, CLUSTER_IPS, &[Field::Address], &Data::None);
+    let front = key_fields(PickKind::Service);
+    for name in [NO_LOCAL, EXTERNAL, LOCAL_ONLY_IPS, RANGED] {
+        set(b, family, name, front, &Data::None);
+    }
+    let sourced: Vec<Field> = front.iter().copied().chain([Field::Address]).collect();
+    set_with(b, family, SOURCES, &sourced, &Data::None, SET_INTERVAL | SET_CONCAT);
     set(b, family, LOCAL_ONLY, &[Field::Proto, Field::Port], &Data::None);
     set(b, family, UNSERVED, &[Field::Proto, Field::Port], &Data::None);
     set(b, family, HAIRPINS, &[Field::Address, Field::Address], &Data::None);
@@ -333,9 +383,21 @@ fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
         rule(b, family, SERVICES_CHAIN, outside.set_mark(policy.masquerade_mark));
     }
     look_up(b, family, SERVICES_CHAIN, PickKind::Service);
-    // Node ports on loopback would need route_localnet.
-    let here = new().within(Side::Destination, &loopback(family), false).local(Side::Destination, true);
-    rule(b, family, SERVICES_CHAIN, here.verdict(GOTO, Some(NODEPORTS_CHAIN)));
+    let front = |set: &str| service_key(new(), family).0.member(set, 0);
+    rule(b, family, SERVICES_CHAIN, front(NO_LOCAL).verdict(DROP, None));
+    rule(b, family, SERVICES_CHAIN, front(EXTERNAL).verdict(GOTO, Some(EXTERNAL_CHAIN)));
+    for here in own_addresses(new, family, policy) {
+        rule(b, family, SERVICES_CHAIN, here.verdict(GOTO, Some(NODEPORTS_CHAIN)));
+    }
+
+    let (ranged, next) = service_key(front(RANGED), family);
+    let ranged = ranged.address(Side::Source, next).no_member(SOURCES, 0);
+    rule(b, family, EXTERNAL_CHAIN, ranged.verdict(DROP, None));
+    let outside = not_from_pods(new(), family, policy).local(Side::Source, false);
+    rule(b, family, EXTERNAL_CHAIN, outside.verdict(JUMP, Some(LOCAL_EXTERNAL_CHAIN)));
+    look_up(b, family, EXTERNAL_CHAIN, PickKind::External);
+    look_up(b, family, LOCAL_EXTERNAL_CHAIN, PickKind::LocalExternal);
+    rule(b, family, LOCAL_EXTERNAL_CHAIN, front(LOCAL_ONLY_IPS).verdict(DROP, None));
 
     let outside = not_from_pods(new(), family, policy).local(Side::Source, false);
     rule(b, family, NODEPORTS_CHAIN, outside.verdict(JUMP, Some(OUTSIDE_CHAIN)));
@@ -345,19 +407,36 @@ fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
     rule(b, family, OUTSIDE_CHAIN, port_key(new()).0.member(LOCAL_ONLY, 0).verdict(DROP, None));
 }
 
+/// Matches the addresses on which node ports answer: a rule for each range. Loopback would need route_localnet.
+fn own_addresses(new: impl Fn() -> Rule, family: Family, policy: &Policy) -> Vec<Rule> {
+    let here = || new().within(Side::Destination, &loopback(family), false).local(Side::Destination, true);
+    match policy.node_ports_on(family) {
+        None => vec![here()],
+        Some(ranges) => ranges.map(|range| here().within(Side::Destination, range, true)).collect(),
+    }
+}
+
 /// What is served but came by untranslated met the moment in which a transaction took effect: it is dropped, so that its sender
 /// tries again, instead of being told that there is nothing.
-fn reject_chains(b: &mut Batch, family: Family) {
+fn reject_chains(b: &mut Batch, family: Family, policy: &Policy) {
     let new = || Rule::new(family);
     let (served, _) = service_key(new(), family);
     rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::Service), 0, 0).store_mark(0).verdict(DROP, None));
     let cluster_ip = new().address(Side::Destination, 0).member(CLUSTER_IPS, 0);
     rule(b, family, UNSERVED_CHAIN, cluster_ip.verdict(GOTO, Some(REJECT_CHAIN)));
-    let here = || new().ct_translated(false).within(Side::Destination, &loopback(family), false).local(Side::Destination, true);
-    let (served, _) = port_key(here());
-    rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::NodePort), 0, 0).store_mark(0).verdict(DROP, None));
-    let (port, _) = port_key(here());
-    rule(b, family, UNSERVED_CHAIN, port.member(UNSERVED, 0).verdict(GOTO, Some(REJECT_CHAIN)));
+    let (served, _) = service_key(new().ct_translated(false), family);
+    rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::External), 0, 0).store_mark(0).verdict(DROP, None));
+    let (external, _) = service_key(new().ct_translated(false), family);
+    rule(b, family, UNSERVED_CHAIN, external.member(EXTERNAL, 0).verdict(GOTO, Some(REJECT_CHAIN)));
+    let untranslated = || new().ct_translated(false);
+    for here in own_addresses(untranslated, family, policy) {
+        let (served, _) = port_key(here);
+        rule(b, family, UNSERVED_CHAIN, served.map(counts(PickKind::NodePort), 0, 0).store_mark(0).verdict(DROP, None));
+    }
+    for here in own_addresses(untranslated, family, policy) {
+        let (port, _) = port_key(here);
+        rule(b, family, UNSERVED_CHAIN, port.member(UNSERVED, 0).verdict(GOTO, Some(REJECT_CHAIN)));
+    }
     rule(b, family, REJECT_CHAIN, new().l4proto_is(6).reject_tcp());
     rule(b, family, REJECT_CHAIN, new().reject());
 }
@@ -395,12 +474,19 @@ fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
 }
 
 /// The chain that takes one of N, and the element that leads to it.
-pub fn pick(b: &mut Batch, pick: &Pick, policy_mark: u32) {
+pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
     let Pick { family, kind, count, affinity } = *pick;
     let name = pick_chain(pick);
     chain(b, family, &name);
-    if kind == PickKind::NodePort {
-        rule(b, family, &name, Rule::new(family).set_mark(policy_mark));
+    if matches!(kind, PickKind::NodePort | PickKind::External) {
+        rule(b, family, &name, Rule::new(family).set_mark(policy.masquerade_mark));
+    }
+    if kind == PickKind::External {
+        // A pod's way to a Local address is that to a cluster IP.
+        for range in policy.pod_ranges(family) {
+            let pod = service_key(Rule::new(family).within(Side::Source, range, true), family).0;
+            rule(b, family, &name, pod.member(LOCAL_ONLY_IPS, 0).clear_mark(policy.masquerade_mark));
+        }
     }
     if let Some(seconds) = affinity {
         known_client(b, family, &name, kind, seconds);
@@ -442,7 +528,9 @@ fn client_key(r: Rule, family: Family, kind: PickKind) -> (Rule, u32, u32) {
     let from = Rule::address_registers(family);
     let r = r.address(Side::Source, 0);
     let (r, next) = match kind {
-        PickKind::Service => (r.address(Side::Destination, from).l4proto(2 * from).dport(2 * from + 1), 2 * from + 2),
+        PickKind::Service | PickKind::External | PickKind::LocalExternal => {
+            (r.address(Side::Destination, from).l4proto(2 * from).dport(2 * from + 1), 2 * from + 2)
+        }
         PickKind::NodePort | PickKind::LocalNodePort => (r.l4proto(from).dport(from + 1), from + 2),
     };
     (r, from, next)

@@ -15,6 +15,7 @@ use crate::diff::Transaction;
 use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::Kernel;
+use crate::ruleset::Policy;
 use attr::{Writer, find};
 use batch::{Batch, Sealed, encode, remove_tables};
 use expr::family_number;
@@ -42,20 +43,20 @@ const DUMP: u16 = 0x300;
 pub struct Netlink {
     tables: Netfilter,
     flows: Netfilter,
-    /// The mark bit of the tables as last written; later transactions of the same tables use it.
-    mark: u32,
+    /// That of the tables as last written; later transactions of the same tables use it.
+    policy: Policy,
 }
 
 impl Netlink {
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()?, mark: 0 })
+        Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()?, policy: Policy::default() })
     }
 
     fn batch(&mut self, tx: &Transaction, keep: &BTreeSet<Family>) -> Sealed {
         if let Some(policy) = &tx.reset {
-            self.mark = policy.masquerade_mark;
+            self.policy = policy.clone();
         }
-        encode(tx, self.mark, keep).seal(true)
+        encode(tx, &self.policy, keep).seal(true)
     }
 
     /// Whether our table is there and of the layout this program makes, with nothing else in it.
@@ -89,8 +90,7 @@ impl Kernel for Netlink {
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let mark = tx.reset.as_ref().map_or(self.mark, |p| p.masquerade_mark);
-        let sealed = encode(tx, mark, &BTreeSet::new()).seal(false);
+        let sealed = encode(tx, tx.reset.as_ref().unwrap_or(&self.policy), &BTreeSet::new()).seal(false);
         self.tables.transact(&sealed)
     }
 

@@ -19,6 +19,15 @@ fn promised(tables: &Tables, dst: IpAddr, proto: Proto, port: u16) -> Option<BTr
     Some(if ready.is_empty() { pick(|e| !e.ready && e.serving && e.terminating) } else { ready })
 }
 
+/// Whether this node lacks an endpoint that a local policy asks for, while others have one.
+fn dropped(tables: &Tables, dst: IpAddr, proto: Proto, port: u16) -> bool {
+    let Some((key, service)) = tables.services().find(|(_, s)| s.cluster_ips.contains(&dst)) else { return false };
+    let mut open = tables.clone();
+    open.set_service(key.clone(), Some(crate::model::Service { internal_local: false, ..service.clone() }), &mut Touched::new());
+    let none = |t: &Tables| promised(t, dst, proto, port).is_some_and(|p| p.is_empty());
+    service.internal_local && none(tables) && !none(&open)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -37,6 +46,7 @@ proptest! {
             match trace(&rules, &BTreeSet::new(), &packet).outcome {
                 Outcome::Forward { to, masquerade, .. } => { assert!(!masquerade); Some(to) }
                 Outcome::Reject => None,
+                Outcome::Drop if dropped(&tables, dst, proto, port) => None,
                 other => panic!("{other:?} for {packet:?}"),
             }
         }.into_iter().collect::<Vec<_>>()).take(if promised(&tables, dst, proto, port).is_some() { 40 } else { 0 }).flatten().collect();
@@ -45,6 +55,93 @@ proptest! {
         } else {
             let packet = Packet { src: pod(family, 200), dst, proto, dst_port: port, random: 0 };
             prop_assert_eq!(trace(&rules, &BTreeSet::new(), &packet).outcome, Outcome::Pass);
+        }
+    }
+}
+
+/// All that a packet may meet, over the kernel's random numbers.
+fn outcomes(rules: &Ruleset, nodes: &BTreeSet<IpAddr>, packet: &Packet) -> Vec<Outcome> {
+    let mut all = Vec::new();
+    for random in 0..40 {
+        let outcome = trace(rules, nodes, &Packet { random, ..packet.clone() }).outcome;
+        if !all.contains(&outcome) {
+            all.push(outcome);
+        }
+    }
+    all
+}
+
+const NODE: [u8; 4] = [192, 168, 77, 11];
+
+/// The promise for addresses from outside, straight from the objects: `None` if no service has the address and port.
+fn promised_outside(tables: &Tables, p: &Packet) -> Option<(Outcome, BTreeSet<Backend>, bool)> {
+    let family = Family::of(&p.dst);
+    let has = |s: &&crate::model::Service| {
+        s.cluster_ips.iter().any(|ip| Family::of(ip) == family)
+            && (s.external_ips.contains(&p.dst) || s.load_balancer_ips.contains(&p.dst))
+            && s.ports.iter().any(|x| x.proto == p.proto && x.port == p.dst_port)
+    };
+    let (key, service) = tables.services().find(|(_, s)| has(s))?;
+    let port = service.ports.iter().find(|x| x.proto == p.proto && x.port == p.dst_port)?;
+    let ranges: Vec<_> = service.source_ranges.iter().filter(|r| Family::of(&r.addr()) == family).collect();
+    if service.load_balancer_ips.contains(&p.dst) && !ranges.is_empty() && !ranges.iter().any(|r| r.contains(&p.src)) {
+        return Some((Outcome::Drop, BTreeSet::new(), false));
+    }
+    let slices = tables.slices_of(key).filter(|s| s.family == family);
+    let pairs: Vec<_> = slices.flat_map(|s| s.endpoints.iter().flat_map(|e| s.ports.iter().map(move |x| (e, x)))).collect();
+    let pick = |local: bool| -> BTreeSet<Backend> {
+        let named = pairs.iter().filter(|(e, x)| x.name == port.name && x.proto == p.proto && (e.local || !local));
+        let of = |want: fn(&crate::model::Endpoint) -> bool| -> BTreeSet<Backend> {
+            named.clone().filter(|(e, _)| want(e)).map(|(e, x)| Backend { ip: e.ip, port: x.port }).collect()
+        };
+        let ready = of(|e| e.ready);
+        if ready.is_empty() { of(|e| e.serving && e.terminating) } else { ready }
+    };
+    let from_pod = ["10.244.0.0/16", "fd00:244::/64"].iter().any(|r| r.parse::<ipnet::IpNet>().unwrap().contains(&p.src));
+    let inside = from_pod || p.src == IpAddr::from(NODE);
+    if pick(false).is_empty() {
+        return Some((Outcome::Reject, BTreeSet::new(), false));
+    }
+    if service.external_local && !inside {
+        let local = pick(true);
+        let outcome = if local.is_empty() { Outcome::Drop } else { Outcome::Pass };
+        return Some((outcome, local, false));
+    }
+    Some((Outcome::Pass, pick(false), !(service.external_local && from_pod)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_address_from_outside_leads_where_kubernetes_promises(objects in changes(20), n in 0..3u8, from in 0..4u8, v6 in any::<bool>(), udp in any::<bool>(), port in 80..84u16) {
+        let mut tables = Tables::default();
+        for change in &objects {
+            apply(&mut tables, change, &mut Touched::new());
+        }
+        let rules = compile(&tables, &policy());
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let src: IpAddr = match (from, v6) {
+            (0, _) => pod(family, 200),
+            (1, false) => NODE.into(),
+            (2, false) => "198.51.100.7".parse().unwrap(),
+            (_, false) => "192.0.2.1".parse().unwrap(),
+            (2, true) => "2001:db8:1::7".parse().unwrap(),
+            (_, true) => "2001:db8:2::7".parse().unwrap(),
+        };
+        let proto = if udp { Proto::Udp } else { Proto::Tcp };
+        let packet = Packet { src, dst: crate::testing::external(family, n), proto, dst_port: port, random: 0 };
+        let met = outcomes(&rules, &[NODE.into()].into(), &packet);
+        match promised_outside(&tables, &packet) {
+            None => prop_assert_eq!(met, [Outcome::Pass]),
+            Some((Outcome::Pass, to, masqueraded)) => {
+                let reached: BTreeSet<_> = met.iter().map(|o| match o {
+                    Outcome::Forward { to, masquerade, .. } => { assert_eq!(*masquerade, masqueraded); *to }
+                    other => panic!("{other:?} for {packet:?}"),
+                }).collect();
+                prop_assert_eq!(reached, to);
+            }
+            Some((outcome, _, _)) => prop_assert_eq!(met, [outcome]),
         }
     }
 }

@@ -14,7 +14,7 @@ fn many(n: u32) -> Transaction {
 
 #[test]
 fn long_lists_are_split_and_only_the_last_message_asks_for_an_answer() {
-    let sealed = encode(&many(5000), 0, &BTreeSet::new()).seal(true);
+    let sealed = encode(&many(5000), &Policy::default(), &BTreeSet::new()).seal(true);
     let all: Vec<_> = messages(&sealed.bytes).collect();
     assert!(all.len() > 5, "{}", all.len());
     let asking: Vec<_> = all.iter().filter(|m| m.flags & ACK != 0).map(|m| m.seq).collect();
@@ -30,7 +30,7 @@ fn long_lists_are_split_and_only_the_last_message_asks_for_an_answer() {
 
 #[test]
 fn a_trial_has_no_end() {
-    let sealed = encode(&many(1), 0, &BTreeSet::new()).seal(false);
+    let sealed = encode(&many(1), &Policy::default(), &BTreeSet::new()).seal(false);
     assert!(messages(&sealed.bytes).all(|m| m.kind != BATCH_END));
 }
 
@@ -38,5 +38,8 @@ fn a_trial_has_no_end() {
 fn the_same_transaction_gives_the_same_bytes() {
     let mut tx = many(10);
     tx.reset = Some(Policy::default());
-    assert_eq!(encode(&tx, 1, &BTreeSet::new()).seal(true).bytes, encode(&tx, 1, &BTreeSet::new()).seal(true).bytes);
+    assert_eq!(
+        encode(&tx, &Policy::default(), &BTreeSet::new()).seal(true).bytes,
+        encode(&tx, &Policy::default(), &BTreeSet::new()).seal(true).bytes
+    );
 }
