@@ -129,7 +129,7 @@ fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Bloc
         parts.marks.extend(ips.iter().map(|ip| Mark::ClusterIp(*ip)));
         let balanced = LoadBalanced::of(service, family, policy);
         for port in &service.ports {
-            let selection = select(tables, key, port, family);
+            let selection = select(tables, key, port, family, &policy.zone);
             let pools = Pools { cluster: selection.cluster.into(), local: selection.local.into() };
             parts.marks.extend(pools.local.iter().map(|b| Mark::Hairpin(b.ip)));
             let inside = if service.internal_local { &pools.local } else { &pools.cluster };

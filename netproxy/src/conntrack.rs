@@ -9,7 +9,7 @@ use crate::model::{Family, Proto};
 use crate::ruleset::{Backend, Front, Ruleset};
 use crate::tables::Touched;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
@@ -53,7 +53,7 @@ impl Gone {
 }
 
 /// Whether the flow goes where no service sends it any more.
-pub fn stale(flow: &Flow, ruleset: &Ruleset, gone: &Gone) -> bool {
+pub fn stale(flow: &Flow, ruleset: &Ruleset, node_addresses: &BTreeSet<IpAddr>, gone: &Gone) -> bool {
     let (proto, port) = (flow.proto, flow.dst.port());
     let ip = flow.dst.ip();
     let family = Family::of(&ip);
@@ -79,6 +79,9 @@ pub fn stale(flow: &Flow, ruleset: &Ruleset, gone: &Gone) -> bool {
     }
     // The port alone does not say that the destination is this node's: only what was ours is judged.
     let ports = [Front::NodePort { family, proto, port }, Front::LocalNodePort { family, proto, port }];
+    if translated && node_addresses.contains(&ip) && ports.iter().any(|f| ruleset.endpoints(f).is_some()) {
+        return !ports.iter().any(goes_to);
+    }
     match translated {
         true => ports.iter().any(lost) && !ports.iter().any(goes_to),
         false => ports.iter().any(|f| gone.opened.contains(f)),

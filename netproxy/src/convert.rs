@@ -3,10 +3,11 @@
 //! Pure. An object that is wrong is refused as a whole, with the field named; an object that is right but not ours to serve
 //! (headless, ExternalName, another proxy's) is `None`.
 
-use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
+use crate::model::{Endpoint, Family, Hints, Key, Proto, Service, ServicePort, Slice, SlicePort};
 use crate::wire;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -142,6 +143,7 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, 
             port: port(number).map_err(|why| bad(format!("ports[{i}].port"), why))?,
         });
     }
+    let mut shared = Vec::new();
     let mut endpoints = Vec::with_capacity(s.endpoints.len());
     for (i, e) in s.endpoints.iter().enumerate() {
         // The addresses of one endpoint are interchangeable; consumers use the first.
@@ -157,6 +159,7 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, 
             serving: e.conditions.serving.unwrap_or(true),
             terminating: e.conditions.terminating.unwrap_or(false),
             local: !node_name.is_empty() && e.node_name.as_deref() == Some(node_name),
+            hints: e.hints.as_ref().and_then(|h| hints(h, node_name, &mut shared)),
         });
     }
     Ok(Some(Slice {
@@ -165,6 +168,24 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, 
         ports: ports.into_boxed_slice(),
         endpoints: endpoints.into_boxed_slice(),
     }))
+}
+
+/// Endpoints of a slice with the same hints share them: there are as many different ones as zones or nodes, not endpoints.
+fn hints(wire: &wire::Hints, node_name: &str, shared: &mut Vec<Arc<Hints>>) -> Option<Arc<Hints>> {
+    let new = Hints {
+        zones: wire.for_zones.iter().map(|z| z.name.as_str().into()).collect(),
+        nodes: !wire.for_nodes.is_empty(),
+        this_node: wire.for_nodes.iter().any(|n| n.name == node_name),
+    };
+    if new == Hints::default() {
+        return None;
+    }
+    if let Some(known) = shared.iter().find(|h| ***h == new) {
+        return Some(known.clone());
+    }
+    let new = Arc::new(new);
+    shared.push(new.clone());
+    Some(new)
 }
 
 fn unusable(ip: &IpAddr) -> bool {

@@ -25,4 +25,4 @@ pub use error::{Class, Error};
 pub use model::{Family, Key, Proto};
 pub use netlink::cleanup;
 pub use proxy::stats::Stats;
-pub use proxy::{Config, Handle, Input, Proxy};
+pub use proxy::{Config, Handle, Input, NodePortAddresses, Proxy};

@@ -122,7 +122,17 @@ pub struct SlicePort {
     pub port: u16,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// For whom an endpoint is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hints {
+    pub zones: Box<[Box<str>]>,
+    /// Some nodes are named.
+    pub nodes: bool,
+    /// This node is.
+    pub this_node: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     pub ip: IpAddr,
     pub ready: bool,
@@ -130,4 +140,6 @@ pub struct Endpoint {
     pub terminating: bool,
     /// It runs on this node.
     pub local: bool,
+    /// Shared by the endpoints of a slice that have the same.
+    pub hints: Option<Arc<Hints>>,
 }

@@ -37,11 +37,28 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
+    pub node_port_addresses: NodePortAddresses,
+}
+
+/// On which of this host's own addresses node ports answer; never on loopback.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    #[default]
+    All,
+    /// The first of each family in `Input::NodeAddresses`.
+    Primary,
+    Within(Vec<IpNet>),
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { node_name: String::new(), cluster_cidrs: Vec::new(), masquerade_all: false, masquerade_mark: 0x4000 }
+        Config {
+            node_name: String::new(),
+            cluster_cidrs: Vec::new(),
+            masquerade_all: false,
+            masquerade_mark: 0x4000,
+            node_port_addresses: NodePortAddresses::All,
+        }
     }
 }
 
@@ -52,6 +69,11 @@ impl Config {
             cluster_cidrs: self.cluster_cidrs.clone(),
             masquerade_all: self.masquerade_all,
             masquerade_mark: self.masquerade_mark,
+            node_port_ranges: match &self.node_port_addresses {
+                NodePortAddresses::All => None,
+                NodePortAddresses::Primary => Some(Vec::new()),
+                NodePortAddresses::Within(ranges) => Some(ranges.clone()),
+            },
             ..Policy::default()
         };
         if !std::path::Path::new("/proc/net/if_inet6").exists() {
@@ -70,8 +92,10 @@ pub enum Input {
     /// The complete list; what is not in it is gone.
     Slices(Vec<wire::EndpointSlice>),
     Slice(Key, Option<wire::EndpointSlice>),
-    /// This node's own addresses. Node ports answer on every local address by the kernel's own tables; this only serves `trace`.
+    /// This node's own addresses, the primary one of each family first.
     NodeAddresses(Vec<IpAddr>),
+    /// The node's label topology.kubernetes.io/zone.
+    NodeZone(Option<String>),
 }
 
 enum Query {
@@ -143,7 +167,7 @@ impl Proxy {
         let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
         let (queries, queries_rx) = mpsc::channel(16);
         let task = Task { inputs, queries: queries_rx, synced: synced_tx, stats: stats_tx, cancel };
-        let core = Box::new(Core::new(config.policy(), config.node_name, kernel));
+        let core = Box::new(Core::new(&config, kernel));
         (Handle { synced, stats, queries }, tokio::spawn(task.run(core)))
     }
 }

@@ -229,6 +229,8 @@ pub struct Policy {
     pub node_port_ranges: Option<Vec<IpNet>>,
     /// This node's addresses.
     pub node_ips: BTreeSet<IpAddr>,
+    /// The node's zone; empty if it has none.
+    pub zone: String,
 }
 
 impl Default for Policy {
@@ -240,6 +242,7 @@ impl Default for Policy {
             masquerade_mark: 0x4000,
             node_port_ranges: None,
             node_ips: BTreeSet::new(),
+            zone: String::new(),
         }
     }
 }

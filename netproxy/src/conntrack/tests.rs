@@ -19,8 +19,14 @@ fn service() -> Service {
 }
 
 fn slice(pods: &[u8]) -> crate::model::Slice {
-    let endpoint =
-        |n: &u8| crate::model::Endpoint { ip: pod(Family::V4, *n), ready: true, serving: true, terminating: false, local: false };
+    let endpoint = |n: &u8| crate::model::Endpoint {
+        ip: pod(Family::V4, *n),
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: false,
+        hints: None,
+    };
     crate::model::Slice {
         service: key(),
         family: Family::V4,
@@ -60,7 +66,7 @@ fn after(before: Option<&[u8]>, now: Option<&[u8]>, flows: &[Flow]) -> Vec<bool>
     let touched = [key()].into();
     update(&mut rules, &tables, &touched, &BTreeSet::new());
     let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
-    flows.iter().map(|f| stale(f, &rules, &gone)).collect()
+    flows.iter().map(|f| stale(f, &rules, &BTreeSet::new(), &gone)).collect()
 }
 
 #[test]
@@ -88,4 +94,22 @@ fn an_untranslated_flow_is_stale_once_there_is_an_endpoint() {
     assert_eq!(after(Some(&[]), Some(&[1]), &flows), [true, true]);
     assert_eq!(after(None, Some(&[1]), &flows), [true, true]);
     assert_eq!(after(None, Some(&[]), &flows), [false, false]);
+}
+
+#[test]
+fn after_a_restart_node_port_flows_are_judged_by_what_is() {
+    let mut tables = Tables::default();
+    let mut touched = Touched::new();
+    tables.set_service(key(), Some(service()), &mut touched);
+    tables.set_slice(key(), Some(slice(&[1])), &mut touched);
+    let rules = compile(&tables, &policy());
+    let judged = |f: &Flow| stale(f, &rules, &[NODE.parse().unwrap()].into(), &Gone::default());
+    let node_port = format!("{NODE}:30053");
+    assert!(judged(&flow(&node_port, "10.244.0.2:53")));
+    assert!(!judged(&flow(&node_port, "10.244.0.1:53")));
+    // Not translated, so somebody here answers it; and another host's port.
+    assert!(!judged(&flow(&node_port, &node_port)));
+    assert!(!judged(&flow("203.0.113.1:30053", "10.244.0.2:53")));
+    // SCTP flows stay with gone endpoints just as datagrams do.
+    assert!(Proto::Sctp.connectionless());
 }

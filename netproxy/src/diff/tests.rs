@@ -108,6 +108,7 @@ fn slice_of(service: &Key, endpoints: std::ops::Range<u16>) -> Slice {
         serving: true,
         terminating: false,
         local: false,
+        hints: None,
     };
     Slice {
         service: service.clone(),

@@ -26,6 +26,7 @@ const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const CT_STATE_NEW: u32 = 8;
+const CT_STATE_INVALID: u32 = 1;
 const IPS_DST_NAT: u32 = 32;
 const FIB_ADDRTYPE: u32 = 3;
 const FIB_SADDR: u32 = 1;
@@ -251,6 +252,10 @@ impl Rule {
 
     pub fn ct_new(self) -> Rule {
         self.ct(CT_STATE, CT_STATE_NEW, true)
+    }
+
+    pub fn ct_invalid(self) -> Rule {
+        self.ct(CT_STATE, CT_STATE_INVALID, true)
     }
 
     /// Whether the destination was (not) translated.

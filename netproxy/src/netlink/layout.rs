@@ -32,6 +32,7 @@ const REJECT_CHAIN: &str = "reject";
 const PRIORITY_DNAT: i32 = -100;
 const PRIORITY_AFTER_DNAT: i32 = -90;
 const PRIORITY_SNAT: i32 = 100;
+const PRIORITY_INVALID: i32 = -10;
 
 /// The map of counts of a kind.
 pub fn counts(kind: PickKind) -> &'static str {
@@ -446,6 +447,7 @@ const REJECT_CHAINS: [(&str, u32); 2] = [("reject-prerouting", PREROUTING), ("re
 const PREROUTING: u32 = 0;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
+const FORWARD: u32 = 2;
 
 fn hooks(b: &mut Batch, family: Family) {
     for (name, hook) in DNAT_CHAINS {
@@ -454,6 +456,7 @@ fn hooks(b: &mut Batch, family: Family) {
     for (name, hook) in REJECT_CHAINS {
         base_chain(b, family, name, "filter", hook, PRIORITY_AFTER_DNAT);
     }
+    base_chain(b, family, "invalid-forward", "filter", FORWARD, PRIORITY_INVALID);
     base_chain(b, family, "snat-postrouting", "nat", POSTROUTING, PRIORITY_SNAT);
 }
 
@@ -466,6 +469,7 @@ fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
     for (name, _) in REJECT_CHAINS {
         rule(b, family, name, new().ct_new().verdict(JUMP, Some(UNSERVED_CHAIN)));
     }
+    rule(b, family, "invalid-forward", new().ct_invalid().verdict(DROP, None));
     let marked = new().has_mark(policy.masquerade_mark).clear_mark(policy.masquerade_mark);
     rule(b, family, "snat-postrouting", marked.masquerade());
     let n = Rule::address_registers(family);

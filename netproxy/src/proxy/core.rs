@@ -2,18 +2,19 @@
 //!
 //! Owns tables, ruleset, what is installed, and the kernel. Runs on a blocking thread; never waits for anything but the kernel.
 
-use super::Input;
 use super::stats::Stats;
+use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
 use crate::conntrack::{Flow, Gone, stale};
 use crate::convert;
 use crate::diff::{Installed, Transaction, diff_of, full};
 use crate::error::{Class, Error};
-use crate::model::Key;
-use crate::ruleset::{Policy, Ruleset};
+use crate::model::{Family, Key};
+use crate::ruleset::Ruleset;
 use crate::tables::{Tables, Touched};
 use crate::trace::{Packet, Verdict, trace};
 use crate::{describe, wire};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime};
@@ -35,6 +36,8 @@ pub struct Core {
     kernel: Box<dyn Kernel>,
     node_name: String,
     node_addresses: BTreeSet<IpAddr>,
+    /// Node ports answer on the primary addresses only.
+    primary: bool,
     tables: Tables,
     ruleset: Ruleset,
     /// `None`: not known, everything has to be written.
@@ -49,13 +52,14 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(policy: Policy, node_name: String, kernel: Box<dyn Kernel>) -> Core {
+    pub fn new(config: &Config, kernel: Box<dyn Kernel>) -> Core {
         Core {
             kernel,
-            node_name,
+            node_name: config.node_name.clone(),
+            primary: config.node_port_addresses == NodePortAddresses::Primary,
             node_addresses: BTreeSet::new(),
             tables: Tables::default(),
-            ruleset: Ruleset::new(policy),
+            ruleset: Ruleset::new(config.policy()),
             installed: None,
             touched: Touched::new(),
             set_aside: BTreeSet::new(),
@@ -97,7 +101,36 @@ impl Core {
                 let new = new.and_then(|s| self.slice(&s));
                 self.tables.set_slice(key, new, &mut self.touched);
             }
-            Input::NodeAddresses(all) => self.node_addresses = all.into_iter().collect(),
+            Input::NodeAddresses(all) => self.set_addresses(&all),
+            Input::NodeZone(zone) => {
+                let zone = zone.unwrap_or_default();
+                if self.ruleset.policy.zone != zone {
+                    self.ruleset.policy.zone = zone;
+                    self.touch_all();
+                }
+            }
+        }
+    }
+
+    fn touch_all(&mut self) {
+        self.touched.extend(self.tables.services().map(|(k, _)| k.clone()));
+    }
+
+    fn set_addresses(&mut self, all: &[IpAddr]) {
+        self.node_addresses = all.iter().copied().collect();
+        let policy = &mut self.ruleset.policy;
+        if policy.node_ips != self.node_addresses {
+            policy.node_ips = self.node_addresses.clone();
+            self.touch_all();
+        }
+        if self.primary {
+            let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
+            let ranges = Some(Family::ALL.into_iter().filter_map(first).map(IpNet::from).collect());
+            if self.ruleset.policy.node_port_ranges != ranges {
+                // Rules and not elements: all is written anew.
+                self.ruleset.policy.node_port_ranges = ranges;
+                self.installed = None;
+            }
         }
     }
 
@@ -242,7 +275,7 @@ impl Core {
     fn try_purge(&mut self, gone: &Gone) -> Result<u64, Error> {
         let mut purged = 0;
         for flow in self.kernel.flows()? {
-            if stale(&flow, &self.ruleset, gone) {
+            if stale(&flow, &self.ruleset, &self.node_addresses, gone) {
                 self.kernel.delete_flow(&flow)?;
                 purged += 1;
             }

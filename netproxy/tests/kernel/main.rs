@@ -3,7 +3,7 @@
 mod lab;
 
 use ferrolet_netproxy::trace::{Outcome, Packet};
-use ferrolet_netproxy::{Config, Handle, Input, Key, Proto, Proxy, Stats, wire};
+use ferrolet_netproxy::{Config, Handle, Input, Key, NodePortAddresses, Proto, Proxy, Stats, wire};
 use lab::{Lab, NODE_IP, NODE_IP6, Netns, Server, ask, tcp, udp};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -765,4 +765,72 @@ fn an_internal_local_policy_drops_without_an_endpoint_here() {
     even(&spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT))).0, &["pod1"]);
     run.change(slice_input(&[]));
     assert_eq!(tcp(&lab.pods[2].ns, at(VIP, 80)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn node_ports_answer_on_the_chosen_addresses() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let _servers = servers(&lab);
+    const SECOND: &str = "192.168.77.12";
+    lab.node.ip("addr add 192.168.77.12/24 dev eth0");
+    let start = |on: NodePortAddresses| {
+        let run = Running::start(&lab.node, Config { node_port_addresses: on, ..config() });
+        run.send(Input::NodeAddresses(vec![NODE_IP.parse().unwrap(), SECOND.parse().unwrap()]));
+        run.list(vec![service(json!({}))], vec![slice(&ips(&lab, 0..1), "node-1")]);
+        run
+    };
+    let refused =
+        |ip: &str| assert_eq!(tcp(&lab.outside, at(ip, NODE_PORT)).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{ip}");
+    let run = start(NodePortAddresses::Primary);
+    even(&spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT))).0, &["pod0"]);
+    refused(SECOND);
+    run.change(Input::NodeAddresses(vec![SECOND.parse().unwrap(), NODE_IP.parse().unwrap()]));
+    even(&spread(|| tcp(&lab.outside, at(SECOND, NODE_PORT))).0, &["pod0"]);
+    refused(NODE_IP);
+    drop(run);
+    drop(start(NodePortAddresses::Within(vec!["192.168.77.12/32".parse().unwrap(), "10.0.0.0/8".parse().unwrap()])));
+    even(&spread(|| tcp(&lab.outside, at(SECOND, NODE_PORT))).0, &["pod0"]);
+    even(&spread(|| tcp(&lab.pods[1].ns, at("10.244.0.1", NODE_PORT))).0, &["pod0"]);
+    refused(NODE_IP);
+    drop(start(NodePortAddresses::All));
+    for ip in [NODE_IP, SECOND] {
+        even(&spread(|| tcp(&lab.outside, at(ip, NODE_PORT))).0, &["pod0"]);
+    }
+}
+
+#[test]
+fn hints_follow_the_zone_of_the_node() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    let run = Running::start(&lab.node, config());
+    let mut hinted = slice(&ips(&lab, 0..2), "node-1");
+    for (e, zone) in hinted.endpoints.iter_mut().zip(["a", "b"]) {
+        e.hints = serde_json::from_value(json!({"forZones": [{"name": zone}]})).unwrap();
+    }
+    run.send(Input::NodeZone(Some("a".into())));
+    run.list(vec![service(json!({"trafficDistribution": "PreferSameZone"}))], vec![hinted]);
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0"]);
+    run.change(Input::NodeZone(Some("b".into())));
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod1"]);
+    run.change(Input::NodeZone(None));
+    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
+}
+
+#[test]
+fn forwarded_packets_of_no_connection_are_dropped() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(2);
+    let _run = started(&lab, json!({}), 0..1);
+    for family in ["ip", "ip6"] {
+        let text = lab.node.nft(&format!("list chain {family} ferrolet invalid-forward"));
+        assert!(text.contains("hook forward") && text.contains("ct state invalid drop"), "{text}");
+    }
 }
