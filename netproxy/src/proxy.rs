@@ -8,7 +8,7 @@ pub mod stats;
 
 use crate::error::Error;
 use crate::model::Key;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, Watch};
 use crate::ruleset::Policy;
 use crate::trace::{Packet, Verdict};
 use crate::wire;
@@ -21,11 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// How many inputs one sync takes at most, so that a flood cannot keep the first one waiting.
 const BATCH: usize = 4096;
+/// From one repair of what others changed to the next.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
@@ -153,7 +156,14 @@ impl Proxy {
         cancel: CancellationToken,
     ) -> Result<(Handle, JoinHandle<()>), Error> {
         let kernel = Netlink::open()?;
-        Ok(Self::spawn_on(config, Box::new(kernel), inputs, cancel))
+        let watch = match kernel.watch() {
+            Ok(watch) => Some(watch),
+            Err(e) => {
+                warn!(error = %Chain(&e), "changes of the service rules by others will only be noticed when they get in the way");
+                None
+            }
+        };
+        Ok(Self::start(config, Box::new(kernel), watch, inputs, cancel))
     }
 
     /// The same over another kernel.
@@ -163,10 +173,20 @@ impl Proxy {
         inputs: mpsc::Receiver<Input>,
         cancel: CancellationToken,
     ) -> (Handle, JoinHandle<()>) {
+        Self::start(config, kernel, None, inputs, cancel)
+    }
+
+    fn start(
+        config: Config,
+        kernel: Box<dyn Kernel>,
+        others: Option<Watch>,
+        inputs: mpsc::Receiver<Input>,
+        cancel: CancellationToken,
+    ) -> (Handle, JoinHandle<()>) {
         let (synced_tx, synced) = watch::channel(false);
         let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
         let (queries, queries_rx) = mpsc::channel(16);
-        let task = Task { inputs, queries: queries_rx, synced: synced_tx, stats: stats_tx, cancel };
+        let task = Task { inputs, queries: queries_rx, others, synced: synced_tx, stats: stats_tx, cancel };
         let core = Box::new(Core::new(&config, kernel));
         (Handle { synced, stats, queries }, tokio::spawn(task.run(core)))
     }
@@ -175,6 +195,7 @@ impl Proxy {
 struct Task {
     inputs: mpsc::Receiver<Input>,
     queries: mpsc::Receiver<Query>,
+    others: Option<Watch>,
     synced: watch::Sender<bool>,
     stats: watch::Sender<Arc<Stats>>,
     cancel: CancellationToken,
@@ -183,6 +204,8 @@ struct Task {
 impl Task {
     async fn run(mut self, mut core: Box<Core>) {
         let mut retry: Option<Duration> = None;
+        let mut repair: Option<Instant> = None;
+        let mut repaired: Option<Instant> = None;
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -198,6 +221,18 @@ impl Task {
                     return;
                 },
                 () = wait(retry) => {}
+                () = others(&mut self.others) => {
+                    // Two programs that put each other right must not keep the kernel busy.
+                    let now = Instant::now();
+                    repair = repair.or_else(|| Some(repaired.map_or(now, |last| now.max(last + REPAIR_INTERVAL))));
+                    continue;
+                }
+                () = until(repair) => {
+                    warn!("the service rules were changed by somebody else, writing all of them anew");
+                    repair = None;
+                    repaired = Some(Instant::now());
+                    core.forget_installed();
+                }
             }
             let work = tokio::task::spawn_blocking(move || {
                 core.take(batch);
@@ -245,6 +280,25 @@ impl std::fmt::Display for Chain<'_> {
             next = e.source();
         }
         Ok(())
+    }
+}
+
+/// Returns when others changed our tables; never without a socket that tells.
+async fn others(watch: &mut Option<Watch>) {
+    if let Some(open) = watch {
+        match open.changed().await {
+            Ok(()) => return,
+            Err(e) => warn!(error = %e, "changes of the service rules by others are not noticed any more"),
+        }
+        *watch = None;
+    }
+    std::future::pending().await
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(t) => tokio::time::sleep_until(t).await,
+        None => std::future::pending().await,
     }
 }
 

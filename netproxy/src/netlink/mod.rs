@@ -8,6 +8,7 @@ mod batch;
 mod ct;
 mod expr;
 mod layout;
+mod notify;
 mod socket;
 
 use crate::conntrack::Flow;
@@ -20,6 +21,7 @@ use attr::{Writer, find};
 use batch::{Batch, Sealed, encode, remove_tables};
 use expr::family_number;
 use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
+pub use notify::Watch;
 use socket::Netfilter;
 use std::collections::BTreeSet;
 use tracing::debug;
@@ -50,6 +52,11 @@ pub struct Netlink {
 impl Netlink {
     pub fn open() -> Result<Netlink, Error> {
         Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()?, policy: Policy::default() })
+    }
+
+    /// Tells of changes by others. Inside a tokio runtime only.
+    pub fn watch(&self) -> Result<Watch, Error> {
+        Watch::open(self.tables.port())
     }
 
     fn batch(&mut self, tx: &Transaction, keep: &BTreeSet<Family>) -> Sealed {

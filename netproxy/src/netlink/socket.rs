@@ -20,6 +20,7 @@ const DATAGRAM: usize = 64 << 10;
 
 pub struct Netfilter {
     socket: Socket,
+    port: u32,
     send_room: usize,
     buffer: Vec<u8>,
 }
@@ -38,14 +39,19 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
 impl Netfilter {
     pub fn open() -> Result<Netfilter, Error> {
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
-        socket.bind_auto().map_err(failed("bind"))?;
+        let port = socket.bind_auto().map_err(failed("bind"))?.port_number();
         socket.set_ext_ack(true).map_err(failed("extended answers"))?;
         socket.set_cap_ack(true).map_err(failed("short answers"))?;
-        let new = Netfilter { socket, send_room: 0, buffer: Vec::new() };
+        let new = Netfilter { socket, port, send_room: 0, buffer: Vec::new() };
         // A refusal leaves the default, which only large dumps outgrow.
         let _ = setsockopt(&new.fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&new.fd(), sockopt::RcvBuf, &RECEIVE_BUFFER));
         Ok(new)
+    }
+
+    /// The kernel's number of this socket.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

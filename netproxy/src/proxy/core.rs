@@ -112,6 +112,13 @@ impl Core {
         }
     }
 
+    /// Others changed what is in the kernel.
+    pub fn forget_installed(&mut self) {
+        if self.installed.take().is_some() {
+            self.stats.repairs += 1;
+        }
+    }
+
     fn touch_all(&mut self) {
         self.touched.extend(self.tables.services().map(|(k, _)| k.clone()));
     }

@@ -47,4 +47,6 @@ pub struct Stats {
     /// Objects of the API that could not be read.
     pub bad_objects: u64,
     pub flows_purged: u64,
+    /// How often others changed our tables and they were written anew.
+    pub repairs: u64,
 }

@@ -527,19 +527,37 @@ fn a_new_start_replaces_the_tables_without_a_gap_and_cleanup_removes_them() {
 }
 
 #[test]
-fn tables_taken_away_come_back_with_the_next_change() {
+fn what_others_take_away_comes_back() {
     if !lab::able() {
         return;
     }
     let lab = Lab::new(3);
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..2);
-    lab.node.nft("delete table ip ferrolet");
+    // Changes of ours and of other tables are no reason.
     run.change(slice_input(&ips(&lab, 0..1)));
-    even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0"]);
-    let stats = run.handle.stats();
-    assert_eq!((stats.full_syncs, stats.failures), (2, 1), "{stats:?}");
-    assert!(stats.last_error.as_ref().unwrap().contains("table ip ferrolet"), "{stats:?}");
+    run.change(slice_input(&ips(&lab, 0..2)));
+    lab.node.nft("add table ip other");
+    let whole = |n: u64| run.handle.stats().repairs == n;
+    for (n, disturbance) in [
+        "delete table ip ferrolet",
+        "flush table ip ferrolet",
+        "delete element ip ferrolet services { 10.96.0.10 . tcp . 80 }",
+        "delete table ip6 ferrolet",
+        "flush ruleset",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(whole(n as u64), "before {disturbance:?}: {:?}", run.handle.stats());
+        let began = Instant::now();
+        lab.node.nft(disturbance);
+        run.until(disturbance, |s| s.repairs > n as u64 && s.full_syncs > n as u64 + 1);
+        assert!(began.elapsed() < Duration::from_secs(2), "{disturbance} took {:?}", began.elapsed());
+        even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
+        even(&spread(|| tcp(&lab.pods[2].ns, at(VIP6, 80))).0, &["pod0", "pod1"]);
+    }
+    assert_eq!(run.handle.stats().failures, 0, "{:?}", run.handle.stats());
 }
 
 #[test]
@@ -623,8 +641,8 @@ fn a_client_stays_with_its_endpoint() {
     drop(run);
     let run = started(&lab, stays(600), 0..4);
     lab.node.nft("flush map ip ferrolet services");
+    run.until("the repair", |s| s.repairs == 1 && s.full_syncs == 2);
     run.change(slice_input(&ips(&lab, 0..3)));
-    assert_eq!(run.handle.stats().full_syncs, 2);
     for (name, (ns, to, who)) in &had {
         assert_eq!(only(|| tcp(ns, *to)), *who, "{name}");
     }
@@ -639,6 +657,7 @@ fn a_client_stays_with_its_endpoint() {
     // A shorter time: after it, the choice is made anew.
     run.change(Input::Service(Key::new("default", "web"), Some(service(stays(1)))));
     lab.node.nft("flush map ip ferrolet clients");
+    run.until("the repair", |s| s.repairs == 2 && s.full_syncs == 3);
     only(|| tcp(client, at(VIP, 80)));
     let seen = |who: &mut BTreeSet<String>| {
         who.insert(tcp(client, at(VIP, 80)).unwrap().0);
