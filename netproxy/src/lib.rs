@@ -10,6 +10,7 @@ pub mod convert;
 pub mod describe;
 pub mod diff;
 mod error;
+pub mod health;
 pub mod model;
 pub mod netlink;
 pub mod proxy;

@@ -7,6 +7,7 @@ mod core;
 pub mod stats;
 
 use crate::error::Error;
+use crate::health::{HealthChecks, Progress};
 use crate::model::Key;
 use crate::netlink::{Netlink, Watch};
 use crate::ruleset::Policy;
@@ -18,7 +19,7 @@ use ipnet::IpNet;
 use stats::Stats;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -111,6 +112,10 @@ enum Query {
 pub struct Handle {
     /// True once everything the API listed at the start is in the kernel; stays true.
     pub synced: watch::Receiver<bool>,
+    /// Services with a `healthCheckNodePort`, and their endpoints on this node.
+    pub health_checks: watch::Receiver<Arc<HealthChecks>>,
+    /// Whether the rules are kept up.
+    pub progress: watch::Receiver<Progress>,
     stats: watch::Receiver<Arc<Stats>>,
     queries: mpsc::Sender<Query>,
 }
@@ -186,9 +191,21 @@ impl Proxy {
         let (synced_tx, synced) = watch::channel(false);
         let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
         let (queries, queries_rx) = mpsc::channel(16);
-        let task = Task { inputs, queries: queries_rx, others, synced: synced_tx, stats: stats_tx, cancel };
+        let (checks_tx, health_checks) = watch::channel(Arc::default());
+        let started = Progress { families: config.policy().families, ..Progress::default() };
+        let (progress_tx, progress) = watch::channel(started);
+        let task = Task {
+            inputs,
+            queries: queries_rx,
+            others,
+            synced: synced_tx,
+            checks: checks_tx,
+            progress: progress_tx,
+            stats: stats_tx,
+            cancel,
+        };
         let core = Box::new(Core::new(&config, kernel));
-        (Handle { synced, stats, queries }, tokio::spawn(task.run(core)))
+        (Handle { synced, health_checks, progress, stats, queries }, tokio::spawn(task.run(core)))
     }
 }
 
@@ -197,6 +214,8 @@ struct Task {
     queries: mpsc::Receiver<Query>,
     others: Option<Watch>,
     synced: watch::Sender<bool>,
+    checks: watch::Sender<Arc<HealthChecks>>,
+    progress: watch::Sender<Progress>,
     stats: watch::Sender<Arc<Stats>>,
     cancel: CancellationToken,
 }
@@ -234,6 +253,11 @@ impl Task {
                     core.forget_installed();
                 }
             }
+            self.progress.send_if_modified(|p| {
+                let first = p.pending.is_none();
+                p.pending.get_or_insert_with(std::time::Instant::now);
+                first
+            });
             let work = tokio::task::spawn_blocking(move || {
                 core.take(batch);
                 let outcome = core.sync();
@@ -248,8 +272,13 @@ impl Task {
                 Err(_) => return,
             };
             self.stats.send_replace(Arc::new(core.stats.clone()));
+            self.checks.send_if_modified(|old| core.health_checks_changed(old));
             retry = match outcome {
                 Ok(ready) => {
+                    self.progress.send_modify(|p| {
+                        p.pending = None;
+                        p.updated = if ready { Some(SystemTime::now()) } else { p.updated };
+                    });
                     if ready && self.synced.send_if_modified(|s| !std::mem::replace(s, true)) {
                         info!(
                             services = core.stats.services,
@@ -318,4 +347,4 @@ fn answer(core: &Core, query: Query) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,7 @@ use crate::conntrack::{Flow, Gone, stale};
 use crate::convert;
 use crate::diff::{Installed, Transaction, diff_of, full};
 use crate::error::{Class, Error};
+use crate::health::{HealthCheck, HealthChecks};
 use crate::model::{Family, Key};
 use crate::ruleset::Ruleset;
 use crate::tables::{Tables, Touched};
@@ -17,6 +18,7 @@ use crate::{describe, wire};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tracing::{debug, error, warn};
 
@@ -48,6 +50,7 @@ pub struct Core {
     have_slices: bool,
     /// Flows are still to be looked at, these fronts being gone.
     purge: Option<Gone>,
+    health: HealthChecks,
     pub stats: Stats,
 }
 
@@ -66,6 +69,7 @@ impl Core {
             have_services: false,
             have_slices: false,
             purge: None,
+            health: HealthChecks::default(),
             stats: Stats::default(),
         }
     }
@@ -119,6 +123,37 @@ impl Core {
         }
     }
 
+    /// Stores what is to be published if it differs.
+    pub fn health_checks_changed(&self, published: &mut Arc<HealthChecks>) -> bool {
+        let differs = **published != self.health;
+        if differs {
+            *published = Arc::new(self.health.clone());
+        }
+        differs
+    }
+
+    fn check_health(&mut self, touched: &Touched) {
+        let policy = &self.ruleset.policy;
+        self.health.listen = policy.node_port_ranges.as_ref().map(|ranges| {
+            let on = |ip: &&IpAddr| ranges.iter().any(|r| r.contains(*ip));
+            self.node_addresses.iter().filter(on).copied().collect()
+        });
+        for key in touched {
+            match self.tables.service(key).and_then(|s| s.health_check_node_port) {
+                Some(port) => {
+                    let count = |family| {
+                        let slices = self.tables.slices_of(key).filter(|s| s.family == family);
+                        let here = slices.flat_map(|s| s.endpoints.iter()).filter(|e| e.local && e.ready);
+                        here.map(|e| e.ip).collect::<BTreeSet<_>>().len()
+                    };
+                    let check = HealthCheck { port, local_v4: count(Family::V4), local_v6: count(Family::V6) };
+                    self.health.services.insert(key.clone(), check);
+                }
+                None => drop(self.health.services.remove(key)),
+            }
+        }
+    }
+
     fn touch_all(&mut self) {
         self.touched.extend(self.tables.services().map(|(k, _)| k.clone()));
     }
@@ -162,6 +197,7 @@ impl Core {
         }
         let began = Instant::now();
         let touched = std::mem::take(&mut self.touched);
+        self.check_health(&touched);
         let changed = update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
         self.stats.services = self.tables.service_count();
         self.stats.endpoints = self.tables.endpoint_count();

@@ -78,10 +78,10 @@ fn slice(n: u8, pod: u8) -> wire::EndpointSlice {
     .unwrap()
 }
 
-struct Setup {
+pub(crate) struct Setup {
     fake: Fake,
     inputs: mpsc::Sender<Input>,
-    handle: Handle,
+    pub(crate) handle: Handle,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -93,7 +93,31 @@ fn setup(fake: Fake) -> Setup {
     Setup { fake, inputs, handle, cancel, task }
 }
 
+/// A proxy over the model, with a service that has a health check port and one endpoint here.
+pub(crate) async fn health_setup(port: u16) -> Setup {
+    let (inputs, rx) = mpsc::channel(64);
+    let cancel = CancellationToken::new();
+    let fake = Fake::default();
+    let config = Config { node_name: "here".into(), ..Config::default() };
+    let (handle, task) = Proxy::spawn_on(config, Box::new(fake.clone()), rx, cancel.clone());
+    let mut checked = service(1);
+    checked.spec.health_check_node_port = Some(port.into());
+    let mut local = slice(1, 1);
+    local.endpoints[0].node_name = Some("here".into());
+    inputs.send(Input::Services(vec![checked])).await.unwrap();
+    inputs.send(Input::Slices(vec![local])).await.unwrap();
+    Setup { fake, inputs, handle, cancel, task }
+}
+
 impl Setup {
+    pub(crate) async fn without_endpoints(&self) {
+        self.inputs.send(Input::Slices(Vec::new())).await.unwrap();
+    }
+
+    pub(crate) async fn without_services(&self) {
+        self.inputs.send(Input::Services(Vec::new())).await.unwrap();
+    }
+
     async fn until(&mut self, what: &str, done: impl Fn(&Stats) -> bool) {
         let wait = async {
             while !done(&self.handle.stats()) {
