@@ -2,11 +2,12 @@
 //!
 //! Owns the map from uid to actor. It decides nothing about a pod. Nobody is started before the runtime has been listed
 //! once, so that what runs is adopted; a pod that only the runtime has becomes an orphan, which its actor ends, only once
-//! the API list is complete; what else such pods left on the host is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
+//! the API list is complete, and never while the API has an unreadable object of its name; what else such pods left on the host
+//! is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
 
 mod leftovers;
 
-use crate::api::snapshot::{Snapshot, Watched};
+use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
 use crate::observe::{self, RuntimeSnapshot};
@@ -152,7 +153,8 @@ impl Dispatcher {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
             if runtime.synced {
                 self.reconcile(&api, &runtime);
-                self.sweep(api.synced && runtime.stale.is_none());
+                // Whose folders an unreadable object owns is not known: then nothing is swept.
+                self.sweep(api.synced && api.malformed.is_empty() && runtime.stale.is_none());
             }
             // Probe events change nothing here.
             loop {
@@ -197,10 +199,15 @@ impl Dispatcher {
             }
         }
         if api.synced {
-            for (_, entry) in self.actors.iter().filter(|(uid, _)| !wanted.contains_key(*uid)) {
+            let unreadable = |id: &PodId| {
+                let key = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
+                api.malformed.contains(&key)
+            };
+            let gone = self.actors.iter().filter(|(uid, entry)| !wanted.contains_key(*uid) && !unreadable(&entry.id));
+            for (_, entry) in gone {
                 entry.pod.send_if_modified(|pod| pod.take().is_some());
             }
-            let orphans = runtime.pods.values().filter(|p| !wanted.contains_key(&p.id.uid));
+            let orphans = runtime.pods.values().filter(|p| !wanted.contains_key(&p.id.uid) && !unreadable(&p.id));
             let orphans: Vec<PodId> = orphans.filter(|p| !self.actors.contains_key(&p.id.uid)).map(|p| p.id.clone()).collect();
             for id in orphans {
                 tracing::info!(pod = %id, "the runtime has a pod that the api does not know: it is ended");

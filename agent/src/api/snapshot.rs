@@ -5,7 +5,7 @@
 
 use super::watch::{Change, Sink};
 use super::wire::{Selector, Wire};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,11 +24,13 @@ pub struct Snapshot<K> {
     /// True once the first list was complete; nothing may be concluded from an object's absence before.
     pub synced: bool,
     pub items: BTreeMap<ObjectKey, Arc<K>>,
+    /// Objects that exist, but say something that could not be read; `items` has what was known of them before, if anything.
+    pub malformed: BTreeSet<ObjectKey>,
 }
 
 impl<K> Default for Snapshot<K> {
     fn default() -> Self {
-        Snapshot { synced: false, items: BTreeMap::new() }
+        Snapshot { synced: false, items: BTreeMap::new(), malformed: BTreeSet::new() }
     }
 }
 
@@ -51,23 +53,25 @@ pub fn apply<K>(before: &Snapshot<K>, change: Change<K>) -> Snapshot<K> {
     match change {
         Change::Replaced { items, malformed } => {
             let mut map: BTreeMap<_, _> = items.into_iter().map(|(key, item)| (key, Arc::new(item))).collect();
-            for key in malformed {
+            for key in &malformed {
                 // It exists: concluding its absence from not understanding it would be wrong.
-                if let Some(known) = before.items.get(&key) {
-                    map.insert(key, known.clone());
+                if let Some(known) = before.items.get(key) {
+                    map.insert(key.clone(), known.clone());
                 }
             }
-            Snapshot { synced: true, items: map }
+            Snapshot { synced: true, items: map, malformed: malformed.into_iter().collect() }
         }
         Change::Applied(key, item) => {
-            let mut items = before.items.clone();
+            let (mut items, mut malformed) = (before.items.clone(), before.malformed.clone());
+            malformed.remove(&key);
             items.insert(key, Arc::new(item));
-            Snapshot { synced: before.synced, items }
+            Snapshot { synced: before.synced, items, malformed }
         }
         Change::Deleted(key) => {
-            let mut items = before.items.clone();
+            let (mut items, mut malformed) = (before.items.clone(), before.malformed.clone());
+            malformed.remove(&key);
             items.remove(&key);
-            Snapshot { synced: before.synced, items }
+            Snapshot { synced: before.synced, items, malformed }
         }
     }
 }

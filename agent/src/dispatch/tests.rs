@@ -197,6 +197,38 @@ async fn orphans_end_once_the_api_is_known() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_object_cannot_be_read_is_no_orphan() {
+    let mut w = World::start(Profile::containerd_2()).await;
+    let plain = json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]});
+    w.create("p", plain.clone());
+    w.create("gone", plain.clone());
+    w.until("ready", |w| w.pod("p").filter(ready).and(w.pod("gone").filter(ready))).await;
+    w.stop_agent().await;
+    std::fs::create_dir_all(w.root().join("pods/old")).unwrap();
+    w.api.remove("gone");
+    w.api.forget();
+    w.api.malformed(&["p"]);
+    w.fake.clear_calls();
+    w.start_agent();
+    w.create("q", plain);
+    w.until("ready", |w| w.pod("q").filter(ready)).await;
+    // The real orphan goes, which was found by the same look.
+    w.until("ended", |w| {
+        w.fake.containers().iter().all(|c| c.config.labels["io.kubernetes.pod.uid"] != "uid-gone").then_some(())
+    })
+    .await;
+    let mine = |w: &World| w.fake.containers().into_iter().find(|c| c.config.labels["io.kubernetes.pod.uid"] == "uid-p").unwrap();
+    assert_eq!(mine(&w).state, ContainerState::Running);
+    assert!(w.root().join("pods/uid-p").exists() && w.root().join("pods/old").exists(), "whose folders are whose is not known");
+    let id = mine(&w).id;
+    w.api.malformed(&[]);
+    w.until("swept", |w| (!w.root().join("pods/old").exists()).then_some(())).await;
+    assert_eq!((mine(&w).id, mine(&w).state), (id, ContainerState::Running), "taken over as it was");
+    w.delete("p", 1);
+    w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
+}
+
+#[tokio::test]
 async fn what_gone_pods_left_on_the_host_is_removed_once_everything_is_known() {
     let mut w = World::start(Profile::containerd_2()).await;
     w.create("p", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));

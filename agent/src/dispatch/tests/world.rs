@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -31,6 +31,8 @@ struct Objects {
     /// Every status a pod ever had.
     statuses: Vec<(String, Value)>,
     synced: bool,
+    /// Pods whose objects cannot be read.
+    malformed: BTreeSet<String>,
     /// Status patches are answered with 503 and counted.
     away: bool,
     refused: usize,
@@ -52,13 +54,30 @@ impl Api {
         let o = self.lock();
         let old = self.pods.borrow().clone();
         let mut items = BTreeMap::new();
+        let key = |name: &String| ObjectKey { namespace: "ns".into(), name: name.clone() };
         for (name, value) in &o.pods {
-            let key = ObjectKey { namespace: "ns".into(), name: name.clone() };
+            let key = key(name);
+            if o.malformed.contains(name) {
+                // As the watcher does: what was known stays.
+                items.extend(old.items.get(&key).map(|known| (key, known.clone())));
+                continue;
+            }
             let pod: Pod = serde_json::from_value(value.clone()).unwrap();
             let same = old.items.get(&key).filter(|p| ***p == pod).cloned();
             items.insert(key, same.unwrap_or_else(|| Arc::new(pod)));
         }
-        self.pods.send_replace(Arc::new(Snapshot { synced: o.synced, items }));
+        self.pods.send_replace(Arc::new(Snapshot { synced: o.synced, items, malformed: o.malformed.iter().map(key).collect() }));
+    }
+
+    /// Pods whose objects cannot be read from now on. Nothing is known of them if the list was never complete.
+    pub fn malformed(&self, names: &[&str]) {
+        self.lock().malformed = names.iter().map(|n| (*n).to_owned()).collect();
+        self.publish();
+    }
+
+    /// As at the start of an agent: nothing is known.
+    pub fn forget(&self) {
+        self.pods.send_replace(Arc::default());
     }
 
     pub fn put(&self, kind: &str, name: &str, object: Value) {
