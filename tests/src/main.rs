@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use ferrolet_tests::{bench, demo, leftovers, load, verify};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "A small cluster on one machine, for demonstrations and tests")]
@@ -45,7 +46,17 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     // `cargo demo -- --keep` arrives as `lab demo -- --keep`: the aliases have their own `--` already.
     let mut separators = 0;
     let words = std::env::args_os().filter(|word| {

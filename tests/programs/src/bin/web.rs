@@ -80,7 +80,8 @@ fn sleep(seconds: f64, obey: bool) {
 }
 
 fn environment() -> String {
-    let mut all: Vec<_> = std::env::vars_os().map(|(k, v)| format!("{}={}\n", k.to_string_lossy(), v.to_string_lossy())).collect();
+    let mut all: Vec<_> =
+        std::env::vars_os().map(|(k, v)| format!("{}={}\n", k.to_string_lossy(), v.to_string_lossy())).collect();
     all.sort();
     all.concat()
 }
@@ -109,7 +110,8 @@ fn serve(args: &[String]) -> Outcome {
     unsafe { signal(SIGTERM, on_term as *const () as usize) };
     let state = Arc::new(State { exit: AtomicI32::new(-1), ..State::default() });
     if let Some(port) = option("--udp") {
-        let socket = UdpSocket::bind(("::", port.parse()?)).or_else(|_| UdpSocket::bind(("0.0.0.0", port.parse().unwrap_or(0))))?;
+        let socket =
+            UdpSocket::bind(("::", port.parse()?)).or_else(|_| UdpSocket::bind(("0.0.0.0", port.parse().unwrap_or(0))))?;
         std::thread::spawn(move || answer_datagrams(&socket));
     }
     let listener = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))?;
