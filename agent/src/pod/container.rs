@@ -296,7 +296,7 @@ fn security(i: &ContainerInput<'_>) -> Result<cri::ContainerSecurity, ConfigErro
         masked_paths: paths(MASKED),
         readonly_paths: paths(READONLY),
         seccomp: seccomp_profile(seccomp, privileged)?,
-        apparmor: None,
+        apparmor: apparmor_profile(own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref())),
     })
 }
 
@@ -314,6 +314,15 @@ fn seccomp_profile(p: Option<&api::SeccompProfile>, privileged: bool) -> Result<
             Ok(Some(cri::SecurityProfile::Localhost(file)))
         }
         other => Err(ConfigError::Value { field: "seccompProfile.type", value: other.to_owned() }),
+    }
+}
+
+/// Without one it is the runtime's default. A profile by name is refused long before.
+fn apparmor_profile(p: Option<&api::AppArmorProfile>) -> Option<cri::SecurityProfile> {
+    match p?.type_.as_str() {
+        "Unconfined" => Some(cri::SecurityProfile::Unconfined),
+        "RuntimeDefault" => Some(cri::SecurityProfile::RuntimeDefault),
+        _ => None,
     }
 }
 

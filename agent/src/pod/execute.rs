@@ -179,13 +179,14 @@ impl Job {
         let result = self.try_sandbox(attempt).await;
         result.map_err(|(reason, message)| {
             self.warn(None, reason, message.clone());
-            Failed { reason: "ContainerCreating", message }
+            Failed { reason: if reason == REFUSED { "CreateContainerConfigError" } else { "ContainerCreating" }, message }
         })
     }
 
     async fn try_sandbox(&self, attempt: u32) -> Result<Outcome, (&'static str, String)> {
         const SANDBOX: &str = "FailedCreatePodSandBox";
         let failed = |e: String| (SANDBOX, format!("Failed to create pod sandbox: {e}"));
+        self.check_groups().await.map_err(failed)??;
         let cgroup = async {
             let plan = cgroup::plan(&self.desired.pod, self.shared.cgroups.node())?;
             self.shared.cgroups.create(&plan).await
@@ -198,6 +199,18 @@ impl Job {
         let handler = self.runtime_handler().await.map_err(failed)?;
         self.shared.cri.run_pod_sandbox(&config, &handler).await.map_err(|e| failed(e.to_string()))?;
         Ok(Outcome::Done)
+    }
+
+    /// A runtime that does not know the policy `Strict` would give containers groups that the pod wants them to be without.
+    /// Asked each time: the runtime may be another one by then.
+    async fn check_groups(&self) -> Result<Result<(), (&'static str, String)>, String> {
+        let security = self.desired.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        if security.and_then(|s| s.supplemental_groups_policy.as_deref()) != Some("Strict") {
+            return Ok(Ok(()));
+        }
+        let status = self.shared.cri.status(false).await.map_err(|e| e.to_string())?;
+        let message = "spec.securityContext.supplementalGroupsPolicy: the container runtime of this node does not support Strict";
+        Ok(if status.supplemental_groups_policy { Ok(()) } else { Err((REFUSED, message.to_owned())) })
     }
 
     async fn runtime_handler(&self) -> Result<String, String> {
@@ -213,6 +226,9 @@ impl Job {
         }
     }
 }
+
+/// The reason of an event that names a field which cannot be done here.
+const REFUSED: &str = "FailedValidation";
 
 /// An error with what caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

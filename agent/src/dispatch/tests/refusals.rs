@@ -38,6 +38,23 @@ async fn a_refused_pod_says_so_in_its_status() {
 }
 
 #[tokio::test]
+async fn strict_groups_are_refused_where_the_runtime_would_merge_them() {
+    let mut spec = with(json!({}));
+    spec["securityContext"] = json!({"supplementalGroupsPolicy": "Strict"});
+    let w = World::start(Profile::containerd_1_6()).await;
+    w.create("p", spec.clone());
+    let pod = w.until("refused", |w| w.pod("p").filter(|p| waiting(p) == "CreateContainerConfigError")).await;
+    let field = "spec.securityContext.supplementalGroupsPolicy: ";
+    assert!(message(&pod).starts_with(field), "{}", message(&pod));
+    w.until("told", |w| w.api.messages().iter().any(|m| m.starts_with(field)).then_some(())).await;
+    assert!(w.api.reasons().contains(&"FailedValidation".to_owned()));
+    assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    let w = World::start(Profile::containerd_2()).await;
+    w.create("p", spec);
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+}
+
+#[tokio::test]
 async fn an_ephemeral_container_is_left_out_and_named() {
     let w = World::start(Profile::containerd_2()).await;
     let mut spec = with(json!({}));

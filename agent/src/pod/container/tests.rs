@@ -59,6 +59,21 @@ fn security_of_the_container_wins_over_the_pods() {
 }
 
 #[test]
+fn apparmor_profiles_are_told_to_the_runtime() {
+    let of = |pod: &str, own: &str| {
+        let profile = |kind: &str| if kind.is_empty() { json!({}) } else { json!({"appArmorProfile": {"type": kind}}) };
+        let d = desired(json!({"securityContext": profile(pod),
+            "containers": [{"name": "c", "image": "i", "securityContext": profile(own)}]}));
+        assert!(d.unsupported.is_empty());
+        config(&d, &image(None, "")).unwrap().security.apparmor
+    };
+    assert_eq!(of("", ""), None);
+    assert_eq!(of("Unconfined", ""), Some(cri::SecurityProfile::Unconfined));
+    assert_eq!(of("Unconfined", "RuntimeDefault"), Some(cri::SecurityProfile::RuntimeDefault));
+    assert_eq!(of("RuntimeDefault", "Unconfined"), Some(cri::SecurityProfile::Unconfined));
+}
+
+#[test]
 fn non_root_is_verified() {
     let d = desired(json!({"securityContext": {"runAsNonRoot": true}}));
     assert!(matches!(config(&d, &image(Some(0), "")), Err(ConfigError::Root { .. })));

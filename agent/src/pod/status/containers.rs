@@ -224,6 +224,10 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
     if let Some(f) = failures.get(&Subject::Start(c.name.clone())) {
         return Some((f.reason.clone(), f.message.clone()));
     }
+    // Refused as a whole; other failures of the sandbox pass.
+    if let Some(f) = failures.get(&Subject::Sandbox).filter(|f| newest.is_none() && f.reason == "CreateContainerConfigError") {
+        return Some((f.reason.clone(), f.message.clone()));
+    }
     let f = failures.get(&Subject::Image(c.name.clone()))?;
     Some(image_waits(c, f, i.now))
 }
