@@ -1,11 +1,12 @@
 //! Gives every pod its actor: pods of the API, and pods that only the runtime knows.
 //!
-//! Owns the map from uid to actor. It decides nothing about a pod. Nobody is started before the runtime has been listed
+//! Owns the map from uid to actor. It decides nothing about a pod, but that mirror pods are none. Nobody is started before the runtime has been listed
 //! once, so that what runs is adopted; a pod that only the runtime has becomes an orphan, which its actor ends, only once
 //! the API list is complete, and never while the API has an unreadable object of its name; what else such pods left on the host
 //! is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
 
 mod leftovers;
+mod mirror;
 
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Starts the dispatcher and the image puller. Once cancelled the task ends when all statuses that were due have been
 /// taken by the API; the caller decides how long to wait for that.
@@ -83,6 +84,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         stale: false,
         sweep: Sweep::Due,
         sweeper: JoinSet::new(),
+        mirrors: BTreeMap::new(),
     };
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events) => {}
@@ -131,6 +133,8 @@ struct Dispatcher {
     stale: bool,
     sweep: Sweep,
     sweeper: JoinSet<Leftovers>,
+    /// Mirror pods, by uid, and the deletions of their objects.
+    mirrors: BTreeMap<String, AbortOnDropHandle<()>>,
 }
 
 /// How far the one search for what gone pods left has come.
@@ -185,6 +189,8 @@ impl Dispatcher {
     fn reconcile(&mut self, api: &Snapshot<Pod>, runtime: &RuntimeSnapshot) {
         let wanted: BTreeMap<String, &Arc<Pod>> =
             api.items.values().filter_map(|p| Some((p.metadata.uid.clone().filter(|u| !u.is_empty())?, p))).collect();
+        let (mirrors, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = wanted.into_iter().partition(|(_, pod)| mirror::is(pod));
+        self.mirrors(mirrors);
         self.finished.retain(|uid| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
         for (uid, pod) in &wanted {
             match self.actors.get(uid) {
@@ -252,6 +258,19 @@ impl Dispatcher {
             unowned.remove(volumes, cgroups).await;
             Leftovers::default()
         });
+    }
+
+    /// There are no static pods here, so every mirror pod shows one that is gone: its object goes too.
+    fn mirrors(&mut self, now: BTreeMap<String, &Arc<Pod>>) {
+        self.mirrors.retain(|uid, _| now.contains_key(uid));
+        for (uid, pod) in now {
+            if !self.mirrors.contains_key(&uid) {
+                let id = id_of(pod);
+                tracing::info!(pod = %id, "a mirror pod without its static pod is not run: its object is deleted");
+                let deletion = mirror::delete(self.shared.kube.clone(), id);
+                self.mirrors.insert(uid, AbortOnDropHandle::new(tokio::spawn(deletion)));
+            }
+        }
     }
 
     fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>) {

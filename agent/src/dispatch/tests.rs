@@ -197,6 +197,18 @@ async fn orphans_end_once_the_api_is_known() {
 }
 
 #[tokio::test]
+async fn a_mirror_pod_is_not_run_and_its_object_goes() {
+    let w = World::start(Profile::containerd_2()).await;
+    let plain = json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]});
+    w.create_mirror("static-n", plain.clone());
+    w.until("gone", |w| w.pod("static-n").is_none().then_some(())).await;
+    w.create("p", plain);
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    assert_eq!((w.fake.count("RunPodSandbox"), w.fake.containers().len()), (1, 1));
+    assert!(w.api.statuses("static-n").is_empty());
+}
+
+#[tokio::test]
 async fn a_pod_whose_object_cannot_be_read_is_no_orphan() {
     let mut w = World::start(Profile::containerd_2()).await;
     let plain = json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]});

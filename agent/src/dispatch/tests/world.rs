@@ -356,6 +356,14 @@ impl World {
         self.api.publish();
     }
 
+    /// The object that an agent makes in the API for a pod which it has from a file.
+    pub fn create_mirror(&self, name: &str, spec: Value) {
+        let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
+            "annotations": {"kubernetes.io/config.mirror": "hash"}}, "spec": spec, "status": {"phase": "Pending"}});
+        self.api.lock().pods.insert(name.into(), pod);
+        self.api.publish();
+    }
+
     pub fn delete(&self, name: &str, grace: u64) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
