@@ -14,7 +14,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
 use crate::node::{facts, lease, report, runtime, status};
-use crate::{dispatch, observe, pod, server, volume};
+use crate::{dispatch, observe, pod, server, services, volume};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use ferrolet_probes as probes;
@@ -197,6 +197,8 @@ async fn build(
 
     let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
     supervisor.watch("events", task);
+    let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
+    supervisor.watch("service events", services::spawn(proxy.clone(), teller, root.clone()));
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
     let exec = Arc::new(CriExec { cri: cri.clone() });

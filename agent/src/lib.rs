@@ -12,4 +12,5 @@ pub mod observe;
 pub mod pod;
 pub mod report;
 pub mod server;
+pub mod services;
 pub mod volume;

@@ -28,6 +28,8 @@ pub fn write(stats: &Stats, page: &mut String) {
     one("counter", "ferrolet_proxy_operations_total", "Elements and chains written.", stats.operations as f64);
     one("counter", "ferrolet_proxy_flows_purged_total", "Stale connection tracking entries removed.", stats.flows_purged as f64);
     one("counter", "ferrolet_proxy_bad_objects_total", "Services and slices that could not be read.", stats.bad_objects as f64);
+    let aside = stats.set_aside.len() as f64;
+    one("gauge", "ferrolet_netproxy_set_aside_services", "Services without rules: the kernel refused them.", aside);
     one("gauge", "ferrolet_proxy_services", "Services known.", stats.services as f64);
     one("gauge", "ferrolet_proxy_endpoints", "Endpoints known.", stats.endpoints as f64);
 }
