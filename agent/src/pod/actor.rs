@@ -14,6 +14,7 @@ use crate::pod::execute::{self, Failed, Job, Outcome, Shared};
 use crate::pod::lifecycle::Lifecycle;
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::{PodId, Time, health, status};
 use crate::report::Reporter;
@@ -347,6 +348,7 @@ impl Actor {
         };
         let next = status::status(&inputs);
         self.waiting_events(&next);
+        self.resize_event(&next);
         self.timeline.observed(observed);
         self.status = next;
         if self.desired.started.is_none() {
@@ -357,6 +359,19 @@ impl Actor {
         if !self.desired.orphan {
             let finished = matches!(self.lifecycle, Lifecycle::Finished { .. });
             self.reporter.report(&Arc::new(self.status.clone()), finished);
+        }
+    }
+
+    /// Once for each change of the spec that asks for it.
+    fn resize_event(&self, next: &api::PodStatus) {
+        let pending = |s: &api::PodStatus| {
+            let found = s.conditions.iter().flatten().find(|c| c.type_ == RESIZE_PENDING);
+            found.map(|c| c.observed_generation)
+        };
+        let now = pending(next);
+        if now.is_some() && now != pending(&self.status) {
+            let message = format!("Pod resize Infeasible: {NO_RESIZE}");
+            self.shared.events.pod(&self.desired.id, None, Severity::Warning, "ResizeInfeasible", message);
         }
     }
 

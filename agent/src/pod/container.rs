@@ -2,6 +2,7 @@
 
 use crate::cgroup::{cpu_quota, cpu_shares};
 use crate::pod::desired::{Container as Wanted, Desired};
+use crate::pod::resources::Resources;
 use crate::pod::{env, hosts, labels, qos};
 use ferrolet_cri::types as cri;
 use ferrolet_quantity::Quantity;
@@ -210,6 +211,9 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
     put(labels::MESSAGE_PATH, message_path(i.spec).to_owned());
     put(labels::MESSAGE_POLICY, i.spec.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()));
     put(labels::TERMINATION_GRACE, i.desired.grace.as_secs().to_string());
+    if let Ok(text) = serde_json::to_string(&Resources::of(i.spec)) {
+        put(labels::OWN_RESOURCES, text);
+    }
     if let Some(deletion) = i.desired.deletion {
         put(labels::DELETION_GRACE, deletion.grace.as_secs().to_string());
     }

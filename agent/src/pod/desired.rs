@@ -168,7 +168,8 @@ impl Desired {
         desired
     }
 
-    /// The API object vanished: end the pod with the shortest grace, as after a forced deletion.
+    /// The API object vanished: end the pod with the shortest grace and without hooks, as kubelet ends what only the
+    /// runtime still has.
     pub fn gone(&mut self) {
         self.orphan = true;
         self.deletion = Some(Deletion { grace: Duration::ZERO });

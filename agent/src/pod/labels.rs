@@ -17,5 +17,7 @@ pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// What the container was made from, by this agent's reckoning. Absent on containers that another agent has made, which
 /// are therefore never taken for changed.
 pub const OWN_HASH: &str = "ferrolet.dev/container-hash";
+/// The resources that the container was started with, as JSON.
+pub const OWN_RESOURCES: &str = "ferrolet.dev/resources";
 /// Milliseconds to wait before the successor of this container starts.
 pub const OWN_BACKOFF: &str = "ferrolet.dev/restart-backoff-ms";

@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod observed;
 pub mod plan;
 pub mod qos;
+pub mod resources;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

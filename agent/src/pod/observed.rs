@@ -3,6 +3,7 @@
 //! Owns these types and the questions asked of them. It never talks to the runtime; `observe` fills it.
 
 use crate::pod::Time;
+use crate::pod::resources::Resources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Container {
     /// How long to wait before its successor, written down when it was created.
     pub backoff: Duration,
     pub user: Option<(i64, i64, Vec<i64>)>,
+    /// What it was started with; `None` where something else made it.
+    pub resources: Option<Resources>,
 }
 
 impl Container {

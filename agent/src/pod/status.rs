@@ -4,7 +4,7 @@
 //! places only: a terminal phase is never left, transition times are kept, a container that the runtime has forgotten
 //! keeps what was known of it, and conditions of others stay.
 
-mod conditions;
+pub(crate) mod conditions;
 mod containers;
 mod phase;
 

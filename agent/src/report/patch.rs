@@ -1,5 +1,6 @@
 //! The smallest strategic merge patch from one status to another. Pure.
 
+use crate::pod::status::conditions::OCCASIONAL;
 use k8s_openapi::api::core::v1 as api;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +49,7 @@ fn object(status: &api::PodStatus) -> Map<String, Value> {
 }
 
 /// What changes in a keyed list: new and different entries as they should be, and those that go. A condition that is not
-/// in the new list belongs to somebody else and stays.
+/// in the new list belongs to somebody else and stays, but for those of ours that come and go.
 fn merge(key: &str, old: &[Value], new: &[Value]) -> Vec<Value> {
     let find = |list: &[Value], name: &Value| list.iter().find(|v| v.get(key) == Some(name)).cloned();
     let mut out = Vec::new();
@@ -69,12 +70,11 @@ fn merge(key: &str, old: &[Value], new: &[Value]) -> Vec<Value> {
             None => out.push(entry.clone()),
         }
     }
-    if key != "type" {
-        for entry in old {
-            let Some(name) = entry.get(key) else { continue };
-            if find(new, name).is_none() {
-                out.push(json!({ "$patch": "delete", key: name }));
-            }
+    for entry in old {
+        let Some(name) = entry.get(key) else { continue };
+        let ours = key != "type" || name.as_str().is_some_and(|name| OCCASIONAL.contains(&name));
+        if ours && find(new, name).is_none() {
+            out.push(json!({ "$patch": "delete", key: name }));
         }
     }
     out

@@ -28,6 +28,14 @@ fn only_what_differs_is_sent() {
 }
 
 #[test]
+fn a_resize_that_is_over_is_over() {
+    let from = status(json!({"conditions": [{"type": "PodResizePending", "status": "True"}, {"type": "A", "status": "True"}]}));
+    let to = status(json!({"conditions": []}));
+    let patch = patch::between("u", &from, &to).unwrap();
+    assert_eq!(patch["status"], json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]}));
+}
+
+#[test]
 fn what_others_own_is_left_alone() {
     let from = status(json!({"phase": "Running", "nominatedNodeName": "n", "ephemeralContainerStatuses": []}));
     let to = status(json!({"phase": "Running"}));

@@ -364,6 +364,15 @@ impl World {
         self.api.publish();
     }
 
+    /// Other resources for the first container, as the subresource `resize` does it.
+    pub fn resize(&self, name: &str, resources: Value) {
+        if let Some(pod) = self.api.lock().pods.get_mut(name) {
+            pod["spec"]["containers"][0]["resources"] = resources;
+            pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
+        }
+        self.api.publish();
+    }
+
     pub fn delete(&self, name: &str, grace: u64) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -2,10 +2,16 @@
 
 use super::{Inputs, whole_seconds};
 use crate::pod::desired::Role;
+use crate::pod::resources;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Ours too, but only there while there is something to say.
+pub(crate) const OCCASIONAL: [&str; 2] = [RESIZE_PENDING, "PodResizeInProgress"];
+pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
+pub(crate) const NO_RESIZE: &str = "in-place resize is not supported by this node agent yet";
 
 /// Status, reason and message of one condition.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +38,8 @@ pub(super) fn conditions(
     init: &[api::ContainerStatus],
 ) -> Vec<api::PodCondition> {
     let known = i.desired.pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let foreign = known.into_iter().flatten().filter(|c| !OURS.contains(&c.type_.as_str()));
+    let foreign =
+        known.into_iter().flatten().filter(|c| !OURS.contains(&c.type_.as_str()) && !OCCASIONAL.contains(&c.type_.as_str()));
     let mut all: Vec<api::PodCondition> = foreign.cloned().collect();
     let containers = containers_ready(i, phase, main, init);
     let ready = pod_ready(i, &all, &containers);
@@ -45,6 +52,10 @@ pub(super) fn conditions(
     ];
     for (name, says) in OURS.into_iter().zip(says) {
         all.push(condition(i, name, says));
+    }
+    if i.lifecycle.active() && resources::resize_wanted(i.desired, i.observed) {
+        let says = Says { holds: true, reason: Some("Infeasible"), message: Some(NO_RESIZE.to_owned()) };
+        all.push(condition(i, RESIZE_PENDING, says));
     }
     all
 }

@@ -4,6 +4,7 @@ use super::{Inputs, whole_seconds};
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::observed::{Container, State};
+use crate::pod::resources::Resources;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
@@ -31,9 +32,12 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
     };
     if let Some(spec) = i.desired.spec_of(&c.name) {
         s.volume_mounts = mounts(spec);
-        if newest.is_some() {
-            s.resources = Some(spec.resources.clone().unwrap_or_default());
-            s.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone());
+        if let Some(n) = newest {
+            // What it has, which is not what it should have once that was changed.
+            let given = n.resources.as_ref().map(Resources::api);
+            let given = given.unwrap_or_else(|| spec.resources.clone().unwrap_or_default());
+            s.allocated_resources = given.requests.clone();
+            s.resources = Some(given);
         }
     }
     if c.role == Role::Init && newest.is_none() && is_waiting(&s) && any_main_created(i) {

@@ -55,6 +55,7 @@ impl World {
             hash: None,
             backoff: Duration::from_secs(backoff),
             user: None,
+            resources: None,
         });
     }
 
@@ -220,6 +221,29 @@ fn a_running_pod_in_full() {
     assert_eq!(c.image_id, "img@sha256:1");
     assert_eq!(c.allocated_resources.as_ref().unwrap()["cpu"].0, "100m");
     assert_eq!(c.volume_mounts.as_ref().unwrap()[0].recursive_read_only.as_deref(), Some("Disabled"));
+}
+
+#[test]
+fn a_resize_shows_what_the_container_has_and_that_it_waits() {
+    let with = |cpu: &str| json!({"containers": [{"name": "main", "image": "img:1", "resources": {"requests": {"cpu": cpu}}}]});
+    let mut w = World::new(with("100m"));
+    w.add("main", 0, State::Running, 0);
+    let spec = w.desired.spec_of("main").unwrap().clone();
+    w.observed.containers[0].resources = Some(crate::pod::resources::Resources::of(&spec));
+    let pending = |s: &api::PodStatus| s.conditions.iter().flatten().find(|c| c.type_ == "PodResizePending").cloned();
+    assert_eq!(pending(&w.next()), None);
+    w.desired = Desired::of(&pod(with("200m")));
+    let s = w.next();
+    let c = pending(&s).unwrap();
+    assert_eq!((c.status.as_str(), c.reason.as_deref()), ("True", Some("Infeasible")));
+    assert_eq!(c.message.as_deref(), Some("in-place resize is not supported by this node agent yet"));
+    assert_eq!(main(&s).resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "100m");
+    assert_eq!(main(&s).allocated_resources.as_ref().unwrap()["cpu"].0, "100m");
+    // Taken back, also where the API has the condition already.
+    let mut back = api::Pod::clone(&pod(with("0.1")));
+    back.status = Some(s);
+    w.desired = Desired::of(&Arc::new(back));
+    assert_eq!(pending(&w.next()), None);
 }
 
 #[test]

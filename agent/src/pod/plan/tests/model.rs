@@ -220,6 +220,7 @@ impl Model {
                     hash: None,
                     backoff: *backoff,
                     user: None,
+                    resources: None,
                 });
             }
             Action::StartCreated { id, .. } => self.each(id, |c| c.state = State::Running),
