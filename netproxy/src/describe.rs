@@ -15,6 +15,9 @@ pub fn text(rules: &Ruleset, set_aside: &BTreeSet<Key>) -> String {
             let to: Vec<String> = pool.iter().map(backend).collect();
             let _ = writeln!(out, "  {} -> {}", front_text(front), to.join(", "));
         }
+        if let Some(seconds) = block.affinity {
+            let _ = writeln!(out, "  a client stays with its endpoint for {seconds} s");
+        }
         for mark in &block.marks {
             let _ = writeln!(out, "  {}", mark_text(mark));
         }

@@ -249,6 +249,17 @@ pub fn tcp_from(from: SocketAddr, to: SocketAddr) -> std::io::Result<(String, Ip
     Ok(parse(&text))
 }
 
+/// Sends a TCP segment that belongs to no connection.
+pub fn stray_reset(to: IpAddr) {
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket};
+    const RESET: u8 = 4;
+    let s = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp).unwrap();
+    let mut segment = [0; 20];
+    segment[..4].copy_from_slice(&[0x30, 0x39, 0x1f, 0x90]);
+    (segment[12], segment[13]) = (5 << 4, RESET);
+    sendto(s.as_raw_fd(), &segment, &SockaddrStorage::from(SocketAddr::new(to, 0)), MsgFlags::empty()).unwrap();
+}
+
 pub fn udp(ns: &Netns, to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
     static PORT: AtomicU16 = AtomicU16::new(20_000);
     let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };

@@ -763,7 +763,21 @@ fn addresses_from_outside_are_served() {
     run.change(ranges(&["192.168.77.0/24"]));
     even(&spread(|| tcp(outside, at(BALANCER, 80))).0, &["pod0", "pod1"]);
     times_out(&lab.pods[2].ns, at(BALANCER, 80));
+    // A range within which the last one lies, and back: the kernel takes it in one step.
+    run.change(ranges(&["192.168.0.0/16"]));
+    run.change(ranges(&["192.168.77.0/25", "192.168.77.128/25", "2001:db8::/32"]));
+    even(&spread(|| tcp(outside, at(BALANCER, 80))).0, &["pod0", "pod1"]);
     assert_eq!(run.handle.stats().failures, 0, "{:?}", run.handle.stats());
+    // A new start writes into the same table.
+    let handle = || lab.node.nft("-a list tables");
+    let before = handle();
+    drop(run);
+    let again = Running::start(&lab.node, config());
+    let restricted = json!({"loadBalancerSourceRanges": ["192.168.77.0/24", "10.0.0.0/8"]});
+    again.list(vec![balanced(restricted)], vec![slice(&ips(&lab, 0..2), "node-1")]);
+    assert_eq!(handle(), before);
+    even(&spread(|| tcp(outside, at(BALANCER, 80))).0, &["pod0", "pod1"]);
+    even(&spread(|| tcp(&lab.pods[2].ns, at(BALANCER, 80))).0, &["pod0", "pod1"]);
 }
 
 #[test]
@@ -847,9 +861,56 @@ fn forwarded_packets_of_no_connection_are_dropped() {
         return;
     }
     let lab = Lab::new(2);
-    let _run = started(&lab, json!({}), 0..1);
-    for family in ["ip", "ip6"] {
-        let text = lab.node.nft(&format!("list chain {family} ferrolet invalid-forward"));
-        assert!(text.contains("hook forward") && text.contains("ct state invalid drop"), "{text}");
+    let run = started(&lab, json!({}), 0..1);
+    lab.node.nft("add table ip tracker");
+    lab.node.command("nft", &["add", "chain", "ip", "tracker", "c", "{ type filter hook forward priority 10; }"]);
+    lab.node.command("nft", &["add", "rule", "ip", "tracker", "c", "ct", "state", "invalid", "counter"]);
+    lab.node.command("nft", &["add", "chain", "ip", "tracker", "p", "{ type filter hook prerouting priority 0; }"]);
+    lab.node.command("nft", &["add", "rule", "ip", "tracker", "p", "ct", "state", "invalid", "counter"]);
+    let count = |chain: &str| {
+        let text = lab.node.nft(&format!("list chain ip tracker {chain}"));
+        text.split("packets ").nth(1).and_then(|t| t.split(' ').next()).unwrap().parse::<u32>().unwrap()
+    };
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !done() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    lab.outside.run(|| lab::stray_reset(lab.pods[0].ip));
+    until("came in", &|| count("p") == 1);
+    assert_eq!(count("c"), 0, "came through");
+    drop(run);
+    lab.node.run(ferrolet_netproxy::cleanup).unwrap();
+    lab.outside.run(|| lab::stray_reset(lab.pods[0].ip));
+    until("came through", &|| count("c") == 1);
+}
+
+#[test]
+fn node_port_flows_are_put_right_after_a_restart() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    let run = started(&lab, json!({}), 0..2);
+    run.change(slice_input(&ips(&lab, 0..1)));
+    let (gone, live) = (client(&lab.outside), client(&lab.outside));
+    let node_port = at(NODE_IP, NODE_PORT);
+    assert_eq!(ask(&gone, node_port).unwrap().0, "pod0");
+    run.change(slice_input(&ips(&lab, 1..3)));
+    run.until("the purge", |s| s.flows_purged >= 1);
+    assert_eq!(ask(&gone, node_port).unwrap().0.len(), 4);
+    let before: Vec<_> = [&gone, &live].map(|c| ask(c, node_port).unwrap().0).into();
+    drop(run);
+    // While nobody looked, pod1 went.
+    let run = Running::start(&lab.node, config());
+    run.send(Input::NodeAddresses(vec![NODE_IP.parse().unwrap()]));
+    run.list(vec![service(json!({}))], vec![slice(&ips(&lab, 2..3), "node-1")]);
+    let to_purge = before.iter().filter(|who| *who == "pod1").count() as u64;
+    run.until("the purge", |s| s.flows_purged == to_purge);
+    for c in [&gone, &live] {
+        assert_eq!(ask(c, node_port).unwrap().0, "pod2");
     }
 }
