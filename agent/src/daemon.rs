@@ -13,7 +13,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
-use crate::node::{facts, lease, report, runtime, status};
+use crate::node::{facts, lease, own, report, runtime, status};
 use crate::{dispatch, observe, pod, server, services, volume};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -180,7 +180,7 @@ async fn build(
     supervisor.watch("netproxy", task);
     // Sent before anybody else can send; there is room.
     let _ = inputs.send(netproxy::Input::NodeAddresses(config.node_ips.clone())).await;
-    let (services, [service_task, slice_task]) = feed::spawn(&client, inputs, root);
+    let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
     supervisor.watch("services watcher", service_task);
     supervisor.watch("endpointslices watcher", slice_task);
 
@@ -190,6 +190,12 @@ async fn build(
     let own = Selector::fields(format!("metadata.name={}", config.node_name));
     let (node, task) = snapshot::spawn::<Node>(client.clone(), own, root.clone());
     supervisor.watch("node watcher", task);
+
+    let (state, task) = own::spawn(node.clone(), inputs, root.clone());
+    supervisor.watch("own node", task);
+    let bind = config.proxy.healthz;
+    let health = netproxy::health::Options { bind, ..netproxy::health::Options::default() };
+    supervisor.watch("service health servers", netproxy::health::spawn(health, &proxy, state, root.clone()));
 
     let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy };
     let progress = parts.report_node(&machine, node, supervisor, root);
@@ -257,14 +263,13 @@ fn cri_options(config: &Config) -> cri::Options {
     cri::Options { image_endpoint: other.then(|| config.image_service_endpoint.clone()), deadlines, ..cri::Options::default() }
 }
 
-#[allow(clippy::needless_update)] // The data plane's own settings grow faster than what is configured here.
 fn proxy_config(config: &Config) -> netproxy::Config {
     netproxy::Config {
         node_name: config.node_name.clone(),
         cluster_cidrs: config.proxy.cluster_cidrs.clone(),
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
-        ..netproxy::Config::default()
+        node_port_addresses: config.proxy.node_port_addresses.clone(),
     }
 }
 
@@ -306,20 +311,13 @@ impl Parts<'_> {
         progress
     }
 
-    /// The HTTPS server and the two plain health servers.
+    /// The HTTPS server and the plain health server.
     async fn serve(&self, pods: Watched<Pod>, supervisor: &mut Supervisor, root: &CancellationToken) -> Result<(), Error> {
         let config = self.config;
         let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
         if let Some((address, port)) = config.server.healthz {
             let serving = server::serve_health((address, port).into(), health.clone(), root.clone()).await?;
             supervisor.watch("health server", serving.task);
-        }
-        if let Some(address) = config.proxy.healthz {
-            let synced = self.proxy.synced.clone();
-            let check = move || if *synced.borrow() { Ok(()) } else { Err("services are not programmed yet".to_owned()) };
-            let checks = server::health::Checks::new(vec![("proxy", Box::new(check))]);
-            let serving = server::serve_health(address, checks, root.clone()).await?;
-            supervisor.watch("proxy health server", serving.task);
         }
         if config.server.enabled {
             let proxy = self.proxy.clone();

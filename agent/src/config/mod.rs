@@ -163,6 +163,8 @@ pub struct ProxyConfig {
     pub cluster_cidrs: Vec<ipnet::IpNet>,
     /// `healthzBindAddress`; `None` when it is disabled.
     pub healthz: Option<std::net::SocketAddr>,
+    /// `nodePortAddresses`; without it the primary addresses, as in kube-proxy's nftables mode.
+    pub node_port_addresses: ferrolet_netproxy::NodePortAddresses,
     /// `nftables.masqueradeBit` (0..=31)
     pub masquerade_bit: u8,
     /// `nftables.masqueradeAll`
@@ -243,6 +245,7 @@ impl Default for ProxyConfig {
         ProxyConfig {
             cluster_cidrs: Vec::new(),
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
+            node_port_addresses: ferrolet_netproxy::NodePortAddresses::Primary,
             masquerade_bit: 14,
             masquerade_all: false,
         }

@@ -5,6 +5,7 @@
 use super::Config;
 use super::fields::{Fields, Plain, Problem};
 use super::kubelet::header;
+use ferrolet_netproxy::NodePortAddresses;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +44,9 @@ pub fn apply(config: &mut Config, document: Value, problems: &mut Vec<Problem>) 
         None | Some("ClusterCIDR") => {}
         Some(other) => fields.problem("detectLocalMode", format!("{other:?} is not yet supported, expected ClusterCIDR")),
     }
+    if let Some(addresses) = node_port_addresses(&mut fields) {
+        config.proxy.node_port_addresses = addresses;
+    }
     let proxy = &mut config.proxy;
     fields.object("nftables", |fields| {
         if let Some(bit) = fields.integer("masqueradeBit", 0..=31) {
@@ -58,6 +62,23 @@ pub fn apply(config: &mut Config, document: Value, problems: &mut Vec<Problem>) 
     }
     conntrack(&mut fields);
     fields.finish();
+}
+
+/// `primary` alone, or ranges; nothing when it is left out or wrong.
+fn node_port_addresses(fields: &mut Fields<'_>) -> Option<NodePortAddresses> {
+    let name = "nodePortAddresses";
+    let texts = fields.strings(name).filter(|texts| !texts.is_empty())?;
+    if texts == ["primary"] {
+        return Some(NodePortAddresses::Primary);
+    }
+    let mut ranges = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse() {
+            Ok(range) => ranges.push(range),
+            Err(_) => fields.problem(&format!("{name}[{index}]"), format!("{text:?} is not a CIDR, nor primary by itself")),
+        }
+    }
+    (ranges.len() == texts.len()).then_some(NodePortAddresses::Within(ranges))
 }
 
 fn conntrack(fields: &mut Fields<'_>) {
@@ -99,7 +120,5 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("oomScoreAdj", Plain::IntOrNull(-999)),
     ("configSyncPeriod", Plain::Time("15m")),
     ("portRange", Plain::Text("")),
-    // Node ports answer on every address of the host.
-    ("nodePortAddresses", Plain::Empty),
     ("windowsRunAsService", Plain::Off),
 ];

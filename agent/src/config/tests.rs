@@ -110,11 +110,17 @@ fn what_has_no_effect_yet_is_listed() {
 }
 
 #[test]
-fn node_port_addresses_cannot_be_chosen_yet() {
-    for (value, fine) in [(json!(null), true), (json!([]), true), (json!(["primary"]), false), (json!(["10.0.0.0/8"]), false)] {
-        let (_, problems) = kube_proxy(json!({ "nodePortAddresses": value }));
-        assert_eq!(problems.is_empty(), fine, "{value}");
-        assert!(problems.iter().all(|p| p.path == "nodePortAddresses"));
+fn node_port_addresses() {
+    use ferrolet_netproxy::NodePortAddresses as Chosen;
+    for (value, expected) in [
+        (json!(null), Chosen::Primary),
+        (json!([]), Chosen::Primary),
+        (json!(["primary"]), Chosen::Primary),
+        (json!(["10.0.0.0/8", "fd00::/8"]), Chosen::Within(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])),
+    ] {
+        let (config, problems) = kube_proxy(json!({ "nodePortAddresses": value }));
+        assert_eq!(texts(&problems), Vec::<String>::new(), "{value}");
+        assert_eq!(config.proxy.node_port_addresses, expected, "{value}");
     }
 }
 
@@ -189,7 +195,7 @@ mode: "ipvs" is not yet supported, expected nftables or nothing
 clusterCIDR: "10.0.0.0/8,10.1.0.0/16" must hold at most one CIDR of each family
 healthzBindAddress: "x" is not an address with an optional port
 detectLocalMode: "BridgeInterface" is not yet supported, expected ClusterCIDR
-nodePortAddresses: not yet supported (value ["primary","10.0.0.0/8"]), leave it out
+nodePortAddresses[0]: "primary" is not a CIDR, nor primary by itself
 conntrack.min: not yet supported (value 5), leave it out
 conntrack.max: unknown field
 "###);

@@ -3,10 +3,12 @@
 //! - `facts` reads what the machine is; `runtime` asks the container runtime how it is; `images` what it holds.
 //! - `status` (pure) makes a Node of all that, and tells what has to be written.
 //! - `report` is the task that registers the Node and writes its status when it changes and from time to time.
+//! - `own` tells the data plane what it must know of the Node: its zone, and whether it is on its way out.
 //! - `lease` is the heartbeat: a task of its own that waits for nothing else on this node.
 
 pub mod facts;
 pub mod lease;
+pub mod own;
 pub mod report;
 pub mod runtime;
 pub mod status;
