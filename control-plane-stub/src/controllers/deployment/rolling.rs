@@ -33,7 +33,7 @@ pub(crate) fn new_size(view: &View, current: i32) -> i32 {
 pub(crate) fn shrink_old<'a>(view: &View<'a>) -> Vec<(&'a ReplicaSet, i32)> {
     let all: i32 = view.all().map(size).sum();
     let min_available = view.replicas - view.max_unavailable;
-    let new_missing = view.new.map_or(0, |rs| (size(rs) - available(rs)).max(0));
+    let new_missing = view.new.map_or(0, |rs| (size(rs) - surely_available(rs)).max(0));
     let mut budget = (all - min_available - new_missing).max(0);
     let mut sizes: Vec<(&ReplicaSet, i32)> = view.old.iter().map(|rs| (*rs, size(rs))).collect();
     for (rs, to) in &mut sizes {
@@ -41,8 +41,7 @@ pub(crate) fn shrink_old<'a>(view: &View<'a>) -> Vec<(&'a ReplicaSet, i32)> {
         *to -= unhealthy;
         budget -= unhealthy;
     }
-    // A status that lags behind a smaller spec must not count pods that are on their way out.
-    let available_now: i32 = view.all().map(|rs| available(rs).min(size(rs))).sum();
+    let available_now: i32 = view.all().map(surely_available).sum();
     let mut spare = (available_now - min_available).max(0).min(budget);
     for (_, to) in &mut sizes {
         let cut = (*to).min(spare);
@@ -51,6 +50,12 @@ pub(crate) fn shrink_old<'a>(view: &View<'a>) -> Vec<(&'a ReplicaSet, i32)> {
     }
     sizes.retain(|(rs, to)| *to != size(rs));
     sizes
+}
+
+/// A status that lags behind the spec may count pods that are on their way out, or gone: nothing is built on it.
+fn surely_available(rs: &ReplicaSet) -> i32 {
+    let observed = rs.status.as_ref().and_then(|s| s.observed_generation);
+    if observed < rs.metadata.generation { 0 } else { available(rs).min(size(rs)) }
 }
 
 /// The Deployment's size was changed since its ReplicaSets were last scaled.
