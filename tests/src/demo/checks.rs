@@ -58,11 +58,8 @@ pub fn traces(lab: &Lab, service_ips: &[String], namespaces_before: &[String]) -
     let pod_cgroups =
         folders.iter().filter(|d| d.file_name().is_some_and(|n| n.to_string_lossy().contains("pod") && !is_class(n)));
     left.extend(pod_cgroups.map(|d| format!("cgroup {}", d.display())));
-    let own = [lab.fabric.clone()].into_iter().chain(lab.nodes.iter().map(|n| n.netns.clone())).collect::<Vec<_>>();
     let new = leftovers::list_namespaces().into_iter().filter(|ns| ns.starts_with("cni-"));
-    left.extend(
-        new.filter(|ns| !namespaces_before.contains(ns) && !own.contains(ns)).map(|ns| format!("network namespace {ns}")),
-    );
+    left.extend(new.filter(|ns| !namespaces_before.contains(ns)).map(|ns| format!("network namespace {ns}")));
     Ok(left)
 }
 

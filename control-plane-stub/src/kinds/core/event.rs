@@ -76,33 +76,26 @@ const RENAMED: [(&str, &str); 7] = [
     ("count", "deprecatedCount"),
 ];
 
-fn to_core(mut event: Value) -> Value {
-    if event["apiVersion"] == "v1" {
-        return event;
-    }
-    if let Some(map) = event.as_object_mut() {
-        for (core, new) in RENAMED {
-            if let Some(v) = map.remove(new) {
-                map.insert(core.to_string(), v);
-            }
-        }
-        map.insert("apiVersion".to_string(), json!("v1"));
-    }
-    event
+fn to_core(event: Value) -> Value {
+    renamed(event, "v1", RENAMED.iter().map(|(core, new)| (*new, *core)))
 }
 
 fn from_core(event: &Value) -> Value {
-    let mut event = event.clone();
-    if event["apiVersion"] == "events.k8s.io/v1" {
+    renamed(event.clone(), "events.k8s.io/v1", RENAMED.iter().copied())
+}
+
+/// The event as the other version has it; one that is of that version already stays as it is.
+fn renamed(mut event: Value, api_version: &str, names: impl Iterator<Item = (&'static str, &'static str)>) -> Value {
+    if event["apiVersion"] == api_version {
         return event;
     }
     if let Some(map) = event.as_object_mut() {
-        for (core, new) in RENAMED {
-            if let Some(v) = map.remove(core) {
-                map.insert(new.to_string(), v);
+        for (from, to) in names {
+            if let Some(v) = map.remove(from) {
+                map.insert(to.to_string(), v);
             }
         }
-        map.insert("apiVersion".to_string(), json!("events.k8s.io/v1"));
+        map.insert("apiVersion".to_string(), json!(api_version));
     }
     event
 }
