@@ -4,6 +4,7 @@
 //! blocking thread. Cancelled by its token between two syncs; the rules stay in the kernel.
 
 mod core;
+pub mod explain;
 pub mod stats;
 
 use crate::error::Error;
@@ -15,6 +16,7 @@ use crate::trace::{Packet, Verdict};
 use crate::wire;
 use core::Core;
 pub use core::Kernel;
+use explain::Explained;
 use ipnet::IpNet;
 use stats::Stats;
 use std::net::IpAddr;
@@ -105,6 +107,7 @@ pub enum Input {
 enum Query {
     Describe(oneshot::Sender<String>),
     Trace(Packet, oneshot::Sender<Verdict>),
+    Explain(Packet, oneshot::Sender<Explained>),
 }
 
 /// The other end of a running proxy.
@@ -147,6 +150,13 @@ impl Handle {
     pub async fn trace(&self, packet: Packet) -> Option<Verdict> {
         let (tx, rx) = oneshot::channel();
         self.queries.send(Query::Trace(packet, tx)).await.ok()?;
+        rx.await.ok()
+    }
+
+    /// The same with all endpoints it could meet, whatever the packet's random number is. `None` once the proxy has ended.
+    pub async fn explain(&self, packet: Packet) -> Option<Explained> {
+        let (tx, rx) = oneshot::channel();
+        self.queries.send(Query::Explain(packet, tx)).await.ok()?;
         rx.await.ok()
     }
 }
@@ -343,6 +353,7 @@ fn answer(core: &Core, query: Query) {
     match query {
         Query::Describe(to) => drop(to.send(core.describe())),
         Query::Trace(packet, to) => drop(to.send(core.trace(&packet))),
+        Query::Explain(packet, to) => drop(to.send(core.explain(packet))),
     }
 }
 

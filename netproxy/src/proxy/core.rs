@@ -2,6 +2,7 @@
 //!
 //! Owns tables, ruleset, what is installed, and the kernel. Runs on a blocking thread; never waits for anything but the kernel.
 
+use super::explain::{Explained, unused};
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
@@ -13,7 +14,7 @@ use crate::health::{HealthCheck, HealthChecks};
 use crate::model::{Family, Key};
 use crate::ruleset::Ruleset;
 use crate::tables::{Tables, Touched};
-use crate::trace::{Packet, Verdict, trace};
+use crate::trace::{Outcome, Packet, Verdict, trace};
 use crate::{describe, wire};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -332,5 +333,29 @@ impl Core {
 
     pub fn trace(&self, packet: &Packet) -> Verdict {
         trace(&self.ruleset, &self.node_addresses, packet)
+    }
+
+    pub fn explain(&self, packet: Packet) -> Explained {
+        let with = |random| self.trace(&Packet { random, ..packet.clone() });
+        let verdict = with(0);
+        let (mut endpoints, mut affinity) = (Vec::new(), None);
+        if let Outcome::Forward { front, .. } = verdict.outcome {
+            affinity = self.ruleset.affinity(&front);
+            let count = self.ruleset.endpoints(&front).map_or(0, |pool| pool.len() as u32);
+            endpoints.extend((0..count).filter_map(|n| match with(n).outcome {
+                Outcome::Forward { to, masquerade, .. } => Some((to, masquerade)),
+                _ => None,
+            }));
+        }
+        let family = Family::of(&packet.dst);
+        let slices = |key| self.tables.slices_of(key).filter(|s| s.family == family);
+        let left = verdict.service.as_ref().map(|key| unused(slices(key), &endpoints)).unwrap_or_default();
+        let meant = |key: &&Key| {
+            let at = |ip: &IpAddr| *ip == packet.dst;
+            let service = self.tables.service(key);
+            service.is_some_and(|s| [&s.cluster_ips, &s.external_ips, &s.load_balancer_ips].into_iter().flatten().any(at))
+        };
+        let set_aside = self.set_aside.iter().find(meant).cloned();
+        Explained { verdict, endpoints, unused: left, affinity, set_aside }
     }
 }
