@@ -270,6 +270,7 @@ fn proxy_config(config: &Config) -> netproxy::Config {
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
         node_port_addresses: config.proxy.node_port_addresses.clone(),
+        ..netproxy::Config::default()
     }
 }
 

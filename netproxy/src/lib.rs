@@ -11,6 +11,7 @@ pub mod describe;
 pub mod diff;
 mod error;
 pub mod health;
+pub mod local;
 pub mod model;
 pub mod netlink;
 pub mod proxy;
@@ -23,6 +24,7 @@ pub mod trace;
 pub mod wire;
 
 pub use error::{Class, Error};
+pub use local::{BadInterfaceName, InterfaceName, LocalTraffic};
 pub use model::{Family, Key, Proto};
 pub use netlink::cleanup;
 pub use proxy::stats::Stats;

@@ -9,6 +9,7 @@ pub mod stats;
 
 use crate::error::Error;
 use crate::health::{HealthChecks, Progress};
+use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::Key;
 use crate::netlink::{Netlink, Watch};
 use crate::ruleset::Policy;
@@ -39,10 +40,14 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 pub struct Config {
     /// This node's name, as endpoints carry it.
     pub node_name: String,
-    /// Pod ranges; empty if unknown.
+    /// How pods' packets are told apart.
+    pub local: LocalTraffic,
+    /// Pod ranges, for `LocalTraffic::ClusterCidrs`; empty if unknown.
     pub cluster_cidrs: Vec<IpNet>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
+    /// Whether conntrack.tcpBeLiberal is set: packets that conntrack calls invalid are then not dropped.
+    pub tcp_be_liberal: bool,
     pub node_port_addresses: NodePortAddresses,
 }
 
@@ -60,9 +65,11 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             node_name: String::new(),
+            local: LocalTraffic::default(),
             cluster_cidrs: Vec::new(),
             masquerade_all: false,
             masquerade_mark: 0x4000,
+            tcp_be_liberal: false,
             node_port_addresses: NodePortAddresses::All,
         }
     }
@@ -72,9 +79,15 @@ impl Config {
     /// What of this decides rules. A host without IPv6 gets no IPv6 table.
     pub fn policy(&self) -> Policy {
         let mut policy = Policy {
-            cluster_cidrs: self.cluster_cidrs.clone(),
+            pods: match &self.local {
+                LocalTraffic::ClusterCidrs => PodTraffic::Sources(self.cluster_cidrs.clone()),
+                LocalTraffic::NodeCidrs => PodTraffic::Sources(Vec::new()),
+                LocalTraffic::Bridge(name) => PodTraffic::Interface(name.clone()),
+                LocalTraffic::InterfacePrefix(prefix) => PodTraffic::InterfacePrefix(prefix.clone()),
+            },
             masquerade_all: self.masquerade_all,
             masquerade_mark: self.masquerade_mark,
+            tcp_be_liberal: self.tcp_be_liberal,
             node_port_ranges: match &self.node_port_addresses {
                 NodePortAddresses::All => None,
                 NodePortAddresses::Primary => Some(Vec::new()),
@@ -102,6 +115,11 @@ pub enum Input {
     NodeAddresses(Vec<IpAddr>),
     /// The node's label topology.kubernetes.io/zone.
     NodeZone(Option<String>),
+    /// The Node's spec.podCIDRs. With `LocalTraffic::NodeCidrs` nothing is programmed before they are told, be it that there are
+    /// none; otherwise they are ignored.
+    NodePodCidrs(Vec<IpNet>),
+    /// The ranges of all ServiceCIDR objects: new connections to addresses in them that no service has are dropped.
+    ServiceCidrs(Vec<IpNet>),
 }
 
 enum Query {

@@ -4,6 +4,7 @@
 //! endpoint. Blocks are shared (`Arc`), so an unchanged service costs nothing to compare. When two services claim the same
 //! address or node port, the one whose name sorts first has it, whatever came first.
 
+use crate::local::PodTraffic;
 use crate::model::{Family, Key, Proto};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,13 +221,17 @@ impl Block {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub families: BTreeSet<Family>,
-    /// Pod ranges. Traffic to a cluster IP from outside of them is masqueraded; empty means never.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// Whose packets are a pod's. Others to a cluster IP are masqueraded; where pods are not known, none.
+    pub pods: PodTraffic,
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerade.
     pub masquerade_mark: u32,
+    /// net.netfilter.nf_conntrack_tcp_be_liberal is set: what conntrack calls invalid passes.
+    pub tcp_be_liberal: bool,
     /// Where node ports answer, of this host's own addresses; `None`: on all.
     pub node_port_ranges: Option<Vec<IpNet>>,
+    /// Where cluster IPs are taken from.
+    pub service_ranges: Vec<IpNet>,
     /// This node's addresses.
     pub node_ips: BTreeSet<IpAddr>,
     /// The node's zone; empty if it has none.
@@ -237,10 +242,12 @@ impl Default for Policy {
     fn default() -> Self {
         Policy {
             families: Family::ALL.into(),
-            cluster_cidrs: Vec::new(),
+            pods: PodTraffic::default(),
             masquerade_all: false,
             masquerade_mark: 0x4000,
+            tcp_be_liberal: false,
             node_port_ranges: None,
+            service_ranges: Vec::new(),
             node_ips: BTreeSet::new(),
             zone: String::new(),
         }
@@ -254,7 +261,7 @@ impl Policy {
     }
 
     pub fn pod_ranges(&self, family: Family) -> impl Iterator<Item = &IpNet> {
-        self.cluster_cidrs.iter().filter(move |c| Family::of(&c.addr()) == family)
+        self.pods.ranges(family)
     }
 }
 

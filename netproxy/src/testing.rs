@@ -1,6 +1,7 @@
 //! Random clusters and a model of the kernel's sets, for the property tests.
 
 use crate::diff::{Element, Pick, Transaction};
+use crate::local::PodTraffic;
 use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
 use crate::ruleset::{Backend, Front, Mark, Policy, Ruleset};
 use crate::tables::{Tables, Touched};
@@ -137,7 +138,8 @@ fn slice() -> impl Strategy<Value = Slice> {
 }
 
 pub fn policy() -> Policy {
-    Policy { cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()], ..Policy::default() }
+    let ranges = vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()];
+    Policy { pods: PodTraffic::Sources(ranges), ..Policy::default() }
 }
 
 /// Our sets as the kernel would hold them. Refuses what the kernel refuses: adding what is there, removing what is not, and

@@ -11,8 +11,9 @@ use crate::convert;
 use crate::diff::{Installed, Transaction, diff_of, full};
 use crate::error::{Class, Error};
 use crate::health::{HealthCheck, HealthChecks};
+use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::{Family, Key};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Policy, Ruleset};
 use crate::tables::{Tables, Touched};
 use crate::trace::{Outcome, Packet, Verdict, trace};
 use crate::{describe, wire};
@@ -35,12 +36,20 @@ pub trait Kernel: Send {
     fn delete_flow(&mut self, flow: &Flow) -> Result<(), Error>;
 }
 
+/// True if that changes anything.
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    std::mem::replace(old, new) != *old
+}
+
 pub struct Core {
     kernel: Box<dyn Kernel>,
     node_name: String,
     node_addresses: BTreeSet<IpAddr>,
     /// Node ports answer on the primary addresses only.
     primary: bool,
+    /// Pods are told apart by what `Input::NodePodCidrs` says.
+    by_node_cidrs: bool,
+    have_pod_cidrs: bool,
     tables: Tables,
     ruleset: Ruleset,
     /// `None`: not known, everything has to be written.
@@ -61,6 +70,8 @@ impl Core {
             kernel,
             node_name: config.node_name.clone(),
             primary: config.node_port_addresses == NodePortAddresses::Primary,
+            by_node_cidrs: config.local == LocalTraffic::NodeCidrs,
+            have_pod_cidrs: false,
             node_addresses: BTreeSet::new(),
             tables: Tables::default(),
             ruleset: Ruleset::new(config.policy()),
@@ -114,6 +125,23 @@ impl Core {
                     self.touch_all();
                 }
             }
+            Input::NodePodCidrs(ranges) => {
+                if self.by_node_cidrs {
+                    self.have_pod_cidrs = true;
+                    self.change_rules(|policy| replace(&mut policy.pods, PodTraffic::Sources(ranges)));
+                }
+            }
+            Input::ServiceCidrs(mut ranges) => {
+                ranges.sort_unstable();
+                self.change_rules(|policy| replace(&mut policy.service_ranges, ranges));
+            }
+        }
+    }
+
+    /// Rules and not elements: if anything changes, all is written anew.
+    fn change_rules(&mut self, change: impl FnOnce(&mut Policy) -> bool) {
+        if change(&mut self.ruleset.policy) {
+            self.installed = None;
         }
     }
 
@@ -169,11 +197,7 @@ impl Core {
         if self.primary {
             let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
             let ranges = Some(Family::ALL.into_iter().filter_map(first).map(IpNet::from).collect());
-            if self.ruleset.policy.node_port_ranges != ranges {
-                // Rules and not elements: all is written anew.
-                self.ruleset.policy.node_port_ranges = ranges;
-                self.installed = None;
-            }
+            self.change_rules(|policy| replace(&mut policy.node_port_ranges, ranges));
         }
     }
 
@@ -193,7 +217,7 @@ impl Core {
 
     /// Brings the kernel up to date. True once the kernel holds all that was listed.
     pub fn sync(&mut self) -> Result<bool, Error> {
-        if !(self.have_services && self.have_slices) {
+        if !(self.have_services && self.have_slices && (self.have_pod_cidrs || !self.by_node_cidrs)) {
             return Ok(false);
         }
         let began = Instant::now();
