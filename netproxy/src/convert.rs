@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const ENDPOINTSLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 /// What the API fills in for ClientIP affinity without a timeout.
 const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
@@ -168,6 +170,18 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, 
         ports: ports.into_boxed_slice(),
         endpoints: endpoints.into_boxed_slice(),
     }))
+}
+
+/// The pods behind this node's endpoints, each with its endpoint's place in `slice`. None where another than the EndpointSlice
+/// controller made the slice: then nothing is known of where its conditions come from.
+pub fn pods_here<'a>(s: &'a wire::EndpointSlice, node_name: &'a str) -> impl Iterator<Item = (usize, Arc<str>)> + 'a {
+    let managed = s.metadata.labels.get(LABEL_MANAGED_BY).is_some_and(|by| by == ENDPOINTSLICE_CONTROLLER);
+    let kept = s.endpoints.iter().filter(|e| !e.addresses.is_empty()).enumerate();
+    let here = kept.filter(move |(_, e)| managed && !node_name.is_empty() && e.node_name.as_deref() == Some(node_name));
+    here.filter_map(|(at, e)| {
+        let pod = e.target_ref.as_ref().filter(|t| t.kind == "Pod" && !t.uid.is_empty())?;
+        Some((at, pod.uid.as_str().into()))
+    })
 }
 
 /// Endpoints of a slice with the same hints share them: there are as many different ones as zones or nodes, not endpoints.

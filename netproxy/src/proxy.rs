@@ -3,6 +3,7 @@
 //! Inputs queue up while a sync runs and are taken together by the next one. The work itself (compile, diff, netlink) runs on a
 //! blocking thread. Cancelled by its token between two syncs; the rules stay in the kernel.
 
+pub mod board;
 mod core;
 pub mod explain;
 pub mod stats;
@@ -15,6 +16,7 @@ use crate::netlink::{Netlink, Watch};
 use crate::ruleset::Policy;
 use crate::trace::{Packet, Verdict};
 use crate::wire;
+use board::OwnPods;
 use core::Core;
 pub use core::Kernel;
 use explain::Explained;
@@ -137,6 +139,8 @@ pub struct Handle {
     pub health_checks: watch::Receiver<Arc<HealthChecks>>,
     /// Whether the rules are kept up.
     pub progress: watch::Receiver<Progress>,
+    /// Takes what the agent knows of its pods.
+    pub own_pods: OwnPods,
     stats: watch::Receiver<Arc<Stats>>,
     queries: mpsc::Sender<Query>,
 }
@@ -219,6 +223,7 @@ impl Proxy {
         let (synced_tx, synced) = watch::channel(false);
         let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
         let (queries, queries_rx) = mpsc::channel(16);
+        let (own_pods, words) = board::channel();
         let (checks_tx, health_checks) = watch::channel(Arc::default());
         let started = Progress { families: config.policy().families, ..Progress::default() };
         let (progress_tx, progress) = watch::channel(started);
@@ -226,6 +231,7 @@ impl Proxy {
             inputs,
             queries: queries_rx,
             others,
+            words,
             synced: synced_tx,
             checks: checks_tx,
             progress: progress_tx,
@@ -233,7 +239,7 @@ impl Proxy {
             cancel,
         };
         let core = Box::new(Core::new(&config, kernel));
-        (Handle { synced, health_checks, progress, stats, queries }, tokio::spawn(task.run(core)))
+        (Handle { synced, health_checks, progress, own_pods, stats, queries }, tokio::spawn(task.run(core)))
     }
 }
 
@@ -241,6 +247,7 @@ struct Task {
     inputs: mpsc::Receiver<Input>,
     queries: mpsc::Receiver<Query>,
     others: Option<Watch>,
+    words: board::Reader,
     synced: watch::Sender<bool>,
     checks: watch::Sender<Arc<HealthChecks>>,
     progress: watch::Sender<Progress>,
@@ -268,6 +275,8 @@ impl Task {
                     return;
                 },
                 () = wait(retry) => {}
+                Ok(()) = self.words.board.changed() => {}
+                () = until(core.words_due().map(Instant::from_std)) => {}
                 () = others(&mut self.others) => {
                     // Two programs that put each other right must not keep the kernel busy.
                     let now = Instant::now();
@@ -286,7 +295,10 @@ impl Task {
                 p.pending.get_or_insert_with(std::time::Instant::now);
                 first
             });
+            let board = self.words.board.borrow_and_update().clone();
+            let (change, now) = (board.change, Instant::now().into_std());
             let work = tokio::task::spawn_blocking(move || {
+                core.take_words(&board, now);
                 core.take(batch);
                 let outcome = core.sync();
                 (core, outcome)
@@ -307,6 +319,9 @@ impl Task {
                         p.pending = None;
                         p.updated = if ready { Some(SystemTime::now()) } else { p.updated };
                     });
+                    if ready {
+                        self.words.installed.send_if_modified(|n| std::mem::replace(n, change) != change);
+                    }
                     if ready && self.synced.send_if_modified(|s| !std::mem::replace(s, true)) {
                         info!(
                             services = core.stats.services,

@@ -2,6 +2,7 @@
 //!
 //! Owns tables, ruleset, what is installed, and the kernel. Runs on a blocking thread; never waits for anything but the kernel.
 
+use super::board::Board;
 use super::explain::{Explained, unused};
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
@@ -13,6 +14,7 @@ use crate::error::{Class, Error};
 use crate::health::{HealthCheck, HealthChecks};
 use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::{Family, Key};
+use crate::overlay::Overlay;
 use crate::ruleset::{Policy, Ruleset};
 use crate::tables::{Tables, Touched};
 use crate::trace::{Outcome, Packet, Verdict, trace};
@@ -61,6 +63,9 @@ pub struct Core {
     /// Flows are still to be looked at, these fronts being gone.
     purge: Option<Gone>,
     health: HealthChecks,
+    overlay: Overlay,
+    /// The number of the last change of the agent's words that is in it.
+    words: u64,
     pub stats: Stats,
 }
 
@@ -82,6 +87,8 @@ impl Core {
             have_slices: false,
             purge: None,
             health: HealthChecks::default(),
+            overlay: Overlay::default(),
+            words: 0,
             stats: Stats::default(),
         }
     }
@@ -102,18 +109,26 @@ impl Core {
                 let good: BTreeMap<_, _> =
                     all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.service(s)?))).collect();
                 self.tables.replace_services(good, &mut self.touched);
+                let published = all.iter().filter(|s| s.spec.publish_not_ready_addresses == Some(true));
+                let changed = self.overlay.publish_only(published.map(|s| convert::key(&s.metadata)).collect());
+                self.lay_over(changed);
                 self.have_services = true;
             }
             Input::Service(key, new) => {
+                let published = new.as_ref().is_some_and(|s| s.spec.publish_not_ready_addresses == Some(true));
+                let changed = self.overlay.publishes(&key, published);
+                self.lay_over(changed);
                 let new = new.and_then(|s| self.service(&s));
                 self.tables.set_service(key, new, &mut self.touched);
             }
             Input::Slices(all) => {
+                self.overlay.forget_slices();
                 let good: BTreeMap<_, _> = all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.slice(s)?))).collect();
                 self.tables.replace_slices(good, &mut self.touched);
                 self.have_slices = true;
             }
             Input::Slice(key, new) => {
+                self.overlay.forget(&key);
                 let new = new.and_then(|s| self.slice(&s));
                 self.tables.set_slice(key, new, &mut self.touched);
             }
@@ -206,7 +221,30 @@ impl Core {
     }
 
     fn slice(&mut self, s: &wire::EndpointSlice) -> Option<crate::model::Slice> {
-        convert::slice(s, &self.node_name).unwrap_or_else(|e| self.bad_object(&e))
+        let mut slice = convert::slice(s, &self.node_name).unwrap_or_else(|e| self.bad_object(&e))?;
+        self.overlay.see(&convert::key(&s.metadata), &mut slice, convert::pods_here(s, &self.node_name));
+        Some(slice)
+    }
+
+    /// What the agent says of its pods now, or what time it is by which that counts.
+    pub fn take_words(&mut self, board: &Board, now: Instant) {
+        if board.change != self.words || self.words_due().is_some_and(|due| due <= now) {
+            self.words = board.change;
+            let changed = self.overlay.advance(&board.words, now);
+            self.lay_over(changed);
+        }
+    }
+
+    pub fn words_due(&self) -> Option<Instant> {
+        self.overlay.due()
+    }
+
+    fn lay_over(&mut self, slices: BTreeSet<Key>) {
+        for key in slices {
+            let Some(mut slice) = self.tables.slice(&key).cloned() else { continue };
+            self.overlay.apply(&key, &mut slice);
+            self.tables.set_slice(key, Some(slice), &mut self.touched);
+        }
     }
 
     fn bad_object<T>(&mut self, e: &convert::ConvertError) -> Option<T> {
