@@ -66,9 +66,9 @@ fn sysctl(ns: &str, key: &str, value: &str) -> Result<()> {
     within(ns, move || std::fs::write(&path, value).with_context(|| format!("cannot write {path}")))?
 }
 
-/// Runs a closure on a thread of its own inside a namespace.
+/// Runs a closure on a thread of its own inside a namespace, given by name or by an absolute path.
 pub fn within<T: Send + 'static>(ns: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let handle = File::open(format!("/run/netns/{ns}")).with_context(|| format!("no network namespace {ns}"))?;
+    let handle = File::open(std::path::Path::new("/run/netns").join(ns)).with_context(|| format!("no network namespace {ns}"))?;
     let thread = std::thread::spawn(move || -> Result<T> {
         setns(&handle, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
         Ok(work())
