@@ -96,7 +96,11 @@ pub fn service(s: &wire::Service) -> Result<Option<Service>, ConvertError> {
         external_ips,
         load_balancer_ips,
         source_ranges,
-        health_check_node_port: health.map(port).transpose().map_err(|why| bad("spec.healthCheckNodePort".into(), why))?,
+        health_check_node_port: health
+            .map(i64::from)
+            .map(port)
+            .transpose()
+            .map_err(|why| bad("spec.healthCheckNodePort".into(), why))?,
     }))
 }
 

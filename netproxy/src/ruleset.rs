@@ -259,10 +259,6 @@ impl Policy {
     pub fn node_ports_on(&self, family: Family) -> Option<impl Iterator<Item = &IpNet>> {
         self.node_port_ranges.as_ref().map(|all| all.iter().filter(move |c| Family::of(&c.addr()) == family))
     }
-
-    pub fn pod_ranges(&self, family: Family) -> impl Iterator<Item = &IpNet> {
-        self.pods.ranges(family)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -66,6 +66,9 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
         return verdict(Outcome::Reject, owner, "cluster IP, but no endpoint behind this port");
     }
     if !node_addresses.contains(&p.dst) || p.dst.is_loopback() {
+        if !p.dst.is_loopback() && rules.policy.service_ranges.iter().any(|range| range.contains(&p.dst)) {
+            return verdict(Outcome::Drop, None, "an address for services that none has");
+        }
         return verdict(Outcome::Pass, None, "no service address");
     }
     if rules.policy.node_ports_on(family).is_some_and(|mut on| !on.any(|range| range.contains(&p.dst))) {
@@ -83,7 +86,8 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
     }
     let front = Front::NodePort { family, proto: p.proto, port: p.dst_port };
     if let Some(to) = chosen(rules, &front, p.random) {
-        return verdict(forward(rules, front, to, true, p), owner, "node port of a service");
+        let short_cut = from_pod && rules.has_mark(&Mark::LocalOnly { family, proto: p.proto, port: p.dst_port });
+        return verdict(forward(rules, front, to, !short_cut, p), owner, "node port of a service");
     }
     if rules.has_mark(&Mark::Unserved { family, proto: p.proto, port: p.dst_port }) {
         return verdict(Outcome::Reject, owner, "node port of a service without endpoints");

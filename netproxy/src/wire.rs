@@ -115,7 +115,7 @@ pub struct ServiceSpec {
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub load_balancer_source_ranges: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health_check_node_port: Option<i64>,
+    pub health_check_node_port: Option<i32>,
     /// `status.loadBalancer.ingress` of the object.
     #[serde(skip)]
     pub ingress: Vec<Ingress>,

@@ -2,6 +2,7 @@
 
 use super::TABLE;
 use super::names::*;
+use crate::local::PodTraffic;
 use crate::model::Family;
 use crate::netlink::batch::Batch;
 use crate::netlink::expr::{DROP, GOTO, JUMP, Rule, Side};
@@ -94,11 +95,22 @@ fn loopback(family: Family) -> IpNet {
     }
 }
 
-fn not_from_pods(mut r: Rule, family: Family, policy: &Policy) -> Rule {
-    for range in policy.pod_ranges(family) {
-        r = r.within(Side::Source, range, false);
+/// Where pods are not known, this leaves the rule as it is.
+fn not_from_pods(r: Rule, family: Family, policy: &Policy) -> Rule {
+    match &policy.pods {
+        PodTraffic::Sources(_) => policy.pods.ranges(family).fold(r, |r, range| r.within(Side::Source, range, false)),
+        PodTraffic::Interface(name) => r.iif_is(name, false),
+        PodTraffic::InterfacePrefix(prefix) => r.iif_begins(prefix, false),
     }
-    r
+}
+
+/// Rules that match what pods send, one for each range; none where pods are not known.
+pub(super) fn from_pods(new: impl Fn() -> Rule, family: Family, policy: &Policy) -> Vec<Rule> {
+    match &policy.pods {
+        PodTraffic::Sources(_) => policy.pods.ranges(family).map(|range| new().within(Side::Source, range, true)).collect(),
+        PodTraffic::Interface(name) => vec![new().iif_is(name, true)],
+        PodTraffic::InterfacePrefix(prefix) => vec![new().iif_begins(prefix, true)],
+    }
 }
 
 pub(super) fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
@@ -106,7 +118,7 @@ pub(super) fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
     let to_cluster_ip = |r: Rule| r.address(Side::Destination, 0).member(CLUSTER_IPS, 0);
     if policy.masquerade_all {
         rule(b, family, SERVICES_CHAIN, to_cluster_ip(new()).set_mark(policy.masquerade_mark));
-    } else if policy.pod_ranges(family).next().is_some() {
+    } else if policy.pods.known(family) {
         let outside = not_from_pods(to_cluster_ip(new()), family, policy);
         rule(b, family, SERVICES_CHAIN, outside.set_mark(policy.masquerade_mark));
     }
@@ -165,6 +177,11 @@ pub(super) fn reject_chains(b: &mut Batch, family: Family, policy: &Policy) {
         let (port, _) = port_key(here);
         rule(b, family, UNSERVED_CHAIN, port.member(UNSERVED, 0).verdict(GOTO, Some(REJECT_CHAIN)));
     }
+    for range in policy.service_ranges.iter().filter(|r| Family::of(&r.addr()) == family) {
+        // An address that nobody has; not one that this host answers for.
+        let nobody = new().within(Side::Destination, range, true).local(Side::Destination, false);
+        rule(b, family, UNSERVED_CHAIN, nobody.verdict(DROP, None));
+    }
     rule(b, family, REJECT_CHAIN, new().l4proto_is(6).reject_tcp());
     rule(b, family, REJECT_CHAIN, new().reject());
 }
@@ -196,7 +213,9 @@ pub(super) fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
     for (name, _) in REJECT_CHAINS {
         rule(b, family, name, new().ct_new().verdict(JUMP, Some(UNSERVED_CHAIN)));
     }
-    rule(b, family, "invalid-forward", new().ct_invalid().verdict(DROP, None));
+    if !policy.tcp_be_liberal {
+        rule(b, family, "invalid-forward", new().ct_invalid().verdict(DROP, None));
+    }
     let marked = new().has_mark(policy.masquerade_mark).clear_mark(policy.masquerade_mark);
     rule(b, family, "snat-postrouting", marked.masquerade());
     let n = Rule::address_registers(family);

@@ -1,6 +1,6 @@
 //! Chains that pick one of so many endpoints, with and without affinity.
 
-use super::chains::{SAVED, chain, key_of, rule, service_key};
+use super::chains::{SAVED, chain, from_pods, key_of, rule};
 use super::names::*;
 use crate::diff::{Pick, code};
 use crate::model::Family;
@@ -32,11 +32,16 @@ pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
     if matches!(kind, PickKind::NodePort | PickKind::External) {
         rule(b, family, &name, Rule::new(family).set_mark(policy.masquerade_mark));
     }
-    if kind == PickKind::External {
-        // A pod's way to a Local address is that to a cluster IP.
-        for range in policy.pod_ranges(family) {
-            let pod = service_key(Rule::new(family).within(Side::Source, range, true), family).0;
-            rule(b, family, &name, pod.member(LOCAL_ONLY_IPS, 0).clear_mark(policy.masquerade_mark));
+    // A pod's way to a Local address or node port is that to a cluster IP.
+    let local_only = match kind {
+        PickKind::External => Some(LOCAL_ONLY_IPS),
+        PickKind::NodePort => Some(LOCAL_ONLY),
+        PickKind::Service | PickKind::LocalExternal | PickKind::LocalNodePort => None,
+    };
+    if let Some(set) = local_only {
+        for pod in from_pods(|| Rule::new(family), family, policy) {
+            let pod = key_of(kind, pod, family).0.member(set, 0);
+            rule(b, family, &name, pod.clear_mark(policy.masquerade_mark));
         }
     }
     if let Some(seconds) = affinity {
