@@ -120,7 +120,7 @@ impl Batch {
     }
 }
 
-fn table_text(family: Family) -> &'static str {
+pub fn table_text(family: Family) -> &'static str {
     match family {
         Family::V4 => "table ip ferrolet",
         Family::V6 => "table ip6 ferrolet",
@@ -132,7 +132,7 @@ fn table(b: &mut Batch, kind: u16, flags: u16, family: Family) {
 }
 
 /// Makes sure that our tables are not there.
-pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
+fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
     for family in families {
         // Deleting what is not there fails; making what is there does not.
         table(b, NEWTABLE, CREATE, family);

@@ -18,9 +18,9 @@ use crate::model::Family;
 use crate::proxy::Kernel;
 use crate::ruleset::Policy;
 use attr::{Writer, find};
-use batch::{Batch, Sealed, encode, remove_tables};
+use batch::{Batch, Sealed, encode};
 use expr::family_number;
-use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
+use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 pub use notify::Watch;
 use socket::Netfilter;
 use std::collections::BTreeSet;
@@ -110,17 +110,29 @@ impl Kernel for Netlink {
     }
 }
 
-/// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread. Nothing there is no
-/// error, nor is a kernel without one of the families.
-pub fn cleanup() -> Result<(), Error> {
-    let mut socket = Netfilter::open()?;
+/// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread, and says which tables
+/// those were. Nothing there is no error, nor is a kernel without one of the families.
+pub fn cleanup() -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
     for family in Family::ALL {
-        let mut batch = Batch::new();
-        remove_tables(&mut batch, [family].into_iter());
-        match socket.transact(&batch.seal(true)) {
-            Err(Error::Refused { source, .. }) if matches!(source.raw_os_error(), Some(EAFNOSUPPORT | EOPNOTSUPP)) => {}
-            other => other?,
+        if remove_table(family, layout::TABLE)? {
+            removed.push(batch::table_text(family).to_owned());
         }
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// Removes a table of this name, whoever made it. False if there was none.
+pub fn remove_table(family: Family, name: &str) -> Result<bool, Error> {
+    let mut batch = Batch::new();
+    batch.message(DELTABLE, 0, family, "table", |w| w.text(1, name));
+    match Netfilter::open()?.transact(&batch.seal(true)) {
+        Ok(()) => Ok(true),
+        Err(Error::Refused { source, .. })
+            if matches!(source.raw_os_error(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP)) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
