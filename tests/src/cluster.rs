@@ -27,7 +27,7 @@ pub fn run_dir(lab: &str) -> PathBuf {
     Path::new("/run/ferrolet-lab").join(lab)
 }
 
-fn lock(lab: &str) -> Result<Flock<File>> {
+pub fn lock(lab: &str) -> Result<Flock<File>> {
     let path = format!("/run/ferrolet-lab-{lab}.lock");
     let file = File::create(&path).with_context(|| format!("cannot make {path}"))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
