@@ -228,7 +228,7 @@ pub struct Policy {
     pub masquerade_mark: u32,
     /// net.netfilter.nf_conntrack_tcp_be_liberal is set: what conntrack calls invalid passes.
     pub tcp_be_liberal: bool,
-    /// Where node ports answer, of this host's own addresses; `None`: on all.
+    /// Where node ports answer, of this host's own addresses; `None`: on all; none of either family: on none.
     pub node_port_ranges: Option<Vec<IpNet>>,
     /// Where cluster IPs are taken from.
     pub service_ranges: Vec<IpNet>,
@@ -255,9 +255,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Where node ports answer in a family; `None`: on all of this host's addresses.
+    /// Where node ports answer in a family; `None`: on all of this host's addresses, as in a family that has no range while the
+    /// other one has.
     pub fn node_ports_on(&self, family: Family) -> Option<impl Iterator<Item = &IpNet>> {
-        self.node_port_ranges.as_ref().map(|all| all.iter().filter(move |c| Family::of(&c.addr()) == family))
+        let of_family = move |range: &&IpNet| Family::of(&range.addr()) == family;
+        let all = self.node_port_ranges.as_ref()?;
+        (all.is_empty() || all.iter().any(|range| of_family(&range))).then(|| all.iter().filter(of_family))
+    }
+
+    /// Whether node ports answer on this address, if it is this host's own.
+    pub fn has_node_ports(&self, ip: &IpAddr) -> bool {
+        self.node_ports_on(Family::of(ip)).is_none_or(|mut on| on.any(|range| range.contains(ip)))
     }
 }
 

@@ -71,7 +71,7 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
         }
         return verdict(Outcome::Pass, None, "no service address");
     }
-    if rules.policy.node_ports_on(family).is_some_and(|mut on| !on.any(|range| range.contains(&p.dst))) {
+    if !rules.policy.has_node_ports(&p.dst) {
         return verdict(Outcome::Pass, None, "a local address without node ports");
     }
     let owner = rules.owner(&Claim::NodePort { family, proto: p.proto, port: p.dst_port });

@@ -178,10 +178,8 @@ impl Core {
 
     fn check_health(&mut self, touched: &Touched) {
         let policy = &self.ruleset.policy;
-        self.health.listen = policy.node_port_ranges.as_ref().map(|ranges| {
-            let on = |ip: &&IpAddr| ranges.iter().any(|r| r.contains(*ip));
-            self.node_addresses.iter().filter(on).copied().collect()
-        });
+        let on = || self.node_addresses.iter().filter(|ip| policy.has_node_ports(ip)).copied().collect();
+        self.health.listen = policy.node_port_ranges.as_ref().map(|_| on());
         for key in touched {
             match self.tables.service(key).and_then(|s| s.health_check_node_port) {
                 Some(port) => {
@@ -217,11 +215,17 @@ impl Core {
     }
 
     fn service(&mut self, s: &wire::Service) -> Option<crate::model::Service> {
-        convert::service(s).unwrap_or_else(|e| self.bad_object(&e))
+        let mut faults = Vec::new();
+        let service = convert::service(s, &mut faults);
+        self.bad_object(&faults);
+        service
     }
 
     fn slice(&mut self, s: &wire::EndpointSlice) -> Option<crate::model::Slice> {
-        let mut slice = convert::slice(s, &self.node_name).unwrap_or_else(|e| self.bad_object(&e))?;
+        let mut faults = Vec::new();
+        let slice = convert::slice(s, &self.node_name, &mut faults);
+        self.bad_object(&faults);
+        let mut slice = slice?;
         self.overlay.see(&convert::key(&s.metadata), &mut slice, convert::pods_here(s, &self.node_name));
         Some(slice)
     }
@@ -247,10 +251,11 @@ impl Core {
         }
     }
 
-    fn bad_object<T>(&mut self, e: &convert::ConvertError) -> Option<T> {
-        self.stats.bad_objects += 1;
-        error!(error = %e, "object left out of the service rules");
-        None
+    fn bad_object(&mut self, faults: &[convert::ConvertError]) {
+        self.stats.bad_objects += u64::from(!faults.is_empty());
+        for e in faults {
+            error!(error = %e, "left out of the service rules");
+        }
     }
 
     /// Brings the kernel up to date. True once the kernel holds all that was listed.
@@ -381,7 +386,7 @@ impl Core {
     fn try_purge(&mut self, gone: &Gone) -> Result<u64, Error> {
         let mut purged = 0;
         for flow in self.kernel.flows()? {
-            if stale(&flow, &self.ruleset, &self.node_addresses, gone) {
+            if stale(&flow, &self.ruleset, &self.tables, &self.node_addresses, gone) {
                 self.kernel.delete_flow(&flow)?;
                 purged += 1;
             }

@@ -106,6 +106,8 @@ pub(crate) async fn health_setup(port: u16) -> Setup {
     let (handle, task) = Proxy::spawn_on(config, Box::new(fake.clone()), rx, cancel.clone());
     let mut checked = service(1);
     checked.spec.health_check_node_port = Some(port.into());
+    checked.spec.type_ = Some("LoadBalancer".into());
+    checked.spec.external_traffic_policy = Some("Local".into());
     let mut local = slice(1, 1);
     local.endpoints[0].node_name = Some("here".into());
     inputs.send(Input::Services(vec![checked])).await.unwrap();
