@@ -220,6 +220,7 @@ async fn build(
         probe_events,
         pods,
         gate: proxy.synced.clone(),
+        own_pods: proxy.own_pods.clone(),
         events,
         runtime: observed,
         services: Some(services),

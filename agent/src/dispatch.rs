@@ -45,8 +45,22 @@ pub fn spawn(deps: Deps, cancel: CancellationToken) -> JoinHandle<()> {
 }
 
 async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
-    let Deps { config, cri, kube, volumes, cgroups, probes, probe_events, pods, gate, events, runtime, services, allocatable } =
-        deps;
+    let Deps {
+        config,
+        cri,
+        kube,
+        volumes,
+        cgroups,
+        probes,
+        probe_events,
+        pods,
+        gate,
+        own_pods,
+        events,
+        runtime,
+        services,
+        allocatable,
+    } = deps;
     let (images, puller) = Images::spawn(cri.clone(), config.max_parallel_image_pulls, cancel.clone());
     let node = NodeFacts { ips: config.node_ips.clone(), runtime: runtime_name(&cri).await };
     let limits = NodeLimits {
@@ -67,6 +81,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         images,
         runtime,
         services,
+        own_pods,
         allocatable,
         node,
         limits,

@@ -29,6 +29,6 @@ pub use local::{BadInterfaceName, InterfaceName, LocalTraffic};
 pub use model::{Family, Key, Proto};
 pub use netlink::cleanup;
 pub use overlay::PodWord;
-pub use proxy::board::{Installed, OwnPods};
+pub use proxy::board::{self, Installed, OwnPods};
 pub use proxy::stats::Stats;
 pub use proxy::{Config, Handle, Input, NodePortAddresses, Proxy};

@@ -75,13 +75,13 @@ pub struct Said {
     pub ready: Option<bool>,
 }
 
-/// What an endpoint counts as. Where the two agree it is what the API says.
+/// What an endpoint counts as. Where nothing is said, or the two agree, it is what the API says.
 pub fn effective(api: Conditions, said: Said) -> Conditions {
     let terminating = api.terminating || said.terminating;
     // While it terminates readiness can only be taken away.
     let said_ready = said.ready.filter(|ready| !(*ready && terminating));
     let serving = said_ready.unwrap_or(api.serving);
-    let ready = !terminating && said_ready.unwrap_or(api.ready);
+    let ready = !said.terminating && said_ready.unwrap_or(api.ready);
     Conditions { ready, serving, terminating }
 }
 

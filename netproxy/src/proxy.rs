@@ -275,7 +275,7 @@ impl Task {
                     return;
                 },
                 () = wait(retry) => {}
-                Ok(()) = self.words.board.changed() => {}
+                () = self.words.changed() => {}
                 () = until(core.words_due().map(Instant::from_std)) => {}
                 () = others(&mut self.others) => {
                     // Two programs that put each other right must not keep the kernel busy.
@@ -295,7 +295,7 @@ impl Task {
                 p.pending.get_or_insert_with(std::time::Instant::now);
                 first
             });
-            let board = self.words.board.borrow_and_update().clone();
+            let board = self.words.read();
             let (change, now) = (board.change, Instant::now().into_std());
             let work = tokio::task::spawn_blocking(move || {
                 core.take_words(&board, now);
@@ -320,7 +320,7 @@ impl Task {
                         p.updated = if ready { Some(SystemTime::now()) } else { p.updated };
                     });
                     if ready {
-                        self.words.installed.send_if_modified(|n| std::mem::replace(n, change) != change);
+                        self.words.installed(change);
                     }
                     if ready && self.synced.send_if_modified(|s| !std::mem::replace(s, true)) {
                         info!(

@@ -8,15 +8,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 #[derive(Debug, Default)]
-pub(super) struct Board {
+pub struct Board {
+    /// The number of the last change.
     pub change: u64,
     pub words: Words,
-}
-
-/// The proxy's end.
-pub(super) struct Reader {
-    pub board: watch::Receiver<Arc<Board>>,
-    pub installed: watch::Sender<u64>,
 }
 
 /// The agent's end: what it knows of the pods of this node.
@@ -26,18 +21,20 @@ pub struct OwnPods {
     installed: watch::Receiver<u64>,
 }
 
-pub(super) fn channel() -> (OwnPods, Reader) {
+/// The proxy's end.
+#[derive(Debug)]
+pub struct Reader {
+    board: watch::Receiver<Arc<Board>>,
+    installed: watch::Sender<u64>,
+}
+
+pub fn channel() -> (OwnPods, Reader) {
     let (board, words) = watch::channel(Arc::default());
     let (done, installed) = watch::channel(0);
     (OwnPods { board, installed }, Reader { board: words, installed: done })
 }
 
 impl OwnPods {
-    /// With nobody at the other end.
-    pub fn nowhere() -> OwnPods {
-        channel().0
-    }
-
     /// What is known of a pod now.
     pub fn say(&self, uid: &str, word: PodWord) -> Installed {
         self.change(|words| match words.get_mut(uid) {
@@ -55,11 +52,6 @@ impl OwnPods {
         self.change(|words| words.remove(uid).is_some())
     }
 
-    /// What was said last of a pod.
-    pub fn said(&self, uid: &str) -> Option<PodWord> {
-        self.board.borrow().words.get(uid).cloned()
-    }
-
     fn change(&self, change: impl FnOnce(&mut Words) -> bool) -> Installed {
         let mut number = 0;
         self.board.send_if_modified(|board| {
@@ -72,6 +64,24 @@ impl OwnPods {
             changed
         });
         Installed { number, installed: self.installed.clone() }
+    }
+}
+
+impl Reader {
+    /// Waits for a change; never returns once there is nobody who could make one.
+    pub async fn changed(&mut self) {
+        if self.board.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    pub fn read(&mut self) -> Arc<Board> {
+        self.board.borrow_and_update().clone()
+    }
+
+    /// The kernel's rules follow this change and all before.
+    pub fn installed(&self, change: u64) {
+        self.installed.send_if_modified(|known| std::mem::replace(known, change) != change);
     }
 }
 

@@ -7,6 +7,8 @@ use crate::pod::{Deps, PodId};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
+use ferrolet_netproxy::board::Reader;
+use ferrolet_netproxy::overlay::Words;
 use ferrolet_probes::{Driver, Exec, ExecError, ExecOutcome, Limits};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
@@ -15,6 +17,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -232,11 +235,34 @@ impl Exec for CriExec {
     }
 }
 
+/// A data plane that installs at once, or never.
+#[derive(Default)]
+pub struct Rules {
+    pub stuck: AtomicBool,
+    /// Everything the agent said, one entry a change.
+    pub said: Mutex<Vec<Words>>,
+}
+
+async fn data_plane(mut rules: Reader, seen: Arc<Rules>, cancel: CancellationToken) {
+    let work = async {
+        loop {
+            rules.changed().await;
+            let board = rules.read();
+            seen.said.lock().unwrap().push(board.words.clone());
+            if !seen.stuck.load(Ordering::SeqCst) {
+                rules.installed(board.change);
+            }
+        }
+    };
+    cancel.run_until_cancelled(work).await;
+}
+
 pub struct World {
     pub fake: Fake,
     pub api: Api,
     dir: tempfile::TempDir,
     gate: watch::Sender<bool>,
+    pub rules: Arc<Rules>,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -254,7 +280,7 @@ impl World {
         let objects = Arc::new(Mutex::new(Objects { synced: true, ..Default::default() }));
         let api = Api { objects, pods: Arc::new(watch::channel(Arc::default()).0) };
         api.publish();
-        let mut w = World { fake, api, dir, gate: watch::channel(true).0, agent: None };
+        let mut w = World { fake, api, dir, gate: watch::channel(true).0, rules: Arc::default(), agent: None };
         w.start_agent();
         w
     }
@@ -288,6 +314,7 @@ impl World {
         let (runtime, _) = observe::spawn(cri.clone(), cancel.clone());
         let exec = Arc::new(CriExec(cri.clone()));
         let (probes, probe_events, _) = Driver::spawn(exec, Limits::default(), cancel.clone());
+        let (own_pods, rules) = ferrolet_netproxy::board::channel();
         let deps = Deps {
             config,
             cri,
@@ -298,11 +325,13 @@ impl World {
             probe_events,
             pods: self.api.pods.subscribe(),
             gate: self.gate.subscribe(),
+            own_pods,
             events,
             runtime: runtime.clone(),
             services: None,
             allocatable: BTreeMap::new(),
         };
+        tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
     }

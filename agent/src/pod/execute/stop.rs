@@ -19,6 +19,7 @@ impl Job {
         why: StopWhy,
         restarts: bool,
     ) -> Result<Outcome, Failed> {
+        self.leave_rules(name, why).await;
         let mut grace = elapsed(Time::now(), deadline);
         if !self.again {
             self.normal(Some(name), "Killing", message(name, why, restarts));
@@ -30,6 +31,17 @@ impl Job {
             Failed::new("KillContainerError", e)
         })?;
         Ok(Outcome::Done)
+    }
+
+    /// Neither hook nor signal reaches a container while new connections of this node are still led to it. That is a matter of
+    /// milliseconds; rules that cannot be changed hold up nothing for long.
+    async fn leave_rules(&self, name: &str, why: StopWhy) {
+        if why == StopWhy::PodEnds
+            && let Some(leaving) = self.leaving.clone()
+            && !leaving.wait().await
+        {
+            tracing::warn!(pod = %self.desired.id, container = name, "ending a container that service rules may still lead to");
+        }
     }
 
     /// Runs the hook within the grace; what is left of the grace is for the container.
