@@ -133,7 +133,7 @@ pub fn running(ns: &Ns, name: &str) -> Result<Pod> {
 fn clean(ns: &Ns) -> Result<()> {
     ns.kubectl(&["delete", "services,endpointslices,deployments", "--all", "--timeout=30s"])?;
     ns.kubectl(&["delete", "pods", "-l", "!fixture", "--timeout=60s"])?;
-    ns.kubectl(&["label", "--overwrite", "pods", "one", "two", "app=web"])?;
+    ns.kubectl(&["label", "--overwrite", "pods", "one", "two", "app=web", "role-"])?;
     Ok(())
 }
 

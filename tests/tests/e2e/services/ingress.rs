@@ -134,7 +134,8 @@ fn source_ranges(bed: &mut Bed) -> Result<()> {
     ranges.extend(ranges.clone());
     for ip in &ips {
         ranges.extend(
-            if ip.is_ipv4() { ["192.168.0.0/16", "192.168.77.0/24"] } else { ["fd00:7::/32", "fd00:7::/48"] }.map(str::to_owned),
+            if ip.is_ipv4() { ["192.168.0.0/16", "192.168.77.0/24"] } else { ["fd00:77::/32", "fd00:77::/48"] }
+                .map(str::to_owned),
         );
     }
     allow(ranges)?;
