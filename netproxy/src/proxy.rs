@@ -6,6 +6,7 @@
 pub mod board;
 mod core;
 pub mod explain;
+mod resync;
 pub mod stats;
 
 use crate::error::Error;
@@ -18,7 +19,7 @@ use crate::trace::{Packet, Verdict};
 use crate::wire;
 use board::OwnPods;
 use core::Core;
-pub use core::Kernel;
+pub use core::{Kernel, Layout};
 use explain::Explained;
 use ipnet::IpNet;
 use stats::Stats;
@@ -284,7 +285,7 @@ impl Task {
                     continue;
                 }
                 () = until(repair) => {
-                    warn!("the service rules were changed by somebody else, writing all of them anew");
+                    warn!("the service rules were changed by somebody else, putting them right");
                     repair = None;
                     repaired = Some(Instant::now());
                     core.forget_installed();
@@ -332,7 +333,7 @@ impl Task {
                     None
                 }
                 Err(e) => {
-                    error!(error = %Chain(&e), "service rules could not be programmed, all of them will be written anew");
+                    error!(error = %Chain(&e), "service rules could not be programmed, trying again");
                     Some(retry.map_or(RETRY_FIRST, |r| (r * 2).min(RETRY_MOST)))
                 }
             };

@@ -8,16 +8,17 @@ mod names;
 mod picks;
 mod sets;
 
+use super::DELRULE;
 use super::batch::Batch;
-use super::{DELRULE, DELSETELEM};
+use crate::diff::Place;
 use crate::model::Family;
-use crate::ruleset::{PickKind, Policy};
+use crate::ruleset::Policy;
 pub use names::*;
-pub use picks::pick;
+pub use picks::{pick, pick_rules};
 
-/// Empty tables: all sets and maps, the chains, and the rules in them.
-pub fn skeleton(b: &mut Batch, policy: &Policy) {
-    for family in &policy.families {
+/// All sets and maps, the chains, and the rules in them. What is there already stays.
+pub fn skeleton<'a>(b: &mut Batch, policy: &Policy, families: impl Iterator<Item = &'a Family>) {
+    for family in families {
         sets::sets(b, *family);
         sets::marker(b, *family, &marker(*family));
         chains::chains(b, *family);
@@ -28,9 +29,9 @@ pub fn skeleton(b: &mut Batch, policy: &Policy) {
 }
 
 /// The name of an empty set that says which layout a table has: a digest of its sets and hooks. Tables of the same layout are
-/// written anew in place.
+/// put right in place.
 fn marker(family: Family) -> String {
-    let mut b = Batch::new();
+    let mut b = Batch::new(Place::Main);
     sets::sets(&mut b, family);
     chains::hooks(&mut b, family);
     let bytes = b.seal(false).bytes;
@@ -40,19 +41,13 @@ fn marker(family: Family) -> String {
 
 /// The names of all sets and maps of a table, as they are now.
 pub fn set_names(family: Family) -> std::collections::BTreeSet<String> {
-    let mut b = Batch::new();
+    let mut b = Batch::new(Place::Main);
     sets::sets(&mut b, family);
     b.sets_named().iter().cloned().chain([marker(family)]).collect()
 }
 
-/// Takes out what `skeleton` and elements put in, and keeps what packets left.
-pub fn empty(b: &mut Batch, family: Family) {
-    b.message(DELRULE, 0, family, "all rules", |w| w.text(1, TABLE));
-    let keep = [clients(PickKind::Service), clients(PickKind::NodePort)];
-    for name in set_names(family).iter().filter(|n| !keep.contains(&n.as_str())) {
-        b.message(DELSETELEM, 0, family, &format!("all elements of set {name}"), |w| {
-            w.text(1, TABLE);
-            w.text(2, name);
-        });
-    }
+/// Takes out the rules, and nothing else.
+pub fn without_rules(b: &mut Batch, family: Family) {
+    let table = b.table;
+    b.message(DELRULE, 0, family, "all rules", |w| w.text(1, table));
 }

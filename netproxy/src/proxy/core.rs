@@ -4,13 +4,14 @@
 
 use super::board::Board;
 use super::explain::{Explained, unused};
+use super::resync::MOST_AT_ONCE;
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
 use crate::conntrack::{Flow, Gone, stale};
 use crate::convert;
-use crate::diff::{Installed, Transaction, diff_of, full};
-use crate::error::{Class, Error};
+use crate::diff::{Held, Installed, Place, Transaction, diff_of};
+use crate::error::Error;
 use crate::health::{HealthCheck, HealthChecks};
 use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::{Family, Key};
@@ -23,7 +24,7 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, error, warn};
 
 /// What the proxy needs of a kernel. The real one is `netlink::Netlink`; tests have a model.
@@ -32,6 +33,18 @@ pub trait Kernel: Send {
     fn commit(&mut self, tx: &Transaction) -> Result<(), Error>;
     /// Whether `commit` would succeed, without any effect.
     fn check(&mut self, tx: &Transaction) -> Result<(), Error>;
+    /// What is there under our tables' names. A kernel that keeps nothing has nothing to say here.
+    fn layout(&mut self, _: Place, _: Family) -> Result<Layout, Error> {
+        Ok(Layout::Absent)
+    }
+    /// Tells every element of a family's table of our layout but what packets left, one set after another.
+    fn read(&mut self, _: Family, _each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        Ok(())
+    }
+    /// How long the kernel was kept by the last transaction.
+    fn held(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Flows of connectionless protocols.
     fn flows(&mut self) -> Result<Vec<Flow>, Error>;
     /// One that is gone already is no error.
@@ -43,8 +56,17 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     std::mem::replace(old, new) != *old
 }
 
+/// What stands under the name of one of our tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Absent,
+    /// Of the layout this version makes, with no other sets in it.
+    Ours,
+    Other,
+}
+
 pub struct Core {
-    kernel: Box<dyn Kernel>,
+    pub(super) kernel: Box<dyn Kernel>,
     node_name: String,
     node_addresses: BTreeSet<IpAddr>,
     /// Node ports answer on the primary addresses only.
@@ -52,16 +74,16 @@ pub struct Core {
     /// Pods are told apart by what `Input::NodePodCidrs` says.
     by_node_cidrs: bool,
     have_pod_cidrs: bool,
-    tables: Tables,
-    ruleset: Ruleset,
+    pub(super) tables: Tables,
+    pub(super) ruleset: Ruleset,
     /// `None`: not known, everything has to be written.
-    installed: Option<Installed>,
+    pub(super) installed: Option<Installed>,
     touched: Touched,
-    set_aside: BTreeSet<Key>,
+    pub(super) set_aside: BTreeSet<Key>,
     have_services: bool,
     have_slices: bool,
     /// Flows are still to be looked at, these fronts being gone.
-    purge: Option<Gone>,
+    pub(super) purge: Option<Gone>,
     health: HealthChecks,
     overlay: Overlay,
     /// The number of the last change of the agent's words that is in it.
@@ -305,70 +327,24 @@ impl Core {
             installed.apply(tx);
             return Ok(None);
         }
+        if operations > MOST_AT_ONCE {
+            // Too much to hold the kernel for; a resync goes in steps.
+            self.installed = None;
+            return self.install_all().map(|n| Some((n, true)));
+        }
         match self.kernel.commit(&tx) {
             Ok(()) => {
                 installed.apply(tx);
                 Ok(Some((operations, false)))
             }
             Err(e) => {
-                warn!(error = %e, operations, "a change of the service rules failed, writing all of them anew");
+                warn!(error = %e, operations, "a change of the service rules failed, comparing all of them with what the kernel has");
                 self.stats.failures += 1;
                 self.stats.last_error = Some(e.to_string());
                 self.installed = None;
                 self.install_all().map(|n| Some((n, true)))
             }
         }
-    }
-
-    fn install_all(&mut self) -> Result<usize, Error> {
-        let mut tx = full(&self.ruleset);
-        if let Err(e) = self.kernel.commit(&tx) {
-            if e.class() != Class::Permanent || !self.set_bad_aside(&e) {
-                return Err(e);
-            }
-            tx = full(&self.ruleset);
-            self.kernel.commit(&tx)?;
-        }
-        let operations = tx.len();
-        let mut installed = Installed::default();
-        installed.apply(tx);
-        self.installed = Some(installed);
-        self.purge.get_or_insert_default();
-        Ok(operations)
-    }
-
-    /// Finds the services the kernel will not take, by halves, without touching what it holds. False if none was found.
-    fn set_bad_aside(&mut self, why: &Error) -> bool {
-        let policy = self.ruleset.policy.clone();
-        if self.kernel.check(&full(&Ruleset::new(policy))).is_err() {
-            return false;
-        }
-        let keys: Vec<Key> = self.ruleset.blocks().map(|(k, _)| k.clone()).collect();
-        let mut bad = Vec::new();
-        self.bisect(&keys, &mut bad);
-        if bad.is_empty() {
-            return false;
-        }
-        for (key, why) in &bad {
-            error!(service = %key, error = %why, "the kernel refuses this service's rules, it is left out until it changes");
-        }
-        debug!(error = %why, "the error that led here");
-        let touched: Touched = bad.into_iter().map(|(k, _)| k).collect();
-        self.set_aside.extend(touched.iter().cloned());
-        update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
-        true
-    }
-
-    fn bisect(&mut self, keys: &[Key], bad: &mut Vec<(Key, Error)>) {
-        let part = self.ruleset.restricted_to(keys);
-        let Err(e) = self.kernel.check(&full(&part)) else { return };
-        if let [one] = keys {
-            bad.push((one.clone(), e));
-            return;
-        }
-        let (left, right) = keys.split_at(keys.len() / 2);
-        self.bisect(left, bad);
-        self.bisect(right, bad);
     }
 
     /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.

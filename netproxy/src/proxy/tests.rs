@@ -1,6 +1,7 @@
 use super::*;
 use crate::conntrack::Flow;
-use crate::diff::{Element, Transaction};
+use crate::diff::{Element, Held, Place, Transaction};
+use crate::model::Family;
 use crate::ruleset::Front;
 use crate::testing::Model;
 use serde_json::json;
@@ -51,6 +52,15 @@ impl Kernel for Fake {
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
         Fake::judge(&self.0.lock().unwrap(), tx).map(drop)
+    }
+
+    fn layout(&mut self, place: Place, family: Family) -> Result<Layout, Error> {
+        Ok(self.0.lock().unwrap().model.layout(place, family))
+    }
+
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        self.0.lock().unwrap().model.main.held(family).into_iter().for_each(each);
+        Ok(())
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {
@@ -146,7 +156,7 @@ impl Setup {
             Front::ClusterIp { ip, .. } => ip.to_string(),
             other => format!("{other:?}"),
         };
-        state.model.counts.keys().map(ip).collect()
+        state.model.main.counts.keys().map(ip).collect()
     }
 }
 
@@ -174,7 +184,7 @@ async fn nothing_is_written_before_both_lists() {
     assert!(s.handle.describe().await.unwrap().contains("cluster IP 10.96.0.1:80/tcp -> 10.244.0.1:80"));
     s.cancel.cancel();
     s.task.await.unwrap();
-    assert_eq!(s.fake.0.lock().unwrap().model.counts.len(), 1, "rules stay");
+    assert_eq!(s.fake.0.lock().unwrap().model.main.counts.len(), 1, "rules stay");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Chains and their rules, all but those that pick an endpoint. `trace` follows them.
 
-use super::TABLE;
 use super::names::*;
 use crate::local::PodTraffic;
 use crate::model::Family;
@@ -35,8 +34,9 @@ pub(super) fn chains(b: &mut Batch, family: Family) {
 }
 
 fn base_chain(b: &mut Batch, family: Family, name: &str, kind: &str, hook: u32, priority: i32) {
+    let table = b.table;
     b.message(NEWCHAIN, CREATE, family, &format!("chain {name}"), |w| {
-        w.text(1, TABLE);
+        w.text(1, table);
         w.text(3, name);
         let open = w.nest(4);
         w.be32(1, hook);
@@ -48,15 +48,17 @@ fn base_chain(b: &mut Batch, family: Family, name: &str, kind: &str, hook: u32, 
 }
 
 pub(super) fn chain(b: &mut Batch, family: Family, name: &str) {
+    let table = b.table;
     b.message(NEWCHAIN, CREATE, family, &format!("chain {name}"), |w| {
-        w.text(1, TABLE);
+        w.text(1, table);
         w.text(3, name);
     });
 }
 
 pub(super) fn rule(b: &mut Batch, family: Family, chain: &str, rule: Rule) {
+    let table = b.table;
     b.message(NEWRULE, CREATE | APPEND, family, &format!("a rule of chain {chain}"), |w| {
-        w.text(1, TABLE);
+        w.text(1, table);
         w.text(2, chain);
         let open = w.nest(4);
         w.bytes.extend_from_slice(&rule.writer.bytes);

@@ -1,8 +1,13 @@
 //! Names of our sets and maps.
 
-use crate::ruleset::PickKind;
+use crate::diff::{Pick, Place};
+use crate::model::{Family, Proto};
+use crate::ruleset::{Mark, PickKind};
+use std::net::IpAddr;
 
 pub const TABLE: &str = "ferrolet";
+/// Serves while a table of another layout is replaced.
+pub const SPARE: &str = "ferrolet-next";
 pub const CLUSTER_IPS: &str = "cluster-ips";
 pub const LOCAL_ONLY: &str = "local-only-nodeports";
 pub const UNSERVED: &str = "unserved-nodeports";
@@ -74,4 +79,65 @@ pub fn clients(kind: PickKind) -> &'static str {
         PickKind::Service | PickKind::External | PickKind::LocalExternal => "clients",
         PickKind::NodePort | PickKind::LocalNodePort => "nodeport-clients",
     }
+}
+
+pub fn table(place: Place) -> &'static str {
+    match place {
+        Place::Main => TABLE,
+        Place::Spare => SPARE,
+    }
+}
+
+pub fn pick_chain(pick: &Pick) -> String {
+    let kind = match pick.kind {
+        PickKind::Service => "service",
+        PickKind::External => "external",
+        PickKind::LocalExternal => "local-external",
+        PickKind::NodePort => "nodeport",
+        PickKind::LocalNodePort => "local-nodeport",
+    };
+    match pick.affinity {
+        None => format!("{kind}-pick-{}", pick.count),
+        Some(seconds) => format!("{kind}-pick-{}-for-{seconds}s", pick.count),
+    }
+}
+
+/// What the elements of a set mean.
+#[derive(Clone, Copy)]
+pub enum Keyed {
+    Counts(PickKind),
+    Slots(PickKind),
+    SlotIds(PickKind),
+    Ids(PickKind),
+    Picks(PickKind),
+    Addresses(fn(IpAddr) -> Mark),
+    Ports(fn(Family, Proto, u16) -> Mark),
+    Fronts(fn(IpAddr, Proto, u16) -> Mark),
+    Ranges,
+    Hairpins,
+}
+
+/// All sets but those that packets fill.
+pub fn keyed() -> Vec<(&'static str, Keyed)> {
+    let mut all: Vec<(&'static str, Keyed)> = vec![
+        (CLUSTER_IPS, Keyed::Addresses(Mark::ClusterIp)),
+        (NO_LOCAL, Keyed::Fronts(|ip, proto, port| Mark::NoLocal { ip, proto, port })),
+        (EXTERNAL, Keyed::Fronts(|ip, proto, port| Mark::External { ip, proto, port })),
+        (LOCAL_ONLY_IPS, Keyed::Fronts(|ip, proto, port| Mark::LocalOnlyIp { ip, proto, port })),
+        (RANGED, Keyed::Fronts(|ip, proto, port| Mark::Ranged { ip, proto, port })),
+        (SOURCES, Keyed::Ranges),
+        (LOCAL_ONLY, Keyed::Ports(|family, proto, port| Mark::LocalOnly { family, proto, port })),
+        (UNSERVED, Keyed::Ports(|family, proto, port| Mark::Unserved { family, proto, port })),
+        (HAIRPINS, Keyed::Hairpins),
+    ];
+    for kind in PickKind::ALL {
+        all.extend([
+            (counts(kind), Keyed::Counts(kind)),
+            (slots(kind), Keyed::Slots(kind)),
+            (slot_ids(kind), Keyed::SlotIds(kind)),
+            (ids(kind), Keyed::Ids(kind)),
+            (picks(kind), Keyed::Picks(kind)),
+        ]);
+    }
+    all
 }

@@ -10,22 +10,20 @@ use crate::netlink::batch::Batch;
 use crate::netlink::expr::{GOTO, Rule, Side, value, verdict};
 use crate::ruleset::{PickKind, Policy};
 
-fn pick_chain(pick: &Pick) -> String {
-    let kind = match pick.kind {
-        PickKind::Service => "service",
-        PickKind::External => "external",
-        PickKind::LocalExternal => "local-external",
-        PickKind::NodePort => "nodeport",
-        PickKind::LocalNodePort => "local-nodeport",
-    };
-    match pick.affinity {
-        None => format!("{kind}-pick-{}", pick.count),
-        Some(seconds) => format!("{kind}-pick-{}-for-{seconds}s", pick.count),
-    }
-}
-
 /// The chain that takes one of N, and the element that leads to it.
 pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
+    pick_rules(b, pick, policy);
+    let name = pick_chain(pick);
+    b.elements(NEWSETELEM, pick.family, picks(pick.kind), [()].iter(), |w: &mut Writer, ()| {
+        value(w, 1, &code(pick.count, pick.affinity).to_ne_bytes());
+        let data = w.nest(2);
+        verdict(w, GOTO, Some(&name));
+        w.end(data);
+    });
+}
+
+/// The chain alone.
+pub fn pick_rules(b: &mut Batch, pick: &Pick, policy: &Policy) {
     let Pick { family, kind, count, affinity } = *pick;
     let name = pick_chain(pick);
     chain(b, family, &name);
@@ -63,12 +61,6 @@ pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
         };
         rule(b, family, &name, r.dnat(0, Rule::address_registers(family)));
     }
-    b.elements(NEWSETELEM, family, picks(kind), [()].iter(), |w: &mut Writer, ()| {
-        value(w, 1, &code(count, affinity).to_ne_bytes());
-        let data = w.nest(2);
-        verdict(w, GOTO, Some(&name));
-        w.end(data);
-    });
 }
 
 /// Passes a number in a register by the packet's mark, so that `nft` can print the rule.

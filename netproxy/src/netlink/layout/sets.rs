@@ -81,8 +81,9 @@ const SET_EVAL: u32 = 32;
 fn set_with(b: &mut Batch, family: Family, name: &str, key: &[Field], data: &Data<'_>, flags: u32) {
     const SET_MAP: u32 = 8;
     let id = b.next_set_id(name);
+    let table = b.table;
     b.message(NEWSET, CREATE, family, &format!("set {name}"), |w| {
-        w.text(1, TABLE);
+        w.text(1, table);
         w.text(2, name);
         w.be32(3, flags | if matches!(data, Data::None) { 0 } else { SET_MAP });
         w.be32(4, datatype(key, family));
