@@ -8,7 +8,7 @@ use super::resync::MOST_AT_ONCE;
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
-use crate::conntrack::{Flow, Gone, stale};
+use crate::conntrack::{Flow, Gone, Kept, stale};
 use crate::convert;
 use crate::diff::{Held, Installed, Place, Transaction, diff_of};
 use crate::error::Error;
@@ -84,6 +84,7 @@ pub struct Core {
     have_slices: bool,
     /// Flows are still to be looked at, these fronts being gone.
     pub(super) purge: Option<Gone>,
+    kept: Kept,
     health: HealthChecks,
     overlay: Overlay,
     /// The number of the last change of the agent's words that is in it.
@@ -108,6 +109,7 @@ impl Core {
             have_services: false,
             have_slices: false,
             purge: None,
+            kept: Kept::default(),
             health: HealthChecks::default(),
             overlay: Overlay::default(),
             words: 0,
@@ -289,6 +291,7 @@ impl Core {
         let touched = std::mem::take(&mut self.touched);
         self.check_health(&touched);
         let changed = update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
+        self.kept.update(touched.union(&changed), &self.ruleset, &self.tables, &mut self.purge);
         self.stats.services = self.tables.service_count();
         self.stats.endpoints = self.tables.endpoint_count();
         let done = self.install(&changed);
@@ -321,7 +324,7 @@ impl Core {
     fn install(&mut self, changed: &Touched) -> Result<Option<(usize, bool)>, Error> {
         let Some(installed) = &mut self.installed else { return self.install_all().map(|n| Some((n, true))) };
         let tx = diff_of(installed, &self.ruleset, changed);
-        self.purge = Gone::of(installed, &self.ruleset, changed, self.purge.take());
+        self.purge = Gone::of(installed, &self.ruleset, &self.tables, changed, self.purge.take());
         let operations = tx.len();
         if tx.is_empty() {
             installed.apply(tx);

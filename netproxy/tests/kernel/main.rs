@@ -8,6 +8,7 @@ mod flows;
 mod lab;
 mod local;
 mod policies;
+mod sctp;
 mod shown;
 
 use ferrolet_netproxy::{Config, Handle, Input, Key, Proxy, Stats, wire};
