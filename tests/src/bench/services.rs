@@ -17,9 +17,9 @@ use crate::{bins, leftovers, netns};
 use anyhow::{Context, Result, bail};
 use changes::{Changes, one_by_one, stream};
 use driver::{Memory, Plane};
-use figures::{Table, Verdict, median, milliseconds, percentile};
+use figures::{Table, Verdict, median, milliseconds, percentile, sorted};
 use objects::{Shape, thousands};
-use plane::QUEUE;
+use plane::{QUEUE, Start};
 use std::process::Command;
 use std::time::Duration;
 
@@ -94,12 +94,12 @@ struct Size {
 impl Size {
     /// Cold starts, and the memory of the last of them.
     fn start(table: &mut Table, shape: Shape, within: f64) -> Result<Size> {
-        let mut starts = Vec::new();
-        let once = |starts: &mut Vec<f64>| -> Result<(String, Plane, Memory)> {
+        let mut starts: Vec<Start> = Vec::new();
+        let once = |starts: &mut Vec<Start>| -> Result<(String, Plane, Memory)> {
             let netns = namespace(1)?;
             let mut plane = Plane::start(&netns)?;
             let empty = plane.memory()?;
-            starts.push(plane.list(shape)?.as_secs_f64());
+            starts.push(plane.list(shape)?);
             Ok((netns, plane, empty))
         };
         for _ in 1..COLD_STARTS {
@@ -108,10 +108,16 @@ impl Size {
             netns::delete(&netns)?;
         }
         let (netns, plane, empty) = once(&mut starts)?;
-        let all = starts.iter().map(|s| format!("{s:.2}")).collect::<Vec<_>>().join(" ");
-        let middle = median(&starts);
+        let of = |what: fn(&Start) -> f64| starts.iter().map(what).collect::<Vec<f64>>();
+        let (seconds, cpu) = (of(|s| s.seconds), median(&of(|s| s.cpu)));
+        let all = seconds.iter().map(|s| format!("{s:.2}")).collect::<Vec<_>>().join(" ");
+        let middle = median(&seconds);
         let figure = format!("cold start, {shape}: objects in memory to kernel");
-        table.row(figure, format!("{middle:.2} s (of {all})"), &format!("under {within} s"), middle < within);
+        let text = format!("{middle:.2} s (of {all}), {cpu:.2} s of processor time");
+        table.row(figure, text, &format!("under {within} s"), middle < within);
+        let longest = percentile(&sorted(of(|s| s.longest_batch)), 1.0) * 1e3;
+        let text = format!("{longest:.0} ms, of {} batches in all", starts[0].batches);
+        table.row("the longest that one batch of it held the kernel", text, "under 100 ms", longest < 100.0);
         let size = Size { shape, netns, plane, changes: Changes::new(shape), p50: 0.0, p99: 0.0 };
         size.memory(table, empty)?;
         Ok(size)

@@ -99,7 +99,7 @@ pub fn stream(plane: &mut Plane, netns: &str, changes: &mut Changes, rate: u32, 
         }
     }
     let took = began.elapsed();
-    let cpu = (plane.cpu()? - cpu).as_secs_f64() / took.as_secs_f64();
+    let cpu = (plane.cpu()? - cpu) / took.as_secs_f64();
     let settled = one_by_one(plane, netns, changes, 1)?[0];
     let last = plane.report()?;
     if last.failures > 0 || last.bad_objects > 0 {
