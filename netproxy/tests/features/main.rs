@@ -3,6 +3,7 @@
 //! Every test is a table: objects, then who sends where and what becomes of it. `kernel` shows that the tracer tells the truth.
 
 mod addresses;
+mod described;
 mod endpoints;
 mod families;
 mod frontends;

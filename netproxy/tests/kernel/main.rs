@@ -6,6 +6,7 @@ mod changes;
 mod external;
 mod flows;
 mod lab;
+mod listed;
 mod local;
 mod policies;
 mod sctp;
