@@ -5,11 +5,13 @@ use crate::shared::{LIMIT, Ns, pod, test};
 use anyhow::{Context, Result, anyhow, bail};
 use ferrolet_tests::images::WEB;
 use ferrolet_tests::load;
+use ferrolet_tests::netns::within;
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,40 +27,67 @@ pub fn trials() -> Vec<Trial> {
 
 const PROBE: &str = "readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1, failureThreshold: 1}";
 
+/// A request that took longer than this may have been on its way when the signal came.
+const AT_ONCE: Duration = Duration::from_millis(20);
+const TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Requests one after another, from this node to a Service. The program behind answers 503 once it has its signal.
 struct Requests {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, Vec<String>)>,
+    thread: JoinHandle<Result<Tally>>,
+}
+
+#[derive(Default)]
+struct Tally {
+    requests: usize,
+    /// Under way when their pod was told to end: connected while it was still to get requests, answered late.
+    overtaken: Vec<String>,
+    bad: Vec<String>,
+}
+
+fn ask(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).context("connect")?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n").context("write")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("read")?;
+    if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { bail!("answered {answer:?}") }
 }
 
 impl Requests {
     fn start(ns: &Ns, address: SocketAddr) -> Requests {
         let (stop, netns) = (Arc::new(AtomicBool::new(false)), ns.lab.nodes[0].netns.clone());
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let (begun, mut count, mut bad) = (Instant::now(), 0, Vec::new());
+        let work = move || {
+            let (begun, mut tally) = (Instant::now(), Tally::default());
             while !stopped.load(Ordering::SeqCst) && begun.elapsed() < Duration::from_secs(300) {
-                let failed = match load::fetch(&netns, address, "/readyz", Duration::from_secs(3)) {
-                    Ok(answer) if answer.status == 200 => None,
-                    Ok(answer) => Some(format!("answered {}", answer.status)),
-                    Err(error) => Some(format!("{error:#}")),
-                };
-                bad.extend(failed.map(|why| format!("{:.3} s: {why}", begun.elapsed().as_secs_f64())));
-                count += 1;
+                let sent = Instant::now();
+                if let Err(error) = ask(address) {
+                    let took = sent.elapsed();
+                    let line = format!("{:.3} s: took {took:?}: {error:#}", sent.duration_since(begun).as_secs_f64());
+                    let overtaken = took > AT_ONCE && took < TIMEOUT / 3;
+                    if overtaken { &mut tally.overtaken } else { &mut tally.bad }.push(line);
+                }
+                tally.requests += 1;
                 std::thread::sleep(Duration::from_millis(2));
             }
-            (count, bad)
-        });
-        Requests { stop, thread }
+            tally
+        };
+        Requests { stop, thread: std::thread::spawn(move || within(&netns, work)) }
     }
 
-    fn none_failed(self) -> Result<()> {
+    /// The requests come one after another, so each signal can overtake one at most.
+    fn none_failed(self, signals: usize) -> Result<()> {
         self.stop.store(true, Ordering::SeqCst);
-        let (count, bad) = self.thread.join().map_err(|_| anyhow!("the requests panicked"))?;
-        if !bad.is_empty() {
-            bail!("{} of {count} requests went wrong:\n  {}", bad.len(), bad.join("\n  "));
+        let Tally { requests, overtaken, bad } = self.thread.join().map_err(|_| anyhow!("the requests panicked"))??;
+        if !bad.is_empty() || overtaken.len() > signals {
+            let all = bad.iter().chain(&overtaken).cloned().collect::<Vec<_>>();
+            bail!("{} of {requests} requests went wrong:\n  {}", all.len(), all.join("\n  "));
         }
-        if count < 100 { bail!("only {count} requests were made") } else { Ok(()) }
+        if !overtaken.is_empty() {
+            println!("overtaken by the signal: {}", overtaken.join("; "));
+        }
+        if requests < 100 { bail!("only {requests} requests were made") } else { Ok(()) }
     }
 }
 
@@ -100,7 +129,7 @@ fn deleted(ns: &mut Ns) -> Result<()> {
             ns.kubectl(&["delete", "pod", &name, "--timeout=40s"])?;
             ns.kubectl(&["rollout", "status", "deployment", app, "--timeout=60s"])?;
         }
-        requests.none_failed().with_context(|| format!("deployment {app}"))?;
+        requests.none_failed(3).with_context(|| format!("deployment {app}"))?;
     }
     Ok(())
 }
@@ -135,7 +164,7 @@ fn deadline(ns: &mut Ns) -> Result<()> {
             let now = ns.lab.nodes[0].containerd.tasks()?.len();
             if now < before { Ok(()) } else { bail!("{now} processes") }
         })?;
-        requests.none_failed()?;
+        requests.none_failed(1)?;
         only(ns, address, &["two"]).map(drop)
     })?;
     ns.pod("one", "failed by its deadline", |p| p["status"]["reason"] == "DeadlineExceeded")?;
