@@ -48,9 +48,7 @@ pub fn run() -> Result<()> {
     let mut table = Table::new();
     let done = measure(&mut table);
     println!("\n{table}\nload afterwards {}", load());
-    if std::env::var_os("FERROLET_KUBE_PROXY").is_none() {
-        println!("not compared with kube-proxy: FERROLET_KUBE_PROXY names no binary of it");
-    }
+    println!("not compared with kube-proxy: this bench cannot run it yet");
     leftovers::remove(LAB)?;
     done
 }
