@@ -89,8 +89,14 @@ pub struct Core {
     overlay: Overlay,
     /// The number of the last change of the agent's words that is in it.
     words: u64,
+    /// When what is not programmed yet changed in the cluster.
+    changed_at: Vec<SystemTime>,
+    began: SystemTime,
     pub stats: Stats,
 }
+
+/// While nothing can be programmed, this many changes are timed and no more.
+const MOST_CHANGES: usize = 4096;
 
 impl Core {
     pub fn new(config: &Config, kernel: Box<dyn Kernel>) -> Core {
@@ -113,11 +119,16 @@ impl Core {
             health: HealthChecks::default(),
             overlay: Overlay::default(),
             words: 0,
+            changed_at: Vec::new(),
+            began: SystemTime::now(),
             stats: Stats::default(),
         }
     }
 
     pub fn take(&mut self, inputs: Vec<Input>) {
+        if !inputs.is_empty() {
+            self.stats.last_queued = Some(SystemTime::now());
+        }
         for input in inputs {
             self.take_one(input);
         }
@@ -143,7 +154,11 @@ impl Core {
                 let changed = self.overlay.publishes(&key, published);
                 self.lay_over(changed);
                 let new = new.and_then(|s| self.service(&s));
-                self.tables.set_service(key, new, &mut self.touched);
+                let mut touched = Touched::new();
+                self.tables.set_service(key, new, &mut touched);
+                self.stats.service_changes += touched.len() as u64;
+                self.stats.service_changes_pending += touched.len() as u64;
+                self.touched.append(&mut touched);
             }
             Input::Slices(all) => {
                 self.overlay.forget_slices();
@@ -153,8 +168,16 @@ impl Core {
             }
             Input::Slice(key, new) => {
                 self.overlay.forget(&key);
+                let changed_at = new.as_ref().and_then(|s| s.metadata.annotations.last_change.clone());
                 let new = new.and_then(|s| self.slice(&s));
-                self.tables.set_slice(key, new, &mut self.touched);
+                let mut touched = Touched::new();
+                self.tables.set_slice(key, new, &mut touched);
+                if !touched.is_empty() {
+                    self.stats.endpoint_changes += 1;
+                    self.stats.endpoint_changes_pending += 1;
+                    self.note_change(changed_at.as_deref());
+                    self.touched.append(&mut touched);
+                }
             }
             Input::NodeAddresses(all) => self.set_addresses(&all),
             Input::NodeZone(zone) => {
@@ -175,6 +198,23 @@ impl Core {
                 self.change_rules(|policy| replace(&mut policy.service_ranges, ranges));
             }
         }
+    }
+
+    /// What was changed before this process began says nothing about it.
+    fn note_change(&mut self, at: Option<&str>) {
+        let at = at.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(SystemTime::from);
+        if self.changed_at.len() < MOST_CHANGES {
+            self.changed_at.extend(at.filter(|at| *at >= self.began));
+        }
+    }
+
+    fn all_programmed(&mut self) {
+        let now = SystemTime::now();
+        for at in self.changed_at.drain(..) {
+            self.stats.programming.observe(now.duration_since(at).unwrap_or_default());
+        }
+        self.stats.service_changes_pending = 0;
+        self.stats.endpoint_changes_pending = 0;
     }
 
     /// Rules and not elements: if anything changes, all is written anew.
@@ -202,8 +242,14 @@ impl Core {
 
     fn check_health(&mut self, touched: &Touched) {
         let policy = &self.ruleset.policy;
-        let on = || self.node_addresses.iter().filter(|ip| policy.has_node_ports(ip)).copied().collect();
-        self.health.listen = policy.node_port_ranges.as_ref().map(|_| on());
+        let everywhere = |r: &&IpNet| r.prefix_len() == 0;
+        let on = |ranges: &Vec<IpNet>| {
+            // Listening on all addresses of a family needs no change when these change.
+            let all: BTreeSet<IpAddr> = ranges.iter().filter(everywhere).map(IpNet::network).collect();
+            let one_by_one = |ip: &&IpAddr| !all.iter().any(|any| Family::of(any) == Family::of(ip)) && policy.has_node_ports(ip);
+            self.node_addresses.iter().filter(one_by_one).chain(&all).copied().collect()
+        };
+        self.health.listen = policy.node_port_ranges.as_ref().map(on);
         for key in touched {
             match self.tables.service(key).and_then(|s| s.health_check_node_port) {
                 Some(port) => {
@@ -226,14 +272,14 @@ impl Core {
 
     fn set_addresses(&mut self, all: &[IpAddr]) {
         self.node_addresses = all.iter().copied().collect();
-        let policy = &mut self.ruleset.policy;
-        if policy.node_ips != self.node_addresses {
-            policy.node_ips = self.node_addresses.clone();
+        let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
+        let first: Vec<IpAddr> = Family::ALL.into_iter().filter_map(first).collect();
+        // The node is known by its primary addresses; the others come and go with interfaces.
+        if replace(&mut self.ruleset.policy.node_ips, first.iter().copied().collect()) {
             self.touch_all();
         }
         if self.primary {
-            let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
-            let ranges = Some(Family::ALL.into_iter().filter_map(first).map(IpNet::from).collect());
+            let ranges = Some(first.into_iter().map(IpNet::from).collect());
             self.change_rules(|policy| replace(&mut policy.node_port_ranges, ranges));
         }
     }
@@ -301,6 +347,7 @@ impl Core {
             self.stats.last_error = Some(e.to_string());
         }
         let operations = done?;
+        self.all_programmed();
         self.stats.set_aside = self.set_aside.iter().map(Key::to_string).collect();
         if let Some((operations, whole)) = operations {
             let took = began.elapsed();
@@ -309,6 +356,7 @@ impl Core {
             if whole {
                 self.stats.full_syncs += 1;
                 self.stats.full_durations.observe(took);
+                crate::memory::give_back();
             }
             self.stats.last_duration = Some(took);
             self.stats.last_sync = Some(SystemTime::now());
@@ -353,7 +401,10 @@ impl Core {
     /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.
     fn purge_flows(&mut self) {
         let Some(gone) = self.purge.take() else { return };
-        match self.try_purge(&gone) {
+        let began = Instant::now();
+        let purged = self.try_purge(&gone);
+        self.stats.purge_durations.observe(began.elapsed());
+        match purged {
             Ok(n) => self.stats.flows_purged += n,
             Err(e) => {
                 warn!(error = %e, "stale flows could not be removed, trying again with the next change");
