@@ -1,6 +1,7 @@
 //! The node agent: kubelet and kube-proxy in one process. See ARCHITECTURE.md for the picture.
 pub mod api;
 pub mod cgroup;
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
@@ -13,4 +14,5 @@ pub mod pod;
 pub mod report;
 pub mod server;
 pub mod services;
+pub mod sysctls;
 pub mod volume;

@@ -4,8 +4,10 @@
 //! - `status` (pure) makes a Node of all that, and tells what has to be written.
 //! - `report` is the task that registers the Node and writes its status when it changes and from time to time.
 //! - `own` tells the data plane what it must know of the Node: its zone, and whether it is on its way out.
+//! - `addresses` tells it this host's own addresses, and follows their changes.
 //! - `lease` is the heartbeat: a task of its own that waits for nothing else on this node.
 
+pub mod addresses;
 pub mod facts;
 pub mod lease;
 pub mod own;
