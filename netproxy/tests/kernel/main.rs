@@ -9,6 +9,7 @@ mod lab;
 mod listed;
 mod local;
 mod policies;
+mod resync;
 mod sctp;
 mod shown;
 
