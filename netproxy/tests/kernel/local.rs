@@ -87,6 +87,15 @@ fn unknown_service_addresses_are_dropped_and_invalid_packets_pass_where_that_is_
         times_out(&lab.pods[0].ns, at(address, 80));
     }
     assert_eq!(tcp(&lab.pods[0].ns, at(VIP, 80)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    drop(run);
+    // The same where the host is set so already.
+    let dropped = |value: &str| {
+        lab.node.run(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", value)).unwrap();
+        let run = Running::start(&lab.node, config());
+        run.list(Vec::new(), Vec::new());
+        lab.node.nft("list table ip ferrolet").contains("ct state invalid drop")
+    };
+    assert!(dropped("0") && !dropped("1"));
 }
 
 #[test]
