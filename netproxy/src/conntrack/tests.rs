@@ -5,6 +5,8 @@ use crate::model::{Key, Service, ServicePort};
 use crate::tables::Tables;
 use crate::testing::{pod, policy, vip};
 
+mod churn;
+
 const NODE: &str = "192.168.77.11";
 
 fn service() -> Service {
