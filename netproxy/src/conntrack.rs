@@ -4,13 +4,14 @@
 //! long as the conntrack entry lives; so an entry must go when its endpoint or service goes, and when a service gets its first
 //! endpoint while an entry says "not translated".
 
-use crate::diff::Installed;
+use crate::diff::{Element, Held, Installed};
 use crate::model::{Family, Key, Proto, ServicePort};
 use crate::ruleset::{Backend, Front, Ruleset};
 use crate::select::serving;
 use crate::tables::{Tables, Touched};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
@@ -55,6 +56,25 @@ impl Gone {
             gone.opened.extend(new.iter().map(|(f, _)| *f).filter(|f| f.proto().connectionless() && !had(f)));
         }
         (earlier.is_some() || gone != Gone::default()).then_some(gone)
+    }
+
+    /// An element that the kernel held when nobody knew why: where it led may be gone since, and its service too.
+    pub fn held(&mut self, held: &Held, ruleset: &Ruleset) {
+        let (Held::Element(Element::Slot { front, backend, .. }) | Held::Element(Element::Id { front, backend, .. })) = held
+        else {
+            return;
+        };
+        let leads = |pool: &Arc<[Backend]>| pool.binary_search(backend).is_ok();
+        if front.proto().connectionless() && !ruleset.endpoints(front).is_some_and(leads) {
+            self.backends.entry(*front).or_default().insert(*backend);
+        }
+    }
+
+    pub fn join(&mut self, other: Gone) {
+        for (front, backends) in other.backends {
+            self.backends.entry(front).or_default().extend(backends);
+        }
+        self.opened.extend(other.opened);
     }
 }
 

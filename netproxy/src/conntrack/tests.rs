@@ -106,6 +106,25 @@ fn a_port_that_a_cluster_ip_has_no_more_ends_its_flows_also_after_a_restart() {
 }
 
 #[test]
+fn what_a_table_led_to_before_a_restart_is_gone_unless_it_still_does() {
+    let mut tables = Tables::default();
+    tables.set_service(key(), Some(service()), &mut Touched::new());
+    tables.set_slice(key(), Some(slice(&[1])), &mut Touched::new());
+    let rules = compile(&tables, &policy());
+    let slot = |address: &str, n: u8| {
+        let front = Front::ClusterIp { ip: address.parse().unwrap(), proto: Proto::Udp, port: 53 };
+        Held::Element(Element::Slot { front, slot: 0, backend: Backend { ip: pod(Family::V4, n), port: 53 } })
+    };
+    let mut gone = Gone::default();
+    // The second service was deleted while nobody looked.
+    for held in [slot("10.96.0.1", 1), slot("10.96.0.9", 1)] {
+        gone.held(&held, &rules);
+    }
+    let judged = |f: &str| stale(&flow(f, "10.244.0.1:53"), &rules, &tables, &BTreeSet::new(), &gone);
+    assert!(!judged("10.96.0.1:53") && judged("10.96.0.9:53") && !judged("10.96.0.8:53"));
+}
+
+#[test]
 fn an_endpoint_that_serves_keeps_its_flows() {
     let mut tables = Tables::default();
     tables.set_service(key(), Some(service()), &mut Touched::new());
