@@ -4,7 +4,7 @@
 
 use super::board::Board;
 use super::explain::{Explained, unused};
-use super::resync::MOST_AT_ONCE;
+use super::resync::MOST_IN_A_CHANGE;
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
@@ -19,7 +19,7 @@ use crate::overlay::Overlay;
 use crate::ruleset::{Policy, Ruleset};
 use crate::tables::{Tables, Touched};
 use crate::trace::{Outcome, Packet, Verdict, trace};
-use crate::{describe, wire};
+use crate::{describe, netlink, wire};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -378,7 +378,7 @@ impl Core {
             installed.apply(tx);
             return Ok(None);
         }
-        if operations > MOST_AT_ONCE {
+        if operations > MOST_IN_A_CHANGE {
             // Too much to hold the kernel for; a resync goes in steps.
             self.installed = None;
             return self.install_all().map(|n| Some((n, true)));
@@ -435,10 +435,11 @@ impl Core {
     pub fn explain(&self, packet: Packet) -> Explained {
         let with = |random| self.trace(&Packet { random, ..packet.clone() });
         let verdict = with(0);
-        let (mut endpoints, mut affinity) = (Vec::new(), None);
+        let (mut endpoints, mut affinity, mut chain) = (Vec::new(), None, None);
         if let Outcome::Forward { front, .. } = verdict.outcome {
             affinity = self.ruleset.affinity(&front);
             let count = self.ruleset.endpoints(&front).map_or(0, |pool| pool.len() as u32);
+            chain = Some(netlink::chain_of(&front, count, affinity));
             endpoints.extend((0..count).filter_map(|n| match with(n).outcome {
                 Outcome::Forward { to, masquerade, .. } => Some((to, masquerade)),
                 _ => None,
@@ -453,6 +454,6 @@ impl Core {
             service.is_some_and(|s| [&s.cluster_ips, &s.external_ips, &s.load_balancer_ips].into_iter().flatten().any(at))
         };
         let set_aside = self.set_aside.iter().find(meant).cloned();
-        Explained { verdict, endpoints, unused: left, affinity, set_aside }
+        Explained { verdict, endpoints, unused: left, chain, affinity, set_aside }
     }
 }
