@@ -13,7 +13,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
-use crate::node::{addresses, facts, lease, own, report, runtime, status};
+use crate::node::{addresses, facts, lease, own, ranges, report, runtime, status};
 use crate::{commands, dispatch, observe, pod, server, services, sysctls, volume};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -178,18 +178,29 @@ async fn build(
         let fields = config.no_effect.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         warn!(fields, "these fields of the configuration have no effect yet: no image or log is cleaned up, nothing is evicted");
     }
-    sysctls::set(&config.proxy.conntrack, config.node_ips.iter().any(|ip| ip.is_ipv6()));
+    let missing = sysctls::set(&config.proxy.conntrack, config.node_ips.iter().any(|ip| ip.is_ipv6()));
     if let Some(score) = config.proxy.oom_score_adj {
         sysctls::set_oom_score(score);
     }
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let (proxy, task) = netproxy::Proxy::spawn(proxy_config(&config), inbox, root.clone())?;
     supervisor.watch("netproxy", task);
-    supervisor.watch("own addresses", addresses::spawn(primary(&config), inputs.clone(), root.clone()));
+    // The rules bring the module of connection tracking, and that its settings.
+    let mut synced = proxy.synced.clone();
+    let later = async move {
+        if synced.wait_for(|synced| *synced).await.is_ok() {
+            sysctls::set_again(&missing);
+        }
+    };
+    drop(tokio::spawn(root.clone().run_until_cancelled_owned(later)));
+    // Before anybody else sends: node ports answer on the primary addresses.
+    supervisor.watch("own addresses", addresses::spawn(primary(&config), inputs.clone(), root.clone()).await);
     supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), proxy.clone(), root.clone()));
     let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
     supervisor.watch("services watcher", service_task);
     supervisor.watch("endpointslices watcher", slice_task);
+
+    supervisor.watch("service ranges", ranges::spawn(client.clone(), inputs.clone(), root.clone()));
 
     let bound = Selector::fields(format!("spec.nodeName={}", config.node_name));
     let (pods, task) = snapshot::spawn::<Pod>(client.clone(), bound, root.clone());

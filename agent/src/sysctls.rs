@@ -119,21 +119,35 @@ fn one(path: &Path, setting: &Setting) -> Outcome {
     }
 }
 
-/// Plans and applies on this host, whose node has an IPv6 address or not, and says what was changed or could not be.
-pub fn set(conntrack: &Conntrack, v6: bool) {
+/// Plans and applies on this host, whose node has an IPv6 address or not, and says what was changed or could not be. What does not
+/// exist is given back: a module that is loaded later may bring it.
+pub fn set(conntrack: &Conntrack, v6: bool) -> Vec<Setting> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let settings = plan(conntrack, online_cores(Path::new("/")).unwrap_or(cores), v6);
-    for (setting, outcome) in settings.iter().zip(apply(Path::new("/"), &settings)) {
-        let (path, value) = (Path::new("/").join(&setting.path), setting.value);
-        match outcome {
-            Outcome::Kept => {}
-            Outcome::Written { before } => info!(setting = %path.display(), value, before, "kernel setting changed"),
-            Outcome::Differs => {
-                warn!(setting = %path.display(), value, "this kernel setting is needed and has to be made by an administrator");
-            }
-            Outcome::Refused(error) => {
-                warn!(setting = %path.display(), value, %error, "kernel setting could not be changed, Services may need it");
-            }
+    let outcomes = apply(Path::new("/"), &settings);
+    let absent = |outcome: &Outcome| matches!(outcome, Outcome::Refused(error) if error.kind() == io::ErrorKind::NotFound);
+    let (missing, found): (Vec<_>, Vec<_>) = settings.into_iter().zip(outcomes).partition(|(_, outcome)| absent(outcome));
+    found.iter().for_each(|(setting, outcome)| say(setting, outcome));
+    missing.into_iter().map(|(setting, _)| setting).collect()
+}
+
+/// What was missing before: now it counts.
+pub fn set_again(missing: &[Setting]) {
+    for (setting, outcome) in missing.iter().zip(apply(Path::new("/"), missing)) {
+        say(setting, &outcome);
+    }
+}
+
+fn say(setting: &Setting, outcome: &Outcome) {
+    let (path, value) = (Path::new("/").join(&setting.path), setting.value);
+    match outcome {
+        Outcome::Kept => {}
+        Outcome::Written { before } => info!(setting = %path.display(), value, before, "kernel setting changed"),
+        Outcome::Differs => {
+            warn!(setting = %path.display(), value, "this kernel setting is needed and has to be made by an administrator");
+        }
+        Outcome::Refused(error) => {
+            warn!(setting = %path.display(), value, %error, "kernel setting could not be changed, Services may need it");
         }
     }
 }

@@ -68,7 +68,7 @@ pub async fn run(args: &Args) -> Result<Done, Error> {
         done.lines.push("no table of ferrolet was in nf_tables".into());
     }
     for table in removed {
-        done.removed(format!("nf_tables table {table}"));
+        done.removed(format!("nf_tables {table}"));
     }
     if args.kube_proxy {
         kube_proxy::remove(&mut done).await;

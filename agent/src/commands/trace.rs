@@ -164,7 +164,7 @@ pub struct Left {
 
 impl Report {
     pub fn new(ask: &Ask, explained: Explained, synced: bool) -> Report {
-        let Explained { verdict, endpoints, unused, affinity, set_aside } = explained;
+        let Explained { verdict, endpoints, unused, chain, affinity, set_aside } = explained;
         let (word, front) = match verdict.outcome {
             Outcome::Forward { front, .. } => ("forwarded", Some(front)),
             Outcome::Reject => ("rejected", None),
@@ -185,7 +185,7 @@ impl Report {
             why: verdict.why.into(),
             service: verdict.service.map(|key| key.to_string()),
             frontend: front.as_ref().map(frontend),
-            chain: None,
+            chain,
             endpoints: endpoints.into_iter().map(choice).collect(),
             unused: unused.into_iter().map(|u| Left { address: u.ip.to_string(), why: u.why.into() }).collect(),
             affinity_seconds: affinity,

@@ -57,14 +57,14 @@ pub enum Primary {
 }
 
 impl Primary {
-    fn now(&mut self, all: &[IpAddr]) -> Vec<IpAddr> {
-        match self {
-            Primary::Given(given) => given.clone(),
-            Primary::Found(found) => {
-                *found = settled(found, all, &hostinfo::default_addresses());
-                found.clone()
-            }
+    /// All addresses of this host, the primary ones first.
+    fn all_now(&mut self) -> Vec<IpAddr> {
+        let here = all();
+        if let Primary::Found(found) = self {
+            *found = settled(found, &here, &hostinfo::default_addresses());
         }
+        let (Primary::Given(first) | Primary::Found(first)) = self;
+        primary_first(first, here)
     }
 }
 
@@ -76,38 +76,32 @@ fn settled(before: &[IpAddr], all: &[IpAddr], now: &[IpAddr]) -> Vec<IpAddr> {
     kept.iter().copied().chain(missing).collect()
 }
 
-/// Sends the addresses and goes on to send them when they change.
-pub fn spawn(mut primary: Primary, inputs: mpsc::Sender<Input>, cancel: CancellationToken) -> JoinHandle<()> {
+/// Sends the addresses before it returns, and goes on to send them when they change.
+pub async fn spawn(mut primary: Primary, inputs: mpsc::Sender<Input>, cancel: CancellationToken) -> JoinHandle<()> {
     // Open before the first look, so that no change falls between.
-    let changes = Changes::open();
+    let mut changes = match Changes::open() {
+        Ok(changes) => Some(changes),
+        Err(error) => {
+            warn!(%error, "changes of this host's addresses are not noticed");
+            None
+        }
+    };
+    let mut told = primary.all_now();
+    // The end of the data plane ends the process elsewhere.
+    let _ = inputs.send(Input::NodeAddresses(told.clone())).await;
     let work = async move {
-        let mut changes = match changes {
-            Ok(changes) => Some(changes),
-            Err(error) => {
-                warn!(%error, "changes of this host's addresses are not noticed");
-                None
-            }
-        };
-        let mut told = None;
-        loop {
-            let here = all();
-            let now = primary_first(&primary.now(&here), here);
-            if told.as_ref() != Some(&now) {
-                if told.is_some() {
-                    info!(addresses = ?now, "this host's addresses changed");
-                }
-                if inputs.send(Input::NodeAddresses(now.clone())).await.is_err() {
-                    break;
-                }
-                told = Some(now);
-            }
-            let Some(open) = &mut changes else { break };
+        while let Some(open) = &mut changes {
             if let Err(error) = open.next().await {
                 warn!(%error, "changes of this host's addresses are not noticed any more");
                 changes = None;
             }
+            let now = primary.all_now();
+            if now != told {
+                info!(addresses = ?now, "this host's addresses changed");
+                told.clone_from(&now);
+                let _ = inputs.send(Input::NodeAddresses(now)).await;
+            }
         }
-        // The end of the data plane ends the process elsewhere.
         std::future::pending::<()>().await;
     };
     tokio::spawn(async move {

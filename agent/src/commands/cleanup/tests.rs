@@ -38,11 +38,12 @@ fn cleaned(words: &[&str]) -> Result<Done, Error> {
 #[test]
 fn our_tables_go_and_others_stay() {
     in_own_namespace(|| {
-        let Some(_) =
-            tool(&["nft", "-f", "-"], "table ip ferrolet { chain a { } }\ntable ip other { }\ntable ip kube-proxy { }\n")
-        else {
-            return eprintln!("skipped: nft does not work here");
-        };
+        if tool(&["nft", "--version"], "").is_none() {
+            return eprintln!("skipped: nft is not installed");
+        }
+        let tables =
+            "table ip ferrolet {\n chain a {\n }\n}\ntable ip other {\n}\ntable ip kube-proxy {\n chain services {\n }\n}\n";
+        tool(&["nft", "-f", "-"], tables).unwrap();
         let root = tempfile::tempdir().unwrap();
         let root = root.path().to_str().unwrap();
         assert_eq!(cleaned(&["--root-dir", root]).unwrap().lines, ["removed nf_tables table ip ferrolet"]);

@@ -52,6 +52,7 @@ fn explained() -> Explained {
         verdict: Verdict { outcome, service: Some(Key::new("shop", "web")), why: "cluster IP of a service" },
         endpoints: vec![(to(2), false), (to(13), true)],
         unused: vec![Unused { ip: [10, 244, 0, 9].into(), why: "not ready" }],
+        chain: Some("service-pick-2-for-10800s".into()),
         affinity: Some(10_800),
         set_aside: None,
     }
@@ -65,6 +66,7 @@ fn a_forwarded_packet_reads_well() {
     verdict    forwarded: cluster IP of a service
     service    shop/web
     frontend   cluster IP 10.96.0.1:80/tcp
+    chain      service-pick-2-for-10800s
     affinity   a client stays with its endpoint until it is silent for 10800 s
     endpoints  10.244.0.2:8080   50.0 % of new connections, source kept
                10.244.0.13:8080  50.0 % of new connections, source masqueraded
@@ -87,7 +89,8 @@ fn a_report_crosses_the_socket_unchanged() {
 fn what_is_not_forwarded_has_no_endpoints() {
     for (outcome, word) in [(Outcome::Reject, "rejected"), (Outcome::Drop, "dropped"), (Outcome::Pass, "passed")] {
         let verdict = Verdict { outcome, service: None, why: "because" };
-        let explained = Explained { verdict, endpoints: Vec::new(), unused: Vec::new(), affinity: None, set_aside: None };
+        let explained =
+            Explained { verdict, endpoints: Vec::new(), unused: Vec::new(), chain: None, affinity: None, set_aside: None };
         let text = Report::new(&ask("10.0.0.1", "10.0.0.2:1/tcp", None), explained, true).text();
         assert_eq!(text, format!("packet     10.0.0.1 -> 10.0.0.2:1/tcp\nverdict    {word}: because\n"));
     }

@@ -40,7 +40,7 @@ fn changes_are_told_without_being_asked_for() {
             ip("address add 192.0.2.1/24 dev d0");
             let (inputs, mut inbox) = mpsc::channel(4);
             let cancel = CancellationToken::new();
-            let task = spawn(Primary::Given(ips(&["192.0.2.9"])), inputs, cancel.clone());
+            let task = spawn(Primary::Given(ips(&["192.0.2.9"])), inputs, cancel.clone()).await;
             let mut next = async || {
                 let told = tokio::time::timeout(Duration::from_secs(10), inbox.recv()).await.unwrap();
                 match told {
