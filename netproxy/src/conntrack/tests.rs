@@ -27,6 +27,7 @@ fn slice(pods: &[u8]) -> crate::model::Slice {
         serving: true,
         terminating: false,
         local: false,
+        placed: true,
         hints: None,
     };
     crate::model::Slice {

@@ -31,6 +31,7 @@ fn change() -> impl Strategy<Value = Change> {
             serving,
             terminating,
             local,
+            placed: true,
             hints: None,
         };
         let slice =
