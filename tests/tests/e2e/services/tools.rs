@@ -1,7 +1,7 @@
 //! What an operator sees and sets: `nft` of two ages, `ferrolet trace`, and the proxy's configuration.
 
 use super::ingress::{source_outside, vips};
-use super::{Bed, Fate, HTTP, NO_DRAIN, WEB, answered_by, fate, meets, on_pods, running, server, source, test};
+use super::{Bed, Fate, HTTP, NO_DRAIN, WEB, answered_by, answers_now, fate, meets, on_pods, running, server, source, test};
 use crate::shared::LIMIT;
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::netns::ip;
@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         newest_nft(),
         test("services::trace_agrees_with_packets", trace),
         test("services::node_port_addresses_and_masquerade_all", configured),
+        test("services::cleanup_takes_what_is_ours", cleanup),
     ]
 }
 
@@ -247,4 +248,47 @@ fn restart(bed: &mut Bed, fields: Value) -> Result<()> {
     bed.ns.lab.nodes[1].proxy = fields.as_object().cloned().unwrap_or_default();
     bed.ns.lab.start_agent(1)?;
     bed.ns.lab.wait_ready()
+}
+
+/// Tables as kube-proxy and somebody else would leave them.
+const STRANGERS: &str =
+    "add table ip kube-proxy; add chain ip kube-proxy services; add table ip someone; add chain ip someone here";
+
+fn cleanup(bed: &mut Bed) -> Result<()> {
+    let svc = bed.service("web", WEB)?;
+    let addresses = svc.at(80)?;
+    addresses.iter().try_for_each(|a| answered_by(&bed.netns(2), *a, &["one", "two"]))?;
+    let net = format!("--net=/run/netns/{}", bed.netns(2));
+    let (ferrolet, root) = (bed.ns.lab.bins.ferrolet.display().to_string(), bed.ns.lab.nodes[1].root_dir().display().to_string());
+    let clean = |more: &[&str]| {
+        let mut args = vec![net.as_str(), &ferrolet, "cleanup", "--root-dir", &root];
+        args.extend(more);
+        sh("nsenter", &args)
+    };
+    let tables = || -> Result<Vec<String>> {
+        Ok(sh("nsenter", &[&net, "nft", "list", "tables"])?.lines().map(|l| l.trim_start_matches("table ").to_owned()).collect())
+    };
+    sh("nsenter", &[&net, "nft", STRANGERS])?;
+    // Not under a running agent, which would write it anew at once.
+    match clean(&[]) {
+        Ok(said) => bail!("cleaned up under a running agent: {said}"),
+        Err(error) if format!("{error:#}").contains("running") => {}
+        Err(error) => return Err(error),
+    }
+    bed.ns.lab.nodes[1].stop_agent()?;
+    // What an agent leaves behind serves on.
+    addresses.iter().try_for_each(|a| answers_now(&bed.netns(2), *a, &["one", "two"]))?;
+    clean(&[])?;
+    let left = tables()?;
+    if left != ["ip kube-proxy", "ip someone"] {
+        bail!("after the cleanup there are {left:?}");
+    }
+    clean(&["--kube-proxy"])?;
+    let left = tables()?;
+    sh("nsenter", &[&net, "nft", "delete", "table", "ip", "someone"])?;
+    if left != ["ip someone"] {
+        bail!("after the cleanup of kube-proxy's there are {left:?}");
+    }
+    bed.ns.lab.start_agent(1)?;
+    addresses.iter().try_for_each(|a| answered_by(&bed.netns(2), *a, &["one", "two"]))
 }
