@@ -90,7 +90,8 @@ fn nft_lists(bed: &mut Bed, nft: &[String]) -> Result<()> {
         bail!("{missing:?} is not in:\n{text}");
     }
     // Every element has a readable form: nothing is left in the raw form of what nft does not know.
-    for line in text.lines().filter(|l| l.contains("unknown") || l.contains("[invalid") || l.contains("(null)")) {
+    let raw = |l: &&str| l.contains("unknown") || l.contains("[invalid") || l.contains("(null)");
+    if let Some(line) = text.lines().find(raw) {
         bail!("not decoded: {line}\nin:\n{text}");
     }
     let parsed: Value = serde_json::from_str(&list(&["--json"])?).context("nft's JSON")?;
