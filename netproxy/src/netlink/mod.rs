@@ -82,7 +82,7 @@ impl Kernel for Netlink {
         read::layout_of(&mut self.tables, place, family)
     }
 
-    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<bool, Error> {
         read::elements(&mut self.tables, family, each)
     }
 

@@ -1,7 +1,6 @@
 //! Reads what our own tables hold: which sets there are, and their elements.
 //!
-//! Only at a start and to put right what is not known; never on the way of a change. One set at a time, so that no more than one
-//! set's elements are in memory as they came.
+//! Only at a start and to put right what is not known; never on the way of a change. Nothing is kept of a list as it came.
 
 use super::attr::{Message, Writer, attrs, find};
 use super::batch::{RULE_DIGEST, RULE_USERDATA, Rules};
@@ -25,8 +24,7 @@ const ELEM_DATA: u16 = 2;
 const ELEM_KEY_END: u16 = 10;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CHAIN: u16 = 2;
-/// Somebody else's transactions interrupt a list though they do not touch our tables. After so many times it is taken as it is:
-/// what it may say wrongly the kernel refuses, and then all is looked at again.
+/// Somebody else's transactions interrupt a list though they do not touch our tables. After so many times it is taken as it is.
 const MOST_TRIES: usize = 5;
 
 /// Which sets there are decides what a table is.
@@ -79,26 +77,21 @@ fn digest_of(mut user: &[u8]) -> Option<u64> {
     }
 }
 
-/// Tells every element of a table of our layout.
-pub fn elements(socket: &mut Netfilter, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+/// Tells every element of a table of our layout, as it comes. False: it may be of no one moment.
+pub fn elements(socket: &mut Netfilter, family: Family, each: &mut dyn FnMut(Held)) -> Result<bool, Error> {
+    let mut whole = true;
     for (set, keyed) in layout::keyed() {
-        let mut all = Vec::new();
-        for n in 1..=MOST_TRIES {
-            all.clear();
-            let mut w = Writer::default();
-            let open = w.message(NFTABLES << 8 | GETSETELEM, REQUEST | DUMP, 0, family_number(family), 0);
-            w.text(1, layout::TABLE);
-            w.text(2, set);
-            w.end_message(open);
-            let whole = socket.dump(&w.bytes, |m| all.extend(listed(m).filter_map(|e| held(family, set, keyed, e))))?;
-            if whole {
-                break;
-            }
-            debug!(set, n, "a list of elements was interrupted");
+        let mut w = Writer::default();
+        let open = w.message(NFTABLES << 8 | GETSETELEM, REQUEST | DUMP, 0, family_number(family), 0);
+        w.text(1, layout::TABLE);
+        w.text(2, set);
+        w.end_message(open);
+        if !socket.dump(&w.bytes, |m| listed(m).filter_map(|e| held(family, set, keyed, e)).for_each(&mut *each))? {
+            debug!(set, "a list of elements was interrupted");
+            whole = false;
         }
-        all.drain(..).for_each(&mut *each);
     }
-    Ok(())
+    Ok(whole)
 }
 
 fn listed<'a>(m: &Message<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {

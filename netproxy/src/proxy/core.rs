@@ -37,9 +37,10 @@ pub trait Kernel: Send {
     fn layout(&mut self, _: Place, _: Family) -> Result<Layout, Error> {
         Ok(Layout::Absent)
     }
-    /// Tells every element of a family's table of our layout but what packets left, one set after another.
-    fn read(&mut self, _: Family, _each: &mut dyn FnMut(Held)) -> Result<(), Error> {
-        Ok(())
+    /// Tells every element of a family's table of our layout but what packets left. False: something changed meanwhile, so that
+    /// this may be of no one moment.
+    fn read(&mut self, _: Family, _each: &mut dyn FnMut(Held)) -> Result<bool, Error> {
+        Ok(true)
     }
     /// How long the kernel was kept by the last transaction.
     fn held(&self) -> Duration {

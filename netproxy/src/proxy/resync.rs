@@ -166,13 +166,7 @@ impl<'a> Steps<'a> {
         families: &BTreeSet<Family>,
         keep: &BTreeSet<Family>,
     ) -> Result<Installed, Failure> {
-        let mut found = Found::default();
-        for family in keep {
-            self.kernel.read(*family, &mut |held| {
-                self.gone.held(&held, ruleset);
-                found.add(held);
-            })?;
-        }
+        let found = self.read(ruleset, keep)?;
         let mut way = Resync::new(place, ruleset, families.clone(), found);
         let mut installed = Installed::default();
         installed.apply(self.commit(way.first(keep))?);
@@ -187,6 +181,26 @@ impl<'a> Steps<'a> {
         }
         installed.apply(self.commit(way.last())?);
         Ok(installed)
+    }
+
+    /// Somebody else's transactions interrupt a list though they do not touch our tables. So it is not tried for ever: what was
+    /// told wrongly the kernel refuses, and then all is looked at again.
+    fn read(&mut self, ruleset: &Ruleset, families: &BTreeSet<Family>) -> Result<Found, Error> {
+        const MOST_TRIES: usize = 4;
+        let mut tries = 0;
+        loop {
+            let (mut found, mut whole) = (Found::default(), true);
+            for family in families {
+                whole &= self.kernel.read(*family, &mut |held| {
+                    self.gone.held(&held, ruleset);
+                    found.add(held);
+                })?;
+            }
+            tries += 1;
+            if whole || tries == MOST_TRIES {
+                return Ok(found);
+            }
+        }
     }
 
     fn commit(&mut self, tx: Transaction) -> Result<Transaction, Error> {

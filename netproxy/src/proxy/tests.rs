@@ -61,9 +61,9 @@ impl Kernel for Fake {
         Ok(self.0.lock().unwrap().model.layout(place, family))
     }
 
-    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<bool, Error> {
         self.0.lock().unwrap().model.main.held(family).into_iter().for_each(each);
-        Ok(())
+        Ok(true)
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {

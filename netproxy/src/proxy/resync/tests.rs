@@ -18,6 +18,8 @@ struct Fake {
     /// After so many transactions one is not answered; true: it was taken all the same.
     ends: Option<(usize, bool)>,
     ended: bool,
+    /// So many lists are interrupted.
+    interrupts: usize,
     why: Option<String>,
 }
 
@@ -46,9 +48,16 @@ impl Kernel for Fake {
         Ok(self.model.layout(place, family))
     }
 
-    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
-        self.model.main.held(family).into_iter().for_each(each);
-        Ok(())
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<bool, Error> {
+        let all = self.model.main.held(family);
+        if self.interrupts > 0 {
+            self.interrupts -= 1;
+            // Some twice, some not at all.
+            all.iter().step_by(2).chain(all.iter().step_by(3)).cloned().for_each(each);
+            return Ok(false);
+        }
+        all.into_iter().for_each(each);
+        Ok(true)
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {
@@ -210,6 +219,7 @@ proptest! {
         done in vec(damage(), 0..6),
         ends in proptest::option::of((0..6usize, any::<bool>())),
         most in 1..12usize,
+        interrupts in 0..3usize,
     ) {
         let (mut tables, mut rules, mut kernel) = (Tables::default(), Ruleset::new(policy()), Fake::default());
         ruleset(&had, &mut tables, &mut rules);
@@ -220,6 +230,7 @@ proptest! {
         done.iter().for_each(|d| do_damage(&mut kernel.model, d));
         let before = kernel.model.clone();
         kernel.ends = ends;
+        kernel.interrupts = interrupts;
         let first = kernel.run(&rules, most);
         let mut seen = std::mem::take(&mut kernel.seen);
         if let Err(e) = first && !kernel.ended {
