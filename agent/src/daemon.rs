@@ -224,6 +224,7 @@ async fn build(
         pods,
         node: own_node,
         gate: proxy.synced.clone(),
+        own_pods: proxy.own_pods.clone(),
         events,
         runtime: observed,
         services: Some(services),
@@ -274,6 +275,7 @@ fn proxy_config(config: &Config) -> netproxy::Config {
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
         node_port_addresses: config.proxy.node_port_addresses.clone(),
+        ..netproxy::Config::default()
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use crate::http::authn::Authenticator;
 use crate::http::{Api, tls};
 use crate::kinds;
 use crate::pki::{Pki, PkiError};
+use crate::ranges::Ranges;
 use crate::registry::{Registry, WriteOptions};
 use crate::status::{ApiError, Class};
 use crate::store::{Keep, Store, StoreError};
@@ -31,8 +31,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// What clients and pods use to reach this server, if it is not the listening address.
     pub advertise: Option<IpAddr>,
-    pub service_cidr: IpNet,
-    pub cluster_cidr: Option<IpNet>,
+    pub service_cidr: Ranges,
+    pub cluster_cidr: Option<Ranges>,
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// More names and addresses for the serving certificate.
     pub tls_sans: Vec<String>,
@@ -122,7 +122,7 @@ fn serving_names(options: &Options, ip: IpAddr) -> (Vec<String>, Vec<IpAddr>) {
     let mut names: Vec<String> =
         ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).into();
     names.push("kubernetes.default.svc.cluster.local".to_owned());
-    let first = crate::controllers::allocate::IpAllocator::new(options.service_cidr).first();
+    let first = crate::controllers::allocate::IpAllocator::new(options.service_cidr.primary()).first();
     let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), first, ip];
     for san in &options.tls_sans {
         match san.parse() {

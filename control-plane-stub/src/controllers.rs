@@ -19,7 +19,6 @@ pub mod replicaset;
 pub mod runner;
 pub mod shell;
 
-use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -32,6 +31,7 @@ use self::events::Recorder;
 use self::meta::Key;
 use self::runner::WAKES;
 use crate::kinds;
+use crate::ranges::Ranges;
 use crate::registry::Registry;
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub struct Params {
     /// The certificate that pods trust the API server by, as PEM.
     pub ca_pem: String,
     /// Nodes get /24 (or /64) parts of it as podCIDR; without it they get none.
-    pub cluster_cidr: Option<IpNet>,
+    pub cluster_cidr: Option<Ranges>,
 }
 
 /// Starts all controllers. None of the tasks ends before the token is cancelled: one that does has failed.

@@ -4,6 +4,7 @@ pub mod controllers;
 pub mod http;
 pub mod kinds;
 pub mod pki;
+pub mod ranges;
 pub mod registry;
 pub mod scheduler;
 pub mod status;

@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ferrolet_stub::app::{self, Options};
 use ferrolet_stub::pki::Pki;
+use ferrolet_stub::ranges::Ranges;
 use ferrolet_stub::store::Keep;
-use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 /// A minimal Kubernetes control plane in one process.
@@ -44,12 +44,12 @@ struct Serve {
     /// The address nodes and pods use, if it is not the listening one
     #[arg(long)]
     advertise_address: Option<IpAddr>,
-    /// Where ClusterIPs come from
+    /// Where ClusterIPs come from: A[,B], of two families for a dual-stack cluster, the primary one first
     #[arg(long, default_value = "10.96.0.0/16")]
-    service_cidr: IpNet,
-    /// Give each node a pod range out of this one (/24 each)
+    service_cidr: Ranges,
+    /// Give each node pod ranges out of these: A[,B] (/24 of IPv4, /64 of IPv6)
     #[arg(long, alias = "pod-cidr")]
-    cluster_cidr: Option<IpNet>,
+    cluster_cidr: Option<Ranges>,
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
     node_port_range: std::ops::RangeInclusive<u16>,
     /// One more name or address for the serving certificate (repeatable)

@@ -13,7 +13,7 @@ const ROUNDS: u32 = 6;
 #[tokio::test]
 async fn writer() {
     let Ok(path) = std::env::var("FERROLET_STUB_KILL_TEST") else { return };
-    let store = Store::open(path.as_ref(), Keep::default()).unwrap();
+    let store = opened(path.as_ref()).await;
     let first = store.revision();
     loop {
         let writes = (0..4).map(|n| {
@@ -25,6 +25,18 @@ async fn writer() {
             }
         });
         futures::future::join_all(writes).await;
+    }
+}
+
+/// The writing thread of a store lets go of the file a moment after the last handle was dropped.
+async fn opened(path: &std::path::Path) -> Store {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(path, Keep::default()) {
+            Ok(store) => return store,
+            Err(error) => assert!(Instant::now() < deadline, "{error:?}"),
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -72,7 +84,7 @@ async fn nothing_answered_is_lost() {
             }
         }
         assert!(!acknowledged.is_empty());
-        let store = Store::open(&path, Keep::default()).unwrap();
+        let store = opened(&path).await;
         for (i, (name, revision)) in acknowledged.iter().enumerate() {
             let item = store.get(name).unwrap_or_else(|| panic!("round {round}: {name} of {i} is lost"));
             if item.revision != *revision {
@@ -81,12 +93,5 @@ async fn nothing_answered_is_lost() {
             }
         }
         acknowledged.retain(|(name, revision)| store.get(name).is_some_and(|i| i.revision == *revision));
-        drop(store);
-        // The writing thread lets go of the file a moment after the last handle.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Store::open(&path, Keep::default()).is_err() {
-            assert!(Instant::now() < deadline);
-            tokio::task::yield_now().await;
-        }
     }
 }

@@ -168,7 +168,11 @@ impl LoadBalanced {
         let here = |ip: &&IpAddr| Family::of(ip) == family;
         let balancer: BTreeSet<IpAddr> = service.load_balancer_ips.iter().filter(here).copied().collect();
         let ips = service.external_ips.iter().filter(here).copied().chain(balancer.iter().copied()).collect();
-        let ranges: Vec<IpNet> = service.source_ranges.iter().filter(|r| Family::of(&r.addr()) == family).copied().collect();
+        let mut ranges: Vec<IpNet> = service.source_ranges.iter().filter(|r| Family::of(&r.addr()) == family).copied().collect();
+        if ranges.iter().any(|r| r.prefix_len() == 0) {
+            // Everybody.
+            ranges.clear();
+        }
         // A balancer's address may be one of this node's own: then what this node sends to it has it as its source too.
         let node_may = ranges.iter().any(|r| policy.node_ips.iter().any(|ip| r.contains(ip)));
         let sources = |ip: IpAddr| {

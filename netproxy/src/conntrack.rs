@@ -5,9 +5,10 @@
 //! endpoint while an entry says "not translated".
 
 use crate::diff::Installed;
-use crate::model::{Family, Proto};
+use crate::model::{Family, Proto, ServicePort};
 use crate::ruleset::{Backend, Front, Ruleset};
-use crate::tables::Touched;
+use crate::select;
+use crate::tables::{Tables, Touched};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -52,40 +53,57 @@ impl Gone {
     }
 }
 
-/// Whether the flow goes where no service sends it any more.
-pub fn stale(flow: &Flow, ruleset: &Ruleset, node_addresses: &BTreeSet<IpAddr>, gone: &Gone) -> bool {
+/// Whether the flow goes where no service sends it any more. An endpoint that serves keeps its flows, also when a policy, a hint or
+/// its termination gives it no new ones: as with TCP.
+pub fn stale(flow: &Flow, ruleset: &Ruleset, tables: &Tables, node_addresses: &BTreeSet<IpAddr>, gone: &Gone) -> bool {
     let (proto, port) = (flow.proto, flow.dst.port());
     let ip = flow.dst.ip();
     let family = Family::of(&ip);
     let now = Backend { ip: flow.reply_src.ip(), port: flow.reply_src.port() };
     let translated = flow.reply_src != flow.dst;
-    let goes_to = |f: &Front| ruleset.endpoints(f).is_some_and(|pool| pool.binary_search(&now).is_ok());
-    let lost = |f: &Front| gone.backends.get(f).is_some_and(|b| b.contains(&now));
+    let served = |f: &Front| ruleset.endpoints(f).is_some();
+    let live =
+        |f: &Front| ruleset.endpoints(f).is_some_and(|pool| pool.binary_search(&now).is_ok()) || serves(f, &now, ruleset, tables);
+    let lost = |f: &Front| gone.backends.get(f).is_some_and(|b| b.contains(&now)) && !live(f);
+    // Of an address that only a service can mean, whatever happened before: what is counts.
+    let judge = |fronts: &[Front]| if translated { !fronts.iter().any(live) } else { fronts.iter().any(served) };
 
     let front = Front::ClusterIp { ip, proto, port };
-    if ruleset.endpoints(&front).is_some() {
-        // Nothing but the service can be meant by a cluster IP: compare with what is, whatever happened before.
-        return !goes_to(&front);
-    }
-    if lost(&front) {
-        return true;
+    if ruleset.owner(&front.claim()).is_some() {
+        return judge(&[front]);
     }
     let fronts = [Front::External { ip, proto, port }, Front::LocalExternal { ip, proto, port }];
-    if fronts.iter().any(|f| ruleset.endpoints(f).is_some()) {
-        return !fronts.iter().any(goes_to);
+    if ruleset.owner(&fronts[0].claim()).is_some() {
+        return judge(&fronts);
     }
-    if fronts.iter().any(lost) {
+    if lost(&front) || fronts.iter().any(lost) {
         return true;
     }
     // The port alone does not say that the destination is this node's: only what was ours is judged.
     let ports = [Front::NodePort { family, proto, port }, Front::LocalNodePort { family, proto, port }];
-    if translated && node_addresses.contains(&ip) && ports.iter().any(|f| ruleset.endpoints(f).is_some()) {
-        return !ports.iter().any(goes_to);
+    if translated && node_addresses.contains(&ip) && ruleset.owner(&ports[0].claim()).is_some() {
+        return judge(&ports);
     }
     match translated {
-        true => ports.iter().any(lost) && !ports.iter().any(goes_to),
+        true => ports.iter().any(lost) && !ports.iter().any(live),
         false => ports.iter().any(|f| gone.opened.contains(f)),
     }
+}
+
+/// Whether an endpoint of the service that has the frontend serves.
+fn serves(front: &Front, to: &Backend, ruleset: &Ruleset, tables: &Tables) -> bool {
+    let Some((key, service)) = ruleset.owner(&front.claim()).and_then(|key| Some((key, tables.service(key)?))) else {
+        return false;
+    };
+    let meant = |p: &&ServicePort| match front {
+        Front::ClusterIp { proto, port, .. } | Front::External { proto, port, .. } | Front::LocalExternal { proto, port, .. } => {
+            (p.proto, p.port) == (*proto, *port)
+        }
+        Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => {
+            (p.proto, p.node_port) == (*proto, Some(*port))
+        }
+    };
+    service.ports.iter().filter(meant).any(|port| select::serves(tables, key, port, to))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Wire objects to model objects: the only place where API text is parsed.
 //!
-//! Pure. An object that is wrong is refused as a whole, with the field named; an object that is right but not ours to serve
-//! (headless, ExternalName, another proxy's) is `None`.
+//! Pure. What is wrong in an object is left out of it, with the field named, and the rest of it served: one endpoint that cannot be
+//! must not end all others. An object that is not ours to serve (headless, ExternalName, another proxy's) is `None`.
 
 use crate::model::{Endpoint, Family, Hints, Key, Proto, Service, ServicePort, Slice, SlicePort};
 use crate::wire;
@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const ENDPOINTSLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 /// What the API fills in for ClientIP affinity without a timeout.
 const DEFAULT_AFFINITY_SECONDS: i64 = 10_800;
 
-/// An object of the API that cannot be used.
+/// Something in an object of the API that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {object}: field {field}: {reason}")]
 pub struct ConvertError {
@@ -29,73 +31,98 @@ pub fn key(meta: &wire::Metadata) -> Key {
     Key::new(&meta.namespace, &meta.name)
 }
 
-/// The service, or `None` when no rules are to be made for it.
-pub fn service(s: &wire::Service) -> Result<Option<Service>, ConvertError> {
-    let labels = &s.metadata.labels;
+/// Collects what is wrong with one object.
+struct Faults<'a> {
+    kind: &'static str,
+    object: &'a wire::Metadata,
+    found: &'a mut Vec<ConvertError>,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        let object = key(self.object).to_string();
+        self.found.push(ConvertError { kind: self.kind, object, field: field.into(), reason: reason.into() });
+    }
+
+    /// The value, or nothing and one fault more.
+    fn take<T>(&mut self, field: impl FnOnce() -> String, value: Result<T, String>) -> Option<T> {
+        value.map_err(|why| self.add(field(), why)).ok()
+    }
+
+    fn address(&mut self, text: &str, field: impl FnOnce() -> String, what: &str) -> Option<IpAddr> {
+        let ip = address(text).and_then(|ip| match unusable(&ip) {
+            true => Err(format!("{ip} cannot be {what}")),
+            false => Ok(ip),
+        });
+        self.take(field, ip)
+    }
+}
+
+/// The service, or `None` when no rules are to be made for it. What is wrong is left out and named; nothing is made of a service
+/// whose restrictions cannot be read.
+pub fn service(s: &wire::Service, faults: &mut Vec<ConvertError>) -> Option<Service> {
     let spec = &s.spec;
-    if labels.contains_key(LABEL_PROXY_NAME) || labels.contains_key(LABEL_HEADLESS) {
-        return Ok(None);
+    if s.metadata.labels.contains_key(LABEL_PROXY_NAME) || spec.type_.as_deref() == Some("ExternalName") || is_headless(spec) {
+        return None;
     }
-    if spec.type_.as_deref() == Some("ExternalName") || is_headless(spec) {
-        return Ok(None);
-    }
-    let bad =
-        |field: String, reason: String| ConvertError { kind: "service", object: key(&s.metadata).to_string(), field, reason };
-    let texts: Vec<&str> = if spec.cluster_ips.is_empty() {
-        spec.cluster_ip.iter().map(String::as_str).collect()
-    } else {
-        spec.cluster_ips.iter().map(String::as_str).collect()
-    };
-    let address = |text: &str, field: String, what: &str| match text.trim().parse::<IpAddr>() {
-        Err(_) => Err(bad(field, format!("{text:?} is not an IP address"))),
-        Ok(ip) if unusable(&ip) => Err(bad(field, format!("{ip} cannot be {what}"))),
-        Ok(ip) => Ok(ip),
+    let mut faults = Faults { kind: "service", object: &s.metadata, found: faults };
+    let texts = match spec.cluster_ips.is_empty() {
+        true => spec.cluster_ip.as_slice(),
+        false => &spec.cluster_ips,
     };
     let numbered = texts.iter().enumerate();
     let cluster_ips: Vec<IpAddr> =
-        numbered.map(|(i, t)| address(t, format!("spec.clusterIPs[{i}]"), "a cluster IP")).collect::<Result<_, _>>()?;
-    let numbered = spec.external_ips.iter().enumerate();
+        numbered.filter_map(|(i, t)| faults.address(t, || format!("spec.clusterIPs[{i}]"), "a cluster IP")).collect();
+    if cluster_ips.is_empty() {
+        return None;
+    }
+    // The API server lets empty ones pass.
+    let numbered = spec.external_ips.iter().enumerate().filter(|(_, t)| !t.trim().is_empty());
     let external_ips: Vec<IpAddr> =
-        numbered.map(|(i, t)| address(t, format!("spec.externalIPs[{i}]"), "an external IP")).collect::<Result<_, _>>()?;
+        numbered.filter_map(|(i, t)| faults.address(t, || format!("spec.externalIPs[{i}]"), "an external IP")).collect();
     let mut load_balancer_ips = Vec::new();
     for (i, ingress) in spec.ingress.iter().enumerate() {
         // With a host name only, or a balancer that addresses its packets anew, no packet comes with this address.
-        let Some(text) = ingress.ip.as_deref().filter(|t| !t.is_empty() && ingress.ip_mode.as_deref() != Some("Proxy")) else {
-            continue;
-        };
-        load_balancer_ips.push(address(text, format!("status.loadBalancer.ingress[{i}].ip"), "a load balancer's address")?);
+        let vip = ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
+        let Some(text) = ingress.ip.as_deref().filter(|t| !t.is_empty() && vip) else { continue };
+        let field = || format!("status.loadBalancer.ingress[{i}].ip");
+        load_balancer_ips.extend(faults.address(text, field, "a load balancer's address"));
     }
     let mut source_ranges = Vec::with_capacity(spec.load_balancer_source_ranges.len());
     for (i, text) in spec.load_balancer_source_ranges.iter().enumerate() {
-        let range = text
-            .trim()
-            .parse::<IpNet>()
-            .map_err(|_| bad(format!("spec.loadBalancerSourceRanges[{i}]"), format!("{text:?} is not an address range")))?;
-        source_ranges.push(range.trunc());
+        source_ranges.push(faults.take(|| format!("spec.loadBalancerSourceRanges[{i}]"), range(text))?);
     }
-    let health = spec.health_check_node_port.filter(|n| *n != 0);
-    let mut ports = Vec::with_capacity(spec.ports.len());
-    for (i, p) in spec.ports.iter().enumerate() {
-        let field = |name: &str| format!("spec.ports[{i}].{name}");
-        let node_port = p.node_port.filter(|n| *n != 0);
-        ports.push(ServicePort {
-            name: p.name.as_str().into(),
-            proto: proto(p.protocol.as_deref()).map_err(|why| bad(field("protocol"), why))?,
-            port: port(p.port).map_err(|why| bad(field("port"), why))?,
-            node_port: node_port.map(port).transpose().map_err(|why| bad(field("nodePort"), why))?,
-        });
-    }
-    Ok(Some(Service {
+    let numbered = spec.ports.iter().enumerate();
+    let ports = numbered.filter_map(|(i, p)| service_port(p, i, &mut faults)).collect();
+    let affinity = affinity(spec);
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    // The policy and the health check stay in the object when its type changes.
+    let external_local = local && (balanced || spec.type_.as_deref() == Some("NodePort") || !external_ips.is_empty());
+    let health = spec.health_check_node_port.filter(|n| *n != 0 && balanced && local);
+    let health = health.and_then(|n| faults.take(|| "spec.healthCheckNodePort".into(), port(n.into())));
+    Some(Service {
         cluster_ips,
         ports,
-        external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        external_local,
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-        affinity: affinity(spec).map_err(|why| bad("spec.sessionAffinityConfig.clientIP.timeoutSeconds".into(), why))?,
+        affinity: faults.take(|| "spec.sessionAffinityConfig.clientIP.timeoutSeconds".into(), affinity)?,
         external_ips,
         load_balancer_ips,
         source_ranges,
-        health_check_node_port: health.map(port).transpose().map_err(|why| bad("spec.healthCheckNodePort".into(), why))?,
-    }))
+        health_check_node_port: health,
+    })
+}
+
+fn service_port(p: &wire::ServicePort, i: usize, faults: &mut Faults<'_>) -> Option<ServicePort> {
+    let field = |name: &str| format!("spec.ports[{i}].{name}");
+    let node_port = p.node_port.filter(|n| *n != 0);
+    Some(ServicePort {
+        name: p.name.as_str().into(),
+        proto: faults.take(|| field("protocol"), proto(p.protocol.as_deref()))?,
+        port: faults.take(|| field("port"), port(p.port))?,
+        node_port: node_port.and_then(|n| faults.take(|| field("nodePort"), port(n))),
+    })
 }
 
 fn is_headless(spec: &wire::ServiceSpec) -> bool {
@@ -118,41 +145,39 @@ fn affinity(spec: &wire::ServiceSpec) -> Result<Option<u32>, String> {
     }
 }
 
-/// The slice, or `None` when it belongs to no service or holds host names.
-pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, ConvertError> {
-    let Some(owner) = s.metadata.labels.get(LABEL_SERVICE_NAME).filter(|n| !n.is_empty()) else { return Ok(None) };
-    let bad = |field: String, reason: String| ConvertError {
-        kind: "endpointslice",
-        object: key(&s.metadata).to_string(),
-        field,
-        reason,
-    };
+/// The slice, or `None` when it belongs to no service, or to a headless one, or holds host names. Endpoints and ports that are wrong
+/// are left out and named.
+pub fn slice(s: &wire::EndpointSlice, node_name: &str, faults: &mut Vec<ConvertError>) -> Option<Slice> {
+    let labels = &s.metadata.labels;
+    let owner = labels.get(LABEL_SERVICE_NAME).filter(|n| !n.is_empty())?;
+    if labels.contains_key(LABEL_HEADLESS) {
+        return None;
+    }
+    let mut faults = Faults { kind: "endpointslice", object: &s.metadata, found: faults };
     let family = match s.address_type.as_str() {
         "IPv4" => Family::V4,
         "IPv6" => Family::V6,
-        "FQDN" => return Ok(None),
-        other => return Err(bad("addressType".into(), format!("{other:?} is not known"))),
+        "FQDN" => return None,
+        other => {
+            faults.add("addressType", format!("{other:?} is not known"));
+            return None;
+        }
     };
     let mut ports = Vec::with_capacity(s.ports.len());
     for (i, p) in s.ports.iter().enumerate() {
-        // No port means all ports, which no service rule can use.
-        let Some(number) = p.port else { continue };
-        ports.push(SlicePort {
-            name: p.name.as_str().into(),
-            proto: proto(p.protocol.as_deref()).map_err(|why| bad(format!("ports[{i}].protocol"), why))?,
-            port: port(number).map_err(|why| bad(format!("ports[{i}].port"), why))?,
-        });
+        // No port means all ports, which no service rule can use. The API server does not look at the numbers.
+        let Some(number) = p.port.filter(|n| *n != 0) else { continue };
+        let read = proto(p.protocol.as_deref()).map_err(|why| (format!("ports[{i}].protocol"), why));
+        match read.and_then(|proto| Ok((proto, port(number).map_err(|why| (format!("ports[{i}].port"), why))?))) {
+            Ok((proto, port)) => ports.push(SlicePort { name: p.name.as_str().into(), proto, port }),
+            Err((field, why)) => faults.add(field, why),
+        }
     }
     let mut shared = Vec::new();
     let mut endpoints = Vec::with_capacity(s.endpoints.len());
     for (i, e) in s.endpoints.iter().enumerate() {
-        // The addresses of one endpoint are interchangeable; consumers use the first.
-        let Some(text) = e.addresses.first() else { continue };
-        let field = || format!("endpoints[{i}].addresses[0]");
-        let ip = text.parse::<IpAddr>().map_err(|_| bad(field(), format!("{text:?} is not an IP address")))?;
-        if Family::of(&ip) != family || unusable(&ip) {
-            return Err(bad(field(), format!("{ip} cannot be an endpoint of an {} slice", s.address_type)));
-        }
+        let Some(ip) = endpoint_address(e, &s.address_type) else { continue };
+        let Some(ip) = faults.take(|| format!("endpoints[{i}].addresses[0]"), ip) else { continue };
         endpoints.push(Endpoint {
             ip,
             ready: e.conditions.ready.unwrap_or(true),
@@ -162,12 +187,33 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str) -> Result<Option<Slice>, 
             hints: e.hints.as_ref().and_then(|h| hints(h, node_name, &mut shared)),
         });
     }
-    Ok(Some(Slice {
+    Some(Slice {
         service: Key::new(&s.metadata.namespace, owner),
         family,
         ports: ports.into_boxed_slice(),
         endpoints: endpoints.into_boxed_slice(),
+    })
+}
+
+/// The addresses of one endpoint are interchangeable; consumers use the first. `None`: it has none.
+fn endpoint_address(e: &wire::Endpoint, kind: &str) -> Option<Result<IpAddr, String>> {
+    let read = address(e.addresses.first()?);
+    Some(read.and_then(|ip| match ip.is_ipv4() == (kind == "IPv4") && !unusable(&ip) {
+        true => Ok(ip),
+        false => Err(format!("{ip} cannot be an endpoint of an {kind} slice")),
     }))
+}
+
+/// The pods behind this node's endpoints, each with its endpoint's place in `slice`. None where another than the EndpointSlice
+/// controller made the slice: then nothing is known of where its conditions come from.
+pub fn pods_here<'a>(s: &'a wire::EndpointSlice, node_name: &'a str) -> impl Iterator<Item = (usize, Arc<str>)> + 'a {
+    let managed = s.metadata.labels.get(LABEL_MANAGED_BY).is_some_and(|by| by == ENDPOINTSLICE_CONTROLLER);
+    let kept = s.endpoints.iter().filter(|e| matches!(endpoint_address(e, &s.address_type), Some(Ok(_)))).enumerate();
+    let here = kept.filter(move |(_, e)| managed && !node_name.is_empty() && e.node_name.as_deref() == Some(node_name));
+    here.filter_map(|(at, e)| {
+        let pod = e.target_ref.as_ref().filter(|t| t.kind == "Pod" && !t.uid.is_empty())?;
+        Some((at, pod.uid.as_str().into()))
+    })
 }
 
 /// Endpoints of a slice with the same hints share them: there are as many different ones as zones or nodes, not endpoints.
@@ -186,6 +232,32 @@ fn hints(wire: &wire::Hints, node_name: &str, shared: &mut Vec<Arc<Hints>>) -> O
     let new = Arc::new(new);
     shared.push(new.clone());
     Some(new)
+}
+
+/// Objects from before the API server was strict may have leading zeros, which never meant octal, or IPv4 in an IPv6 guise.
+fn address(text: &str) -> Result<IpAddr, String> {
+    let text = text.trim();
+    let strict = || text.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    let read = strict().or_else(|_| without_zeros(text).parse());
+    read.map_err(|_| format!("{text:?} is not an IP address"))
+}
+
+fn range(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let read = text.parse::<IpNet>().or_else(|_| match text.split_once('/') {
+        Some((ip, length)) => format!("{}/{length}", without_zeros(ip)).parse(),
+        None => text.parse(),
+    });
+    read.map(|range| range.trunc()).map_err(|_| format!("{text:?} is not an address range"))
+}
+
+/// `010.000.0.1` as `10.0.0.1`.
+fn without_zeros(text: &str) -> String {
+    let parts = text.split('.').map(|part| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0",
+        rest => rest,
+    });
+    parts.collect::<Vec<_>>().join(".")
 }
 
 fn unusable(ip: &IpAddr) -> bool {

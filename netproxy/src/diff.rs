@@ -4,12 +4,16 @@
 //! add, and carries the state that is true once the kernel has taken it. A changed endpoint moves at most two slots of each
 //! front, whatever the size of the cluster.
 
+mod resync;
+
 use crate::model::{Family, Key};
 use crate::ruleset::{Backend, Block, Front, Mark, PickKind, Policy, Ruleset};
 use crate::tables::Touched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+pub use resync::{Found, Held, Resync, Unit};
 
 /// One element of one of our maps or sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +75,11 @@ pub fn code(count: u32, affinity: Option<u32>) -> u32 {
     affinity.unwrap_or(0) << COUNT_BITS | count
 }
 
+/// The count and the timeout in such a number.
+pub fn code_parts(code: u32) -> (u32, Option<u32>) {
+    (code & ((1 << COUNT_BITS) - 1), Some(code >> COUNT_BITS).filter(|seconds| *seconds > 0))
+}
+
 /// A service's block with the slots its endpoints have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
@@ -86,10 +95,44 @@ pub struct Installed {
     picks: BTreeSet<Pick>,
 }
 
-/// What to do to the kernel, in this order: picks, removals, additions; `reset` first replaces the tables by empty ones.
+/// Each family's table has a second name: under it a table of another version's layout is stood in for while it is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    #[default]
+    Main,
+    Spare,
+}
+
+/// The fixed part of tables: chains and their rules, and empty sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    pub policy: Policy,
+    /// Tables of the right layout: their rules are written anew, their elements stay.
+    pub keep: BTreeSet<Family>,
+    /// Tables that are deleted if they are there, and made.
+    pub make: BTreeSet<Family>,
+    /// The elements that lead to these are there, in the tables kept; only their rules are to be written.
+    pub picks: Vec<Pick>,
+}
+
+/// An element in one of our sets that this program never wrote, as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stray {
+    pub family: Family,
+    pub set: &'static str,
+    pub key: Box<[u8]>,
+    /// Of an interval.
+    pub end: Option<Box<[u8]>>,
+}
+
+/// What to do to the kernel, in this order: `delete`, `base`, strays, picks, removals, additions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
-    pub reset: Option<Policy>,
+    pub place: Place,
+    /// Tables that are to go; nothing there is no error.
+    pub delete: BTreeSet<Family>,
+    pub base: Option<Base>,
+    pub strays: Vec<Stray>,
     pub picks: Vec<Pick>,
     pub remove: Vec<Element>,
     pub add: Vec<Element>,
@@ -98,22 +141,28 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// These tables are to go.
+    pub fn without(place: Place, families: BTreeSet<Family>) -> Transaction {
+        Transaction { place, delete: families, ..Transaction::default() }
+    }
+
     /// Nothing to tell the kernel.
     pub fn is_empty(&self) -> bool {
-        self.reset.is_none() && self.picks.is_empty() && self.remove.is_empty() && self.add.is_empty()
+        self.base.is_none() && self.delete.is_empty() && self.len() == 0
     }
 
     /// Number of elements and chains named.
     pub fn len(&self) -> usize {
-        self.picks.len() + self.remove.len() + self.add.len()
+        self.strays.len() + self.picks.len() + self.remove.len() + self.add.len()
     }
 }
 
 impl Installed {
     /// The kernel has taken the transaction.
     pub fn apply(&mut self, tx: Transaction) {
-        if tx.reset.is_some() {
-            *self = Installed::default();
+        if let Some(base) = tx.base {
+            // What is not in the base stays only where the table does; a base begins a resync, which tells all the rest.
+            *self = Installed { picks: base.picks.into_iter().collect(), ..Installed::default() };
         }
         self.picks.extend(tx.picks);
         for (key, placed) in tx.after {
@@ -143,10 +192,11 @@ impl Installed {
     }
 }
 
-/// Everything, into new tables.
+/// Everything into new tables, in one transaction.
 pub fn full(ruleset: &Ruleset) -> Transaction {
     let mut tx = diff(&Installed::default(), ruleset);
-    tx.reset = Some(ruleset.policy.clone());
+    let policy = ruleset.policy.clone();
+    tx.base = Some(Base { make: policy.families.clone(), policy, keep: BTreeSet::new(), picks: Vec::new() });
     tx
 }
 
@@ -296,9 +346,20 @@ impl<'a> Work<'a> {
 /// those that went, and the last ones fill what is still empty.
 fn place(before: Option<&Arc<[Backend]>>, wanted: &Arc<[Backend]>) -> Arc<[Backend]> {
     let Some(before) = before else { return wanted.clone() };
-    let had: BTreeSet<&Backend> = before.iter().collect();
-    let mut fresh = wanted.iter().filter(|b| !had.contains(b)).copied();
-    let mut slots: Vec<Option<Backend>> = before.iter().map(|b| wanted.binary_search(b).is_ok().then_some(*b)).collect();
+    let slots = arrange(before.iter().map(|b| wanted.binary_search(b).is_ok().then_some(*b)).collect(), wanted);
+    if slots[..] == before[..] {
+        before.clone()
+    } else if slots[..] == wanted[..] {
+        wanted.clone()
+    } else {
+        slots.into()
+    }
+}
+
+/// The same with those that keep their slots given. No two of them are equal, and all are wanted.
+fn arrange(mut slots: Vec<Option<Backend>>, wanted: &[Backend]) -> Vec<Backend> {
+    let kept: BTreeSet<Backend> = slots.iter().flatten().copied().collect();
+    let mut fresh = wanted.iter().filter(|b| !kept.contains(b)).copied();
     for hole in slots.iter_mut().filter(|s| s.is_none()) {
         *hole = fresh.next();
     }
@@ -314,14 +375,7 @@ fn place(before: Option<&Arc<[Backend]>>, wanted: &Arc<[Backend]>) -> Arc<[Backe
             _ => continue,
         }
     }
-    let slots: Vec<Backend> = slots.into_iter().flatten().collect();
-    if slots[..] == before[..] {
-        before.clone()
-    } else if slots[..] == wanted[..] {
-        wanted.clone()
-    } else {
-        slots.into()
-    }
+    slots.into_iter().flatten().collect()
 }
 
 /// Calls for every place in which the two differ.

@@ -3,18 +3,24 @@
 //! Inputs queue up while a sync runs and are taken together by the next one. The work itself (compile, diff, netlink) runs on a
 //! blocking thread. Cancelled by its token between two syncs; the rules stay in the kernel.
 
+pub mod board;
 mod core;
+pub mod explain;
+mod resync;
 pub mod stats;
 
 use crate::error::Error;
 use crate::health::{HealthChecks, Progress};
+use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::Key;
 use crate::netlink::{Netlink, Watch};
 use crate::ruleset::Policy;
 use crate::trace::{Packet, Verdict};
 use crate::wire;
+use board::OwnPods;
 use core::Core;
-pub use core::Kernel;
+pub use core::{Kernel, Layout};
+use explain::Explained;
 use ipnet::IpNet;
 use stats::Stats;
 use std::net::IpAddr;
@@ -37,10 +43,14 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 pub struct Config {
     /// This node's name, as endpoints carry it.
     pub node_name: String,
-    /// Pod ranges; empty if unknown.
+    /// How pods' packets are told apart.
+    pub local: LocalTraffic,
+    /// Pod ranges, for `LocalTraffic::ClusterCidrs`; empty if unknown.
     pub cluster_cidrs: Vec<IpNet>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
+    /// Whether conntrack.tcpBeLiberal is set: packets that conntrack calls invalid are then not dropped.
+    pub tcp_be_liberal: bool,
     pub node_port_addresses: NodePortAddresses,
 }
 
@@ -58,9 +68,11 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             node_name: String::new(),
+            local: LocalTraffic::default(),
             cluster_cidrs: Vec::new(),
             masquerade_all: false,
             masquerade_mark: 0x4000,
+            tcp_be_liberal: false,
             node_port_addresses: NodePortAddresses::All,
         }
     }
@@ -70,9 +82,15 @@ impl Config {
     /// What of this decides rules. A host without IPv6 gets no IPv6 table.
     pub fn policy(&self) -> Policy {
         let mut policy = Policy {
-            cluster_cidrs: self.cluster_cidrs.clone(),
+            pods: match &self.local {
+                LocalTraffic::ClusterCidrs => PodTraffic::Sources(self.cluster_cidrs.clone()),
+                LocalTraffic::NodeCidrs => PodTraffic::Sources(Vec::new()),
+                LocalTraffic::Bridge(name) => PodTraffic::Interface(name.clone()),
+                LocalTraffic::InterfacePrefix(prefix) => PodTraffic::InterfacePrefix(prefix.clone()),
+            },
             masquerade_all: self.masquerade_all,
             masquerade_mark: self.masquerade_mark,
+            tcp_be_liberal: self.tcp_be_liberal,
             node_port_ranges: match &self.node_port_addresses {
                 NodePortAddresses::All => None,
                 NodePortAddresses::Primary => Some(Vec::new()),
@@ -100,11 +118,17 @@ pub enum Input {
     NodeAddresses(Vec<IpAddr>),
     /// The node's label topology.kubernetes.io/zone.
     NodeZone(Option<String>),
+    /// The Node's spec.podCIDRs. With `LocalTraffic::NodeCidrs` nothing is programmed before they are told, be it that there are
+    /// none; otherwise they are ignored.
+    NodePodCidrs(Vec<IpNet>),
+    /// The ranges of all ServiceCIDR objects: new connections to addresses in them that no service has are dropped.
+    ServiceCidrs(Vec<IpNet>),
 }
 
 enum Query {
     Describe(oneshot::Sender<String>),
     Trace(Packet, oneshot::Sender<Verdict>),
+    Explain(Packet, oneshot::Sender<Explained>),
 }
 
 /// The other end of a running proxy.
@@ -116,6 +140,8 @@ pub struct Handle {
     pub health_checks: watch::Receiver<Arc<HealthChecks>>,
     /// Whether the rules are kept up.
     pub progress: watch::Receiver<Progress>,
+    /// Takes what the agent knows of its pods.
+    pub own_pods: OwnPods,
     stats: watch::Receiver<Arc<Stats>>,
     queries: mpsc::Sender<Query>,
 }
@@ -147,6 +173,13 @@ impl Handle {
     pub async fn trace(&self, packet: Packet) -> Option<Verdict> {
         let (tx, rx) = oneshot::channel();
         self.queries.send(Query::Trace(packet, tx)).await.ok()?;
+        rx.await.ok()
+    }
+
+    /// The same with all endpoints it could meet, whatever the packet's random number is. `None` once the proxy has ended.
+    pub async fn explain(&self, packet: Packet) -> Option<Explained> {
+        let (tx, rx) = oneshot::channel();
+        self.queries.send(Query::Explain(packet, tx)).await.ok()?;
         rx.await.ok()
     }
 }
@@ -191,6 +224,7 @@ impl Proxy {
         let (synced_tx, synced) = watch::channel(false);
         let (stats_tx, stats) = watch::channel(Arc::new(Stats::default()));
         let (queries, queries_rx) = mpsc::channel(16);
+        let (own_pods, words) = board::channel();
         let (checks_tx, health_checks) = watch::channel(Arc::default());
         let started = Progress { families: config.policy().families, ..Progress::default() };
         let (progress_tx, progress) = watch::channel(started);
@@ -198,6 +232,7 @@ impl Proxy {
             inputs,
             queries: queries_rx,
             others,
+            words,
             synced: synced_tx,
             checks: checks_tx,
             progress: progress_tx,
@@ -205,7 +240,7 @@ impl Proxy {
             cancel,
         };
         let core = Box::new(Core::new(&config, kernel));
-        (Handle { synced, health_checks, progress, stats, queries }, tokio::spawn(task.run(core)))
+        (Handle { synced, health_checks, progress, own_pods, stats, queries }, tokio::spawn(task.run(core)))
     }
 }
 
@@ -213,6 +248,7 @@ struct Task {
     inputs: mpsc::Receiver<Input>,
     queries: mpsc::Receiver<Query>,
     others: Option<Watch>,
+    words: board::Reader,
     synced: watch::Sender<bool>,
     checks: watch::Sender<Arc<HealthChecks>>,
     progress: watch::Sender<Progress>,
@@ -240,6 +276,8 @@ impl Task {
                     return;
                 },
                 () = wait(retry) => {}
+                () = self.words.changed() => {}
+                () = until(core.words_due().map(Instant::from_std)) => {}
                 () = others(&mut self.others) => {
                     // Two programs that put each other right must not keep the kernel busy.
                     let now = Instant::now();
@@ -247,7 +285,7 @@ impl Task {
                     continue;
                 }
                 () = until(repair) => {
-                    warn!("the service rules were changed by somebody else, writing all of them anew");
+                    warn!("the service rules were changed by somebody else, putting them right");
                     repair = None;
                     repaired = Some(Instant::now());
                     core.forget_installed();
@@ -258,7 +296,10 @@ impl Task {
                 p.pending.get_or_insert_with(std::time::Instant::now);
                 first
             });
+            let board = self.words.read();
+            let (change, now) = (board.change, Instant::now().into_std());
             let work = tokio::task::spawn_blocking(move || {
+                core.take_words(&board, now);
                 core.take(batch);
                 let outcome = core.sync();
                 (core, outcome)
@@ -279,6 +320,9 @@ impl Task {
                         p.pending = None;
                         p.updated = if ready { Some(SystemTime::now()) } else { p.updated };
                     });
+                    if ready {
+                        self.words.installed(change);
+                    }
                     if ready && self.synced.send_if_modified(|s| !std::mem::replace(s, true)) {
                         info!(
                             services = core.stats.services,
@@ -289,7 +333,7 @@ impl Task {
                     None
                 }
                 Err(e) => {
-                    error!(error = %Chain(&e), "service rules could not be programmed, all of them will be written anew");
+                    error!(error = %Chain(&e), "service rules could not be programmed, trying again");
                     Some(retry.map_or(RETRY_FIRST, |r| (r * 2).min(RETRY_MOST)))
                 }
             };
@@ -343,6 +387,7 @@ fn answer(core: &Core, query: Query) {
     match query {
         Query::Describe(to) => drop(to.send(core.describe())),
         Query::Trace(packet, to) => drop(to.send(core.trace(&packet))),
+        Query::Explain(packet, to) => drop(to.send(core.explain(packet))),
     }
 }
 

@@ -4,6 +4,7 @@
 //! endpoint. Blocks are shared (`Arc`), so an unchanged service costs nothing to compare. When two services claim the same
 //! address or node port, the one whose name sorts first has it, whatever came first.
 
+use crate::local::PodTraffic;
 use crate::model::{Family, Key, Proto};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,13 +221,17 @@ impl Block {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub families: BTreeSet<Family>,
-    /// Pod ranges. Traffic to a cluster IP from outside of them is masqueraded; empty means never.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// Whose packets are a pod's. Others to a cluster IP are masqueraded; where pods are not known, none.
+    pub pods: PodTraffic,
     pub masquerade_all: bool,
     /// The bit of the packet mark that asks for masquerade.
     pub masquerade_mark: u32,
-    /// Where node ports answer, of this host's own addresses; `None`: on all.
+    /// net.netfilter.nf_conntrack_tcp_be_liberal is set: what conntrack calls invalid passes.
+    pub tcp_be_liberal: bool,
+    /// Where node ports answer, of this host's own addresses; `None`: on all; none of either family: on none.
     pub node_port_ranges: Option<Vec<IpNet>>,
+    /// Where cluster IPs are taken from.
+    pub service_ranges: Vec<IpNet>,
     /// This node's addresses.
     pub node_ips: BTreeSet<IpAddr>,
     /// The node's zone; empty if it has none.
@@ -237,10 +242,12 @@ impl Default for Policy {
     fn default() -> Self {
         Policy {
             families: Family::ALL.into(),
-            cluster_cidrs: Vec::new(),
+            pods: PodTraffic::default(),
             masquerade_all: false,
             masquerade_mark: 0x4000,
+            tcp_be_liberal: false,
             node_port_ranges: None,
+            service_ranges: Vec::new(),
             node_ips: BTreeSet::new(),
             zone: String::new(),
         }
@@ -248,13 +255,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Where node ports answer in a family; `None`: on all of this host's addresses.
+    /// Where node ports answer in a family; `None`: on all of this host's addresses, as in a family that has no range while the
+    /// other one has.
     pub fn node_ports_on(&self, family: Family) -> Option<impl Iterator<Item = &IpNet>> {
-        self.node_port_ranges.as_ref().map(|all| all.iter().filter(move |c| Family::of(&c.addr()) == family))
+        let of_family = move |range: &&IpNet| Family::of(&range.addr()) == family;
+        let all = self.node_port_ranges.as_ref()?;
+        (all.is_empty() || all.iter().any(|range| of_family(&range))).then(|| all.iter().filter(of_family))
     }
 
-    pub fn pod_ranges(&self, family: Family) -> impl Iterator<Item = &IpNet> {
-        self.cluster_cidrs.iter().filter(move |c| Family::of(&c.addr()) == family)
+    /// Whether node ports answer on this address, if it is this host's own.
+    pub fn has_node_ports(&self, ip: &IpAddr) -> bool {
+        self.node_ports_on(Family::of(ip)).is_none_or(|mut on| on.any(|range| range.contains(ip)))
     }
 }
 

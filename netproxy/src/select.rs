@@ -8,7 +8,7 @@ use crate::diff::MOST_ENDPOINTS;
 use crate::model::{Endpoint, Family, Key, ServicePort, Slice};
 use crate::ruleset::Backend;
 use crate::tables::Tables;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Endpoints of one service port in one family, sorted, each address and port once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,21 +18,24 @@ pub struct Selection {
 }
 
 pub fn select(tables: &Tables, service: &Key, port: &ServicePort, family: Family, zone: &str) -> Selection {
-    let mut every = Candidates::default();
-    let mut here = Candidates::default();
+    let mut all = BTreeMap::<Backend, Seen>::new();
     for slice in tables.slices_of(service).filter(|s| s.family == family) {
         for number in target_ports(slice, port) {
             for e in &slice.endpoints {
-                let backend = Backend { ip: e.ip, port: number };
-                every.add(e, backend, zone);
-                if e.local {
-                    here.add(e, backend, zone);
-                }
+                let new = Seen::of(e, zone);
+                all.entry(Backend { ip: e.ip, port: number }).and_modify(|seen| seen.join(&new)).or_insert(new);
             }
         }
     }
-    every.keep_near();
-    Selection { cluster: every.pick(), local: here.pick() }
+    let near = Nearness::of(all.values());
+    Selection { cluster: usable(&all, |s| near.has(s)), local: usable(&all, |s| s.local) }
+}
+
+/// Whether an endpoint serves, whatever policies, hints and its termination say: flows that it has need not end.
+pub fn serves(tables: &Tables, service: &Key, port: &ServicePort, to: &Backend) -> bool {
+    let family = Family::of(&to.ip);
+    let slices = tables.slices_of(service).filter(|s| s.family == family && target_ports(s, port).any(|n| n == to.port));
+    slices.flat_map(|s| s.endpoints.iter()).any(|e| e.ip == to.ip && (e.serving || e.ready))
 }
 
 /// A slice may carry a name with its own number: named target ports differ between pods.
@@ -40,51 +43,93 @@ fn target_ports<'a>(slice: &'a Slice, port: &'a ServicePort) -> impl Iterator<It
     slice.ports.iter().filter(|p| p.name == port.name && p.proto == port.proto).map(|p| p.port)
 }
 
-#[derive(Default)]
-struct Candidates {
-    ready: BTreeMap<Backend, Near>,
-    leaving: BTreeSet<Backend>,
+/// The ready ones that are wanted, or else those that still serve.
+fn usable(all: &BTreeMap<Backend, Seen>, wanted: impl Fn(&Seen) -> bool) -> Vec<Backend> {
+    let pick = |want: &dyn Fn(&Seen) -> bool| -> Vec<Backend> {
+        all.iter().filter(|(_, s)| want(s)).map(|(b, _)| *b).take(MOST_ENDPOINTS).collect()
+    };
+    let ready = pick(&|s| s.ready && wanted(s));
+    match ready.is_empty() {
+        true => pick(&|s| !s.ready && s.serving && s.terminating && wanted(s)),
+        false => ready,
+    }
 }
 
-/// What the hints of an endpoint say.
-#[derive(Debug, Clone, Copy, Default)]
-struct Near {
+/// What the slices say of one address and port.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    local: bool,
     any_node: bool,
     this_node: bool,
     any_zone: bool,
     this_zone: bool,
 }
 
-impl Candidates {
-    fn add(&mut self, e: &Endpoint, backend: Backend, zone: &str) {
-        if e.ready {
-            let near = self.ready.entry(backend).or_default();
-            if let Some(h) = &e.hints {
-                near.any_node |= h.nodes;
-                near.this_node |= h.this_node;
-                near.any_zone |= !h.zones.is_empty();
-                near.this_zone |= h.zones.iter().any(|z| **z == *zone);
+impl Seen {
+    fn of(e: &Endpoint, zone: &str) -> Seen {
+        let hints = e.hints.as_deref();
+        Seen {
+            ready: e.ready,
+            serving: e.serving,
+            terminating: e.terminating,
+            local: e.local,
+            any_node: hints.is_some_and(|h| h.nodes),
+            this_node: hints.is_some_and(|h| h.this_node),
+            any_zone: hints.is_some_and(|h| !h.zones.is_empty()),
+            this_zone: hints.is_some_and(|h| h.zones.iter().any(|z| **z == *zone)),
+        }
+    }
+
+    /// An endpoint is in two slices while it moves from one to the other. Or it is two: a pod that ends and the next one that has
+    /// its address already; then the living one counts.
+    fn join(&mut self, other: &Seen) {
+        if self.terminating != other.terminating {
+            if self.terminating {
+                *self = *other;
             }
-        } else if e.serving && e.terminating {
-            self.leaving.insert(backend);
+            return;
+        }
+        self.ready |= other.ready;
+        self.serving |= other.serving;
+        self.local |= other.local;
+        self.any_node |= other.any_node;
+        self.this_node |= other.this_node;
+        self.any_zone |= other.any_zone;
+        self.this_zone |= other.this_zone;
+    }
+}
+
+/// For whom the endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nearness {
+    ThisNode,
+    ThisZone,
+    Everybody,
+}
+
+impl Nearness {
+    /// Those meant for this node or else its zone, when all ready ones say for whom they are and one is for us.
+    fn of<'a>(all: impl Iterator<Item = &'a Seen> + Clone) -> Nearness {
+        let ready = all.filter(|s| s.ready);
+        let every = |says: fn(&Seen) -> bool| ready.clone().all(says);
+        let any = |says: fn(&Seen) -> bool| ready.clone().any(says);
+        if any(|s| s.this_node) && every(|s| s.any_node) {
+            Nearness::ThisNode
+        } else if any(|s| s.this_zone) && every(|s| s.any_zone) {
+            Nearness::ThisZone
+        } else {
+            Nearness::Everybody
         }
     }
 
-    /// Only those meant for this node or else its zone, when all ready ones say for whom they are and one is for us.
-    fn keep_near(&mut self) {
-        let all = |says: fn(&Near) -> bool| self.ready.values().all(says);
-        let any = |says: fn(&Near) -> bool| self.ready.values().any(says);
-        if all(|n| n.any_node) && any(|n| n.this_node) {
-            self.ready.retain(|_, n| n.this_node);
-        } else if all(|n| n.any_zone) && any(|n| n.this_zone) {
-            self.ready.retain(|_, n| n.this_zone);
-        }
-    }
-
-    fn pick(self) -> Vec<Backend> {
-        match self.ready.is_empty() {
-            true => self.leaving.into_iter().take(MOST_ENDPOINTS).collect(),
-            false => self.ready.into_keys().take(MOST_ENDPOINTS).collect(),
+    fn has(self, s: &Seen) -> bool {
+        match self {
+            Nearness::ThisNode => s.this_node,
+            Nearness::ThisZone => s.this_zone,
+            Nearness::Everybody => true,
         }
     }
 }

@@ -33,6 +33,10 @@ impl Tables {
         self.slices.values().map(|s| s.endpoints.len()).sum()
     }
 
+    pub fn slice(&self, key: &Key) -> Option<&Slice> {
+        self.slices.get(key)
+    }
+
     /// The slices of a service, by name.
     pub fn slices_of(&self, service: &Key) -> impl Iterator<Item = &Slice> {
         self.by_service.get(service).into_iter().flatten().filter_map(|k| self.slices.get(k))

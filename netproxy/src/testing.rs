@@ -1,12 +1,14 @@
 //! Random clusters and a model of the kernel's sets, for the property tests.
 
-use crate::diff::{Element, Pick, Transaction};
+mod kernel;
+
+use crate::local::PodTraffic;
 use crate::model::{Endpoint, Family, Key, Proto, Service, ServicePort, Slice, SlicePort};
-use crate::ruleset::{Backend, Front, Mark, Policy, Ruleset};
+use crate::ruleset::Policy;
 use crate::tables::{Tables, Touched};
+pub use kernel::{Model, Sets, View};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// One change of the API's objects. Names, addresses and ports come from small pools, so that they meet and collide.
@@ -137,107 +139,6 @@ fn slice() -> impl Strategy<Value = Slice> {
 }
 
 pub fn policy() -> Policy {
-    Policy { cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()], ..Policy::default() }
-}
-
-/// Our sets as the kernel would hold them. Refuses what the kernel refuses: adding what is there, removing what is not, and
-/// leading to a chain that does not exist.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Model {
-    pub picks: BTreeSet<Pick>,
-    pub counts: BTreeMap<Front, (u32, Option<u32>)>,
-    pub slots: BTreeMap<(Front, u32), Backend>,
-    pub slot_ids: BTreeMap<(Front, u32), u32>,
-    pub ids: BTreeMap<(Front, u32), Backend>,
-    pub marks: BTreeSet<Mark>,
-}
-
-impl Model {
-    pub fn commit(&mut self, tx: &Transaction) -> Result<(), String> {
-        let mut next = if tx.reset.is_some() { Model::default() } else { self.clone() };
-        for pick in &tx.picks {
-            next.picks.insert(*pick);
-        }
-        for e in &tx.remove {
-            let was = match e {
-                Element::Count { front, count, affinity } => next.counts.remove(front) == Some((*count, *affinity)),
-                Element::Slot { front, slot, backend } => next.slots.remove(&(*front, *slot)) == Some(*backend),
-                Element::SlotId { front, slot, id } => next.slot_ids.remove(&(*front, *slot)) == Some(*id),
-                Element::Id { front, id, backend } => next.ids.remove(&(*front, *id)) == Some(*backend),
-                Element::Mark(m) => next.marks.remove(m),
-            };
-            if !was {
-                return Err(format!("removes {e:?}, which is not there"));
-            }
-        }
-        for e in &tx.add {
-            let new = match e {
-                Element::Count { front, count, affinity } => {
-                    let pick = Pick { family: front.family(), kind: front.kind(), count: *count, affinity: *affinity };
-                    next.picks.contains(&pick) && next.counts.insert(*front, (*count, *affinity)).is_none()
-                }
-                Element::Slot { front, slot, backend } => next.slots.insert((*front, *slot), *backend).is_none(),
-                Element::SlotId { front, slot, id } => next.slot_ids.insert((*front, *slot), *id).is_none(),
-                Element::Id { front, id, backend } => next.ids.insert((*front, *id), *backend).is_none(),
-                Element::Mark(m) => next.marks.insert(*m),
-            };
-            if !new {
-                return Err(format!("adds {e:?}, which is there or leads nowhere"));
-            }
-        }
-        next.resolves()?;
-        *self = next;
-        Ok(())
-    }
-
-    /// Every count has all its slots, and no slot is beyond its count.
-    fn resolves(&self) -> Result<(), String> {
-        for (front, (count, _)) in &self.counts {
-            if let Some(n) = (0..*count).find(|n| self.endpoint(front, *n).is_none()) {
-                return Err(format!("{front:?} has no slot {n} of {count}"));
-            }
-        }
-        if let Some(id) = self.ids.keys().find(|(f, id)| !self.slot_ids.iter().any(|((g, _), i)| (g, i) == (f, id))) {
-            return Err(format!("no slot leads to {id:?}"));
-        }
-        let out = |(f, n): &(Front, u32), stays: bool| self.counts.get(f).is_none_or(|(c, t)| n >= c || t.is_some() != stays);
-        let plain = self.slots.keys().find(|k| out(k, false));
-        match plain.or_else(|| self.slot_ids.keys().find(|k| out(k, true))) {
-            Some(slot) => Err(format!("{slot:?} is out of reach")),
-            None => Ok(()),
-        }
-    }
-
-    /// What a slot leads to.
-    pub fn endpoint(&self, front: &Front, slot: u32) -> Option<Backend> {
-        match self.counts.get(front)?.1 {
-            None => self.slots.get(&(*front, slot)).copied(),
-            Some(_) => self.ids.get(&(*front, *self.slot_ids.get(&(*front, slot))?)).copied(),
-        }
-    }
-
-    /// What a ruleset asks for, slots as sets.
-    pub fn holds(&self, rules: &Ruleset) -> Result<(), String> {
-        let mut fronts = BTreeMap::<Front, BTreeSet<Backend>>::new();
-        for (front, (count, _)) in &self.counts {
-            fronts.insert(*front, (0..*count).filter_map(|n| self.endpoint(front, n)).collect());
-        }
-        let mut wanted = BTreeMap::<Front, BTreeSet<Backend>>::new();
-        let mut marks = BTreeSet::new();
-        for (_, block) in rules.blocks() {
-            marks.extend(block.marks.iter().copied());
-            for (front, pool) in &block.fronts {
-                if self.counts.get(front).is_some_and(|(_, affinity)| *affinity != block.affinity) {
-                    return Err(format!("{front:?} has not the affinity {:?}", block.affinity));
-                }
-                if wanted.insert(*front, pool.iter().copied().collect()).is_some() {
-                    return Err(format!("two services have {front:?}"));
-                }
-            }
-        }
-        if fronts != wanted || marks != self.marks {
-            return Err(format!("holds {fronts:?} {:?}, should {wanted:?} {marks:?}", self.marks));
-        }
-        Ok(())
-    }
+    let ranges = vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/64".parse().unwrap()];
+    Policy { pods: PodTraffic::Sources(ranges), ..Policy::default() }
 }

@@ -13,6 +13,8 @@ pub struct Packet {
     pub dst: IpAddr,
     pub proto: Proto,
     pub dst_port: u16,
+    /// By which interface it came in; `None` for what this host itself sends.
+    pub from_interface: Option<String>,
     /// The number the kernel would draw; it chooses among the endpoints.
     pub random: u32,
 }
@@ -43,13 +45,12 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
     if family != Family::of(&p.src) || !rules.policy.families.contains(&family) {
         return verdict(Outcome::Pass, None, "no table for this address family");
     }
-    let from_pod = rules.policy.pod_ranges(family).any(|c| c.contains(&p.src));
+    let from_pod = rules.policy.pods.sent(p.src, p.from_interface.as_deref());
     let from_node = node_addresses.contains(&p.src) || p.src.is_loopback();
     let front = Front::ClusterIp { ip: p.dst, proto: p.proto, port: p.dst_port };
     let owner = rules.owner(&front.claim());
     if let Some(to) = chosen(rules, &front, p.random) {
-        let has_ranges = rules.policy.pod_ranges(family).next().is_some();
-        let outside = rules.policy.masquerade_all || (has_ranges && !from_pod);
+        let outside = rules.policy.masquerade_all || (rules.policy.pods.known(family) && !from_pod);
         return verdict(forward(rules, front, to, outside, p), owner, "cluster IP of a service");
     }
     let (ip, proto, port) = (p.dst, p.proto, p.dst_port);
@@ -65,9 +66,12 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
         return verdict(Outcome::Reject, owner, "cluster IP, but no endpoint behind this port");
     }
     if !node_addresses.contains(&p.dst) || p.dst.is_loopback() {
+        if !p.dst.is_loopback() && rules.policy.service_ranges.iter().any(|range| range.contains(&p.dst)) {
+            return verdict(Outcome::Drop, None, "an address for services that none has");
+        }
         return verdict(Outcome::Pass, None, "no service address");
     }
-    if rules.policy.node_ports_on(family).is_some_and(|mut on| !on.any(|range| range.contains(&p.dst))) {
+    if !rules.policy.has_node_ports(&p.dst) {
         return verdict(Outcome::Pass, None, "a local address without node ports");
     }
     let owner = rules.owner(&Claim::NodePort { family, proto: p.proto, port: p.dst_port });
@@ -82,7 +86,8 @@ pub fn trace(rules: &Ruleset, node_addresses: &BTreeSet<IpAddr>, p: &Packet) -> 
     }
     let front = Front::NodePort { family, proto: p.proto, port: p.dst_port };
     if let Some(to) = chosen(rules, &front, p.random) {
-        return verdict(forward(rules, front, to, true, p), owner, "node port of a service");
+        let short_cut = from_pod && rules.has_mark(&Mark::LocalOnly { family, proto: p.proto, port: p.dst_port });
+        return verdict(forward(rules, front, to, !short_cut, p), owner, "node port of a service");
     }
     if rules.has_mark(&Mark::Unserved { family, proto: p.proto, port: p.dst_port }) {
         return verdict(Outcome::Reject, owner, "node port of a service without endpoints");

@@ -108,12 +108,14 @@ pub struct ServiceSpec {
     pub session_affinity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<SessionAffinityConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish_not_ready_addresses: Option<bool>,
     #[serde(rename = "externalIPs", deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub external_ips: Vec<String>,
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub load_balancer_source_ranges: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub health_check_node_port: Option<i64>,
+    pub health_check_node_port: Option<i32>,
     /// `status.loadBalancer.ingress` of the object.
     #[serde(skip)]
     pub ingress: Vec<Ingress>,
@@ -168,6 +170,17 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hints: Option<Hints>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    #[serde(deserialize_with = "null_default")]
+    pub kind: String,
+    #[serde(deserialize_with = "null_default")]
+    pub uid: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

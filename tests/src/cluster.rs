@@ -1,16 +1,17 @@
 //! One lab: a fabric with `ferrolet-stub`, and nodes with containerd and `ferrolet`.
 
 use crate::bins::Bins;
-use crate::containerd::Containerd;
+use crate::containerd::{Containerd, PodNetwork};
 use crate::images::{self, Image};
 use crate::leftovers;
-use crate::netns::{self, FABRIC_IP};
+use crate::netns::{self, FABRIC_IP, Stack};
 use crate::setup::Tools;
 use crate::sys::{Proc, run, wait_for};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use std::fs::File;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub fn run_dir(lab: &str) -> PathBuf {
     Path::new("/run/ferrolet-lab").join(lab)
 }
 
-fn lock(lab: &str) -> Result<Flock<File>> {
+pub fn lock(lab: &str) -> Result<Flock<File>> {
     let path = format!("/run/ferrolet-lab-{lab}.lock");
     let file = File::create(&path).with_context(|| format!("cannot make {path}"))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
@@ -49,10 +50,25 @@ pub fn ns_name(lab: &str, role: &str) -> String {
     if lab == "demo" { role.to_owned() } else { format!("{lab}-{role}") }
 }
 
+/// What a lab is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub nodes: u8,
+    pub stack: Stack,
+}
+
+impl From<u8> for Shape {
+    /// So many nodes with IPv4.
+    fn from(nodes: u8) -> Shape {
+        Shape { nodes, stack: Stack::V4 }
+    }
+}
+
 pub struct Lab {
     pub name: String,
     pub dir: PathBuf,
     pub fabric: String,
+    pub stack: Stack,
     pub bins: Bins,
     pub tools: Tools,
     pub stub: Option<Proc>,
@@ -65,23 +81,30 @@ pub struct Node {
     pub name: String,
     pub netns: String,
     pub ip: String,
+    /// Its addresses, one of each of the lab's families.
+    pub ips: Vec<IpAddr>,
     pub dir: PathBuf,
     pub containerd: Containerd,
     pub agent: Option<Proc>,
+    /// `key=value`, which the agent gives its node when it registers; see [`Lab::label`] for later.
+    pub labels: Vec<String>,
+    stack: Stack,
     lab: String,
     ferrolet: PathBuf,
 }
 
 impl Lab {
-    /// Removes what an earlier run left, then makes namespaces and starts containerd on each node, with the images.
-    pub fn create(name: &str, nodes: u8, bins: Bins, tools: Tools) -> Result<Lab> {
+    /// Removes what an earlier run left, then makes namespaces and starts containerd on each node, with the images. A shape
+    /// may be a number of nodes.
+    pub fn create(name: &str, shape: impl Into<Shape>, bins: Bins, tools: Tools) -> Result<Lab> {
+        let Shape { nodes, stack } = shape.into();
         let lock = lock(name)?;
         leftovers::remove(name)?;
         let (dir, fabric) = (state_dir(name), ns_name(name, "fabric"));
         std::fs::create_dir_all(&dir)?;
         std::fs::create_dir_all(run_dir(name))?;
-        netns::create_fabric(&fabric)?;
-        let mut lab = Lab { name: name.into(), dir, fabric, bins, tools, stub: None, nodes: vec![], _lock: lock };
+        netns::create_fabric(&fabric, stack)?;
+        let mut lab = Lab { name: name.into(), dir, fabric, stack, bins, tools, stub: None, nodes: vec![], _lock: lock };
         let archives = lab.archives()?;
         for n in 1..=nodes {
             let node = lab.create_node(n, &archives)?;
@@ -105,19 +128,36 @@ impl Lab {
     fn create_node(&self, n: u8, archives: &[PathBuf]) -> Result<Node> {
         let name = format!("node-{n}");
         let netns = ns_name(&self.name, &name);
-        netns::create_node(&self.fabric, &netns, n)?;
+        netns::create_node(&self.fabric, &netns, n, self.stack)?;
         let dir = self.dir.join(&name);
         for sub in ["kubelet", "pod-logs"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
         let run = run_dir(&self.name).join(&name);
-        let mut containerd = Containerd::new(&self.name, &netns, n, &dir.join("containerd"), &run, &self.tools)?;
+        let network = PodNetwork { n, stack: self.stack };
+        let mut containerd = Containerd::new(&self.name, &netns, network, &dir.join("containerd"), &run, &self.tools)?;
         containerd.start()?;
         for archive in archives {
             containerd.import(archive)?;
         }
-        let ferrolet = self.bins.ferrolet.clone();
-        Ok(Node { name, netns, ip: netns::node_ip(n), dir, containerd, agent: None, lab: self.name.clone(), ferrolet })
+        let (ip, stack, ferrolet) = (netns::node_ip(n), self.stack, self.bins.ferrolet.clone());
+        let ips = stack.join(&ip, &netns::node_ip6(n)).split(',').map(str::parse).collect::<Result<_, _>>()?;
+        Ok(Node { name, netns, ip, ips, dir, containerd, agent: None, labels: vec![], stack, lab: self.name.clone(), ferrolet })
+    }
+
+    /// The network namespace of a host outside the cluster, made when it is first asked for: on the fabric's bridge, with
+    /// addresses of its own ([`netns::CLIENT_IP`]) and the fabric as its way to everything else.
+    pub fn client(&self) -> Result<String> {
+        let ns = ns_name(&self.name, "client");
+        if !netns::exists(&ns) {
+            netns::create_client(&self.fabric, &ns, self.stack)?;
+        }
+        Ok(ns)
+    }
+
+    /// Gives a node a label, or takes it away: `topology.kubernetes.io/zone=a`, `topology.kubernetes.io/zone-`.
+    pub fn label(&self, index: usize, label: &str) -> Result<()> {
+        self.kubectl(&["label", "--overwrite", "node", &self.nodes[index].name, label]).map(drop)
     }
 
     pub fn stub_dir(&self) -> PathBuf {
@@ -134,8 +174,8 @@ impl Lab {
             self.bins.stub.display().to_string(),
             format!("--data-dir={}", self.stub_dir().display()),
             format!("--listen={FABRIC_IP}:{API_PORT}"),
-            format!("--service-cidr={}", netns::SERVICE_CIDR),
-            format!("--cluster-cidr={}", netns::CLUSTER_CIDR),
+            format!("--service-cidr={}", self.stack.join(netns::SERVICE_CIDR, netns::SERVICE_CIDR6)),
+            format!("--cluster-cidr={}", self.stack.join(netns::CLUSTER_CIDR, netns::CLUSTER_CIDR6)),
         ];
         let log = self.dir.join("stub.log");
         self.stub = Some(Proc::spawn("ferrolet-stub", &self.name, Some(&self.fabric), &log, &argv, &[])?);
@@ -248,25 +288,35 @@ impl Node {
         self.dir.join("kubelet")
     }
 
+    /// Its address of the family of another address.
+    pub fn ip_like(&self, like: IpAddr) -> Result<IpAddr> {
+        let found = self.ips.iter().find(|ip| ip.is_ipv4() == like.is_ipv4()).copied();
+        found.with_context(|| format!("{} has no address of the family of {like}", self.name))
+    }
+
     fn start_agent(&mut self, kubeconfig: &Path, ca: &Path, cgroups: &str) -> Result<()> {
         let config = self.dir.join("kubelet.yaml");
         std::fs::write(&config, serde_json::to_string_pretty(&self.kubelet_config(ca, cgroups))?)?;
         let proxy = self.dir.join("kube-proxy.yaml");
         let proxy_config = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-            "clusterCIDR": netns::CLUSTER_CIDR, "mode": "nftables",
+            "clusterCIDR": self.stack.join(netns::CLUSTER_CIDR, netns::CLUSTER_CIDR6), "mode": "nftables",
         });
         std::fs::write(&proxy, serde_json::to_string_pretty(&proxy_config)?)?;
-        let argv: Vec<String> = vec![
+        let ips: Vec<String> = self.ips.iter().map(ToString::to_string).collect();
+        let mut argv: Vec<String> = vec![
             self.ferrolet.display().to_string(),
             format!("--config={}", config.display()),
             format!("--proxy-config={}", proxy.display()),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={}", self.name),
-            format!("--node-ip={}", self.ip),
+            format!("--node-ip={}", ips.join(",")),
             format!("--root-dir={}", self.root_dir().display()),
             format!("--container-runtime-endpoint={}", self.containerd.endpoint()),
         ];
+        if !self.labels.is_empty() {
+            argv.push(format!("--node-labels={}", self.labels.join(",")));
+        }
         self.agent = Some(Proc::spawn("ferrolet", &self.lab, Some(&self.netns), &self.agent_log(), &argv, &[])?);
         Ok(())
     }

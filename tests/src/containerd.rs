@@ -1,6 +1,7 @@
 //! A containerd of the lab's own: its root, state, socket and CNI network below the lab's folder.
 
 use crate::cluster::cni_network;
+use crate::netns::Stack;
 use crate::setup::Tools;
 use crate::sys::{Proc, run, wait_for};
 use crate::{images, netns};
@@ -8,6 +9,14 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+/// Which addresses the pods of a node get.
+#[derive(Debug, Clone, Copy)]
+pub struct PodNetwork {
+    /// The node's number, which is in its ranges.
+    pub n: u8,
+    pub stack: Stack,
+}
 
 pub struct Containerd {
     pub socket: PathBuf,
@@ -19,15 +28,15 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Writes the configuration; `n` is the node's number and gives its pod range. `run` holds the socket (short path).
-    pub fn new(lab: &str, netns: &str, n: u8, dir: &Path, run: &Path, tools: &Tools) -> Result<Containerd> {
+    /// Writes the configuration. `run` holds the socket (short path).
+    pub fn new(lab: &str, netns: &str, network: PodNetwork, dir: &Path, run: &Path, tools: &Tools) -> Result<Containerd> {
         for sub in ["root", "state", "cni", "ipam"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
         std::fs::create_dir_all(run)?;
         let socket = run.join("containerd.sock");
         std::fs::write(dir.join("config.toml"), config(dir, &socket, tools))?;
-        std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), n))?;
+        std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), network))?;
         Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
     }
 
@@ -144,15 +153,18 @@ SystemdCgroup = false
 }
 
 /// Routed veth pairs: needs no bridge netfilter for Service traffic between pods of one node.
-fn cni(lab: &str, ipam: &Path, n: u8) -> String {
+fn cni(lab: &str, ipam: &Path, network: PodNetwork) -> String {
+    let mut ranges = vec![serde_json::json!([{"subnet": netns::pod_cidr(network.n)}])];
+    let mut routes = vec![serde_json::json!({"dst": "0.0.0.0/0"})];
+    if network.stack.has_v6() {
+        ranges.push(serde_json::json!([{"subnet": netns::pod_cidr6(network.n)}]));
+        routes.push(serde_json::json!({"dst": "::/0"}));
+    }
     serde_json::json!({
         "cniVersion": "0.4.0", "name": cni_network(lab),
         "plugins": [{
             "type": "ptp", "ipMasq": false,
-            "ipam": {
-                "type": "host-local", "dataDir": ipam, "ranges": [[{"subnet": netns::pod_cidr(n)}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            },
+            "ipam": {"type": "host-local", "dataDir": ipam, "ranges": ranges, "routes": routes},
         }],
     })
     .to_string()

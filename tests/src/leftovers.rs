@@ -84,12 +84,12 @@ pub fn mounts(lab: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The fabric's and the nodes' namespaces.
+/// The fabric's, the client's and the nodes' namespaces.
 fn namespaces(lab: &str) -> Vec<String> {
     let all = list_namespaces();
     let node = ns_name(lab, "node-");
-    let fabric = ns_name(lab, "fabric");
-    all.into_iter().filter(|ns| *ns == fabric || ns.strip_prefix(&node).is_some_and(|n| n.parse::<u8>().is_ok())).collect()
+    let others = ["fabric", "client"].map(|role| ns_name(lab, role));
+    all.into_iter().filter(|ns| others.contains(ns) || ns.strip_prefix(&node).is_some_and(|n| n.parse::<u8>().is_ok())).collect()
 }
 
 /// What libcni keeps of each attached pod, for the lab's own network; gone when the pod was detached in order.

@@ -1,11 +1,12 @@
-//! HTTP requests from inside the lab's namespaces: single ones, counted ones, and a bounded stream of them.
+//! Traffic from inside the lab's namespaces: single requests, counted ones, a bounded stream of them, datagrams from a
+//! fixed port, and connections that stay open.
 
 use crate::netns::within;
 use crate::sys::{Proc, wait_for};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,16 +17,70 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One GET on a connection of its own from the calling thread's namespace; the body of a 200 answer.
 pub fn get_here(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("connect to {address}"))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    match fetch_here(address, path, TIMEOUT)? {
+        Answer { status: 200, body, .. } => Ok(body),
+        other => bail!("{address}{path} answered {} {:?}", other.status, other.body),
+    }
+}
+
+/// An HTTP answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
+}
+
+fn fetch_here(address: SocketAddr, path: &str, limit: Duration) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, limit).with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(limit))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("read from {address}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{address} answered {answer:?}"))?;
-    if !head.starts_with("HTTP/1.1 200") {
-        bail!("{address}{path} answered {:?}", head.lines().next().unwrap_or_default());
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).with_context(|| format!("no status in {head:?}"))?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// One GET from inside a namespace, given up after the limit.
+pub fn fetch(ns: &str, address: SocketAddr, path: &str, limit: Duration) -> Result<Answer> {
+    let path = path.to_owned();
+    within(ns, move || fetch_here(address, &path, limit))?
+}
+
+/// One datagram from a port of one's own, and the answer. The same port again is the same flow to conntrack. The socket is
+/// connected, so that an ICMP refusal is an error at once.
+pub fn ask_udp(ns: &str, from: u16, to: SocketAddr, text: &'static str, limit: Duration) -> Result<String> {
+    within(ns, move || {
+        let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind(SocketAddr::new(any, from)).with_context(|| format!("bind port {from}"))?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.connect(to).with_context(|| format!("connect to {to}"))?;
+        socket.send(text.as_bytes()).with_context(|| format!("send to {to}"))?;
+        let mut buffer = [0; 512];
+        let n = socket.recv(&mut buffer).with_context(|| format!("answer of {to}"))?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    })?
+}
+
+/// A TCP connection that stays open: each line is answered by a line.
+pub struct Lines(BufReader<TcpStream>);
+
+impl Lines {
+    pub fn open(ns: &str, address: SocketAddr) -> Result<Lines> {
+        let stream = within(ns, move || TcpStream::connect_timeout(&address, TIMEOUT))?
+            .with_context(|| format!("connect to {address}"))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        Ok(Lines(BufReader::new(stream)))
     }
-    Ok(body.to_owned())
+
+    pub fn ask(&mut self, text: &str) -> Result<String> {
+        writeln!(self.0.get_mut(), "{text}").context("write a line")?;
+        let mut line = String::new();
+        self.0.read_line(&mut line).context("read a line")?;
+        if line.is_empty() { bail!("the connection was closed") } else { Ok(line.trim().to_owned()) }
+    }
 }
 
 /// One GET from inside a namespace.

@@ -30,8 +30,14 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Measure pods through the agent against bare CRI calls
-    Bench,
+    /// Measure pods through the agent against bare CRI calls, and the service data plane
+    Bench {
+        /// Only one of the two
+        what: Option<bench::What>,
+    },
+    /// The service data plane alone, told by lines on standard input (used by bench)
+    #[command(hide = true)]
+    BenchPlane,
     /// Remove everything a lab left behind
     Clean { lab: String },
     /// Pass connections from the host's loopback into a namespace (used by demo --keep)
@@ -68,7 +74,8 @@ fn run() -> anyhow::Result<()> {
         Command::Demo { down: true, .. } => demo::run(demo::Mode::Down),
         Command::Demo { .. } => demo::run(demo::Mode::Full),
         Command::Verify { only } => verify::run_all(only.as_deref()),
-        Command::Bench => bench::run(),
+        Command::Bench { what } => bench::run(what),
+        Command::BenchPlane => bench::services::plane::run(),
         Command::Clean { lab } => leftovers::remove(&lab),
         Command::Forward { netns, to, port_file } => load::run_forward(&netns, to, &port_file),
     }

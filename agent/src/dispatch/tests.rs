@@ -2,6 +2,7 @@
 
 mod admission;
 mod refusals;
+mod rules;
 mod starts;
 mod world;
 
@@ -282,7 +283,36 @@ async fn no_pod_starts_before_services_can_answer() {
     let w = World::start(Profile::containerd_2()).await;
     w.gate(false);
     w.create("p", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
-    w.until("seen", |w| w.pod("p").filter(|p| p["status"]["phase"] == "Pending")).await;
+    // The actor has planned for it, and plans again for every change of the object.
+    w.until("waiting", |w| w.pod("p").filter(|p| waiting(p) == "ContainerCreating")).await;
+    w.delete("p", 30);
+    w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
+    assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    w.create("q", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("waiting", |w| w.pod("q").filter(|p| waiting(p) == "ContainerCreating")).await;
+    assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    w.gate(true);
+    w.until("ready", |w| w.pod("q").filter(ready)).await;
+}
+
+#[tokio::test]
+async fn after_a_reboot_pods_wait_for_the_service_rules_too() {
+    let mut w = World::start(Profile::containerd_2()).await;
+    w.create("p", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    w.stop_agent().await;
+    w.gate(false);
+    for c in w.fake.containers() {
+        w.fake.exit_container(&c.id, 137, "");
+    }
+    for s in w.fake.sandboxes() {
+        w.fake.kill_sandbox(&s.id);
+    }
+    w.fake.clear_calls();
+    w.start_agent();
+    w.until("seen down", |w| w.pod("p").filter(|p| !ready(p))).await;
+    w.create("q", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
+    w.until("waiting", |w| w.pod("q").filter(|p| waiting(p) == "ContainerCreating")).await;
     assert_eq!(w.fake.count("RunPodSandbox"), 0);
     w.gate(true);
     w.until("ready", |w| w.pod("p").filter(ready)).await;

@@ -16,6 +16,7 @@ use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, plan};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
+use crate::pod::traffic::Traffic;
 use crate::pod::{PodId, Time, health, status};
 use crate::report::Reporter;
 use crate::volume::Prepared;
@@ -113,6 +114,7 @@ struct Actor {
     carried: InitialVerdicts,
     reporter: Reporter,
     timeline: Timeline,
+    traffic: Traffic,
     /// Fields that the user has been told are refused or left out.
     told: BTreeSet<String>,
 }
@@ -131,6 +133,7 @@ impl Actor {
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
         Actor {
+            traffic: Traffic::new(shared.own_pods.clone(), &inputs.id.uid, &known),
             timeline: Timeline::new(Time::now(), &known),
             carried: health::carried(&known),
             desired: Arc::new(desired),
@@ -249,6 +252,7 @@ impl Actor {
             image: about,
             action: action.clone(),
             again,
+            leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
         self.timeline.action_started(&action, Time::now());
@@ -280,6 +284,7 @@ impl Actor {
                 let taken = self.reporter.taken.borrow_and_update().clone();
                 if let Some(status) = &taken.status {
                     self.timeline.reported(&self.desired.id, status, Time::now());
+                    self.traffic.taken(status);
                 }
             }
             Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
@@ -391,6 +396,7 @@ impl Actor {
         self.resize_event(&next);
         self.timeline.observed(observed);
         self.status = next;
+        self.traffic.update(!self.lifecycle.active(), &self.status);
         if self.desired.started.is_none() {
             let mut desired = Desired::clone(&self.desired);
             desired.started = self.status.start_time.as_ref().map(|t| t.0);
@@ -462,6 +468,7 @@ impl Actor {
                 () = gone_elsewhere => {}
             }
         }
+        self.traffic.gone();
         tracing::debug!(pod = %self.inputs.id, "finished");
     }
 }

@@ -3,6 +3,7 @@
 //! Owns no state: what an action needs is handed to it. It never decides whether something should be done. Cancelled by
 //! dropping its future, when the plan no longer wants it or the agent stops; the actor then looks at the runtime again.
 
+mod hook;
 mod image;
 mod start;
 mod stop;
@@ -16,6 +17,7 @@ use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
 use crate::pod::status::NodeFacts;
+use crate::pod::traffic::Leaving;
 use crate::pod::{container, dns};
 use crate::volume::{PodContext, Prepared};
 use crate::{cgroup, observe, volume};
@@ -37,6 +39,7 @@ pub struct Shared {
     pub images: Images,
     pub runtime: observe::Handle,
     pub services: Option<Watched<ferrolet_netproxy::wire::Service>>,
+    pub own_pods: ferrolet_netproxy::OwnPods,
     pub allocatable: BTreeMap<String, Quantity>,
     pub node: NodeFacts,
     pub limits: NodeLimits,
@@ -56,6 +59,8 @@ pub struct Job {
     pub action: Action,
     /// A stop that only shortens one under way.
     pub again: bool,
+    /// Of a pod that ends: its way out of the service rules.
+    pub leaving: Option<Leaving>,
 }
 
 /// What an action brings that only the agent knows.

@@ -23,6 +23,7 @@ pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timeline;
+pub mod traffic;
 
 pub use desired::{Desired, PodId};
 
@@ -46,6 +47,8 @@ pub struct Deps {
     pub pods: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Pod>,
     /// True once Services can answer: no new pod starts before.
     pub gate: watch::Receiver<bool>,
+    /// Takes what is known of pods here before the API shows it.
+    pub own_pods: ferrolet_netproxy::OwnPods,
     pub events: crate::events::EventRecorder,
     pub runtime: crate::observe::Handle,
     /// For the variables that tell of Services; without it pods learn only of the API's own address.

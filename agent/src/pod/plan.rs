@@ -137,7 +137,7 @@ impl Planner<'_> {
                 self.act(Action::StopSandbox { id: id.clone() });
             }
         }
-        if !live.is_empty() || !ready.is_empty() || !(self.o.local.gate_open || attempt > 0) {
+        if !live.is_empty() || !ready.is_empty() || !self.o.local.gate_open {
             return None;
         }
         // Side by side: the sandbox, the volumes, and the images of what starts first.

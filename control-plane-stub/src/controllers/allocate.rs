@@ -23,6 +23,8 @@ const MAX_ADDRESSES: u128 = 1 << 16;
 pub enum AllocateError {
     #[error("the provided IP ({ip}) is not in the valid range, the range of valid IPs is {range}")]
     AddressOutOfRange { ip: IpAddr, range: IpNet },
+    #[error("the provided IP ({ip}) is of a family that the cluster has no range for")]
+    NoFamily { ip: IpAddr },
     #[error("the provided port {port} is not in the valid range, the range of valid ports is {low}-{high}")]
     PortOutOfRange { port: u16, low: u16, high: u16 },
     #[error("provided {what} is already allocated")]

@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::meta::{self, Labels};
+use crate::ranges::Family;
 
 #[cfg(test)]
 mod tests;
@@ -53,21 +56,6 @@ pub fn selector(service: &Service) -> Option<&Labels> {
     let spec = service.spec.as_ref()?;
     let wanted = spec.type_.as_deref() != Some("ExternalName");
     spec.selector.as_ref().filter(|s| wanted && !s.is_empty())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    fn as_str(self) -> &'static str {
-        match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        }
-    }
 }
 
 type Ports = Vec<(String, u16, String, Option<String>)>;
@@ -212,11 +200,7 @@ fn slice(metadata: ObjectMeta, (family, ports): &(Family, Ports), endpoints: Vec
 }
 
 fn group_of(slice: &EndpointSlice) -> Option<(Family, Ports)> {
-    let family = match slice.address_type.as_str() {
-        "IPv4" => Family::V4,
-        "IPv6" => Family::V6,
-        _ => return None,
-    };
+    let family = Family::parse(&slice.address_type)?;
     let mut ports: Ports = vec![];
     for p in slice.ports.iter().flatten() {
         let number = u16::try_from(p.port?).ok()?;
@@ -228,23 +212,11 @@ fn group_of(slice: &EndpointSlice) -> Option<(Family, Ports)> {
 }
 
 fn families(spec: &ServiceSpec) -> Vec<Family> {
-    let named: Vec<Family> = spec
-        .ip_families
-        .iter()
-        .flatten()
-        .filter_map(|f| match f.as_str() {
-            "IPv4" => Some(Family::V4),
-            "IPv6" => Some(Family::V6),
-            _ => None,
-        })
-        .collect();
+    let named: Vec<Family> = spec.ip_families.iter().flatten().filter_map(|f| Family::parse(f)).collect();
     if !named.is_empty() {
         return named;
     }
-    match spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()) {
-        Some(IpAddr::V6(_)) => vec![Family::V6],
-        _ => vec![Family::V4],
-    }
+    vec![spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()).map_or(Family::V4, Family::of)]
 }
 
 /// The numbers a Service's ports have on one pod. A name the pod does not have leaves that port out.
@@ -297,21 +269,21 @@ fn endpoint(
     }
     let status = pod.status.as_ref()?;
     let ips = status.pod_ips.iter().flatten().map(|i| i.ip.as_str()).chain(status.pod_ip.as_deref());
-    let address = ips
-        .filter_map(|ip| ip.parse::<IpAddr>().ok())
-        .find(|ip| matches!((ip, family), (IpAddr::V4(_), Family::V4) | (IpAddr::V6(_), Family::V6)))?;
+    let address = ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).find(|ip| Family::of(*ip) == family)?;
     let serving = meta::is_ready(pod);
     let terminating = meta::is_deleting(&pod.metadata);
     let ready = spec.publish_not_ready_addresses == Some(true) || (serving && !terminating);
     let pod_spec = pod.spec.as_ref()?;
     let hostname = pod_spec.hostname.clone().filter(|h| !h.is_empty() && pod_spec.subdomain == service.metadata.name);
     let node = meta::node_name(pod);
+    let zone = node.and_then(|n| zones.get(n)).cloned();
     Some(Endpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
         hostname,
         node_name: node.map(Into::into),
-        zone: node.and_then(|n| zones.get(n)).cloned(),
+        hints: hints(spec, zone.as_ref(), node).filter(|_| ready),
+        zone,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".into()),
             namespace: pod.metadata.namespace.clone(),
@@ -321,6 +293,19 @@ fn endpoint(
         }),
         ..Endpoint::default()
     })
+}
+
+/// Whom a ready endpoint is for, by the Service's `trafficDistribution`: its own zone, and for PreferSameNode its own node
+/// before that. What is not known of an endpoint gives no hint.
+fn hints(spec: &ServiceSpec, zone: Option<&String>, node: Option<&str>) -> Option<EndpointHints> {
+    let by_node = match spec.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.clone() }]);
+    let for_nodes = node.filter(|_| by_node).map(|node| vec![ForNode { name: node.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 /// What makes an endpoint the same one across updates.
@@ -344,5 +329,5 @@ fn labels(service: &Service, spec: &ServiceSpec) -> Labels {
 
 /// The zone of a node, from its well-known label.
 pub fn zone(meta: &ObjectMeta) -> Option<&str> {
-    meta::label(meta, ZONE)
+    meta::label(meta, ZONE).filter(|zone| !zone.is_empty())
 }

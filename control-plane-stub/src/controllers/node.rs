@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::ranges::Ranges;
 use crate::scheduler::fit::{UNSCHEDULABLE, tolerates};
 
 #[cfg(test)]
@@ -126,8 +127,12 @@ pub fn evict_at(pod: &Pod, taints: &[Taint], now: Timestamp) -> Option<Timestamp
     earliest
 }
 
-/// The first part of the cluster's range that no node has.
-pub fn free_cidr(cluster: IpNet, used: &BTreeSet<IpNet>) -> Option<IpNet> {
-    let length = if matches!(cluster, IpNet::V4(_)) { 24 } else { 64 };
-    cluster.subnets(length.max(cluster.prefix_len())).ok()?.find(|net| !used.contains(net))
+/// The first part of each of the cluster's ranges that no node has; nothing if one of them is used up.
+pub fn free_cidrs(cluster: Ranges, used: &BTreeSet<IpNet>) -> Option<Vec<IpNet>> {
+    cluster.iter().map(|range| free_cidr(range, used)).collect()
+}
+
+fn free_cidr(range: IpNet, used: &BTreeSet<IpNet>) -> Option<IpNet> {
+    let length = if matches!(range, IpNet::V4(_)) { 24 } else { 64 };
+    range.subnets(length.max(range.prefix_len())).ok()?.find(|net| !used.contains(net))
 }

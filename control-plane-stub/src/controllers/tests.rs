@@ -26,16 +26,20 @@ impl Drop for World {
 
 impl World {
     async fn start() -> World {
+        World::with("10.96.0.0/16", "10.244.0.0/16").await
+    }
+
+    async fn with(service_cidr: &str, cluster_cidr: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store.redb"), Keep::default()).unwrap();
         let config = Config {
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            service_cidr: service_cidr.parse().unwrap(),
             node_ports: allocate::DEFAULT_NODE_PORTS,
             advertise: Some(("192.168.77.1".parse().unwrap(), 6443)),
         };
         let registry = Registry::open(store, config).await.unwrap();
         let cancel = CancellationToken::new();
-        let params = Params { ca_pem: "CA".into(), cluster_cidr: Some("10.244.0.0/16".parse().unwrap()) };
+        let params = Params { ca_pem: "CA".into(), cluster_cidr: Some(cluster_cidr.parse().unwrap()) };
         spawn_all(&registry, params, &cancel);
         crate::scheduler::spawn(&registry, &cancel);
         World { registry, cancel, _folder: folder }
@@ -301,4 +305,56 @@ async fn a_taint_evicts_and_the_pods_move() {
     let cidrs: std::collections::BTreeSet<String> =
         world.list(&kinds::NODE).await.iter().map(|n| n["spec"]["podCIDR"].to_string()).collect();
     assert_eq!(cidrs.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_families_and_where_traffic_is_to_go() {
+    let world = World::with("10.96.0.0/16,fd00:10:96::/112", "10.244.0.0/16,fd00:10:244::/48").await;
+    world.node("n1").await;
+    world
+        .until("a range of each family", || async {
+            let node = world.get(&kinds::NODE, "n1").await.unwrap();
+            node["spec"]["podCIDRs"] == json!(["10.244.0.0/24", "fd00:10:244::/64"]) && node["spec"]["podCIDR"] == "10.244.0.0/24"
+        })
+        .await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "web"}}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    world.create(&kinds::POD, pod).await;
+    let run = |v: &mut Value| {
+        v["status"] = json!({"phase": "Running", "podIP": "10.244.0.2", "podIPs": [{"ip": "10.244.0.2"}, {"ip": "fd00:10:244::2"}],
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        true
+    };
+    world.registry.modify(&kinds::POD, "default", "p", Some(Sub::Status), run).await.unwrap();
+    let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80}], "ipFamilyPolicy": "PreferDualStack", "trafficDistribution": "PreferSameNode"});
+    world.create(&kinds::SERVICE, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    // Address type, address and hints of every endpoint.
+    let seen = || async {
+        let all = world.list(&kinds::ENDPOINT_SLICE).await;
+        let mine = all.iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == "web");
+        let mut seen: Vec<Value> = mine
+            .flat_map(|s| {
+                let endpoints = s["endpoints"].as_array().cloned().unwrap_or_default();
+                endpoints.into_iter().map(|e| json!([s["addressType"], e["addresses"][0], e["hints"]]))
+            })
+            .collect();
+        seen.sort_by_key(ToString::to_string);
+        json!(seen)
+    };
+    let both = |hints: Value| json!([["IPv4", "10.244.0.2", hints], ["IPv6", "fd00:10:244::2", hints]]);
+    let node_only = both(json!({"forNodes": [{"name": "n1"}]}));
+    world.until("an endpoint of each family for its node", || async { seen().await == node_only }).await;
+    let zone = |v: &mut Value| {
+        v["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!("z");
+        true
+    };
+    world.registry.modify(&kinds::NODE, "", "n1", None, zone).await.unwrap();
+    let with_zone = both(json!({"forNodes": [{"name": "n1"}], "forZones": [{"name": "z"}]}));
+    world.until("the zone is in the hints", || async { seen().await == with_zone }).await;
+    let narrow = |v: &mut Value| {
+        v["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+        v["spec"]["trafficDistribution"] = Value::Null;
+        true
+    };
+    world.registry.modify(&kinds::SERVICE, "default", "web", None, narrow).await.unwrap();
+    world.until("one family without hints", || async { seen().await == json!([["IPv4", "10.244.0.2", null]]) }).await;
 }

@@ -193,13 +193,17 @@ impl Registry {
     /// `default/kubernetes`: how pods reach this server.
     async fn own_service(&self, options: &WriteOptions) -> Result<(), ApiError> {
         let Some((address, port)) = self.inner.config.advertise else { return Ok(()) };
-        let first = crate::controllers::allocate::IpAllocator::new(self.inner.config.service_cidr).first();
+        let first = crate::controllers::allocate::IpAllocator::new(self.inner.config.service_cidr.primary()).first();
         let labels = json!({"component": "apiserver", "provider": "kubernetes"});
         if self.inner.store.get(&key(&kinds::SERVICE, "default", "kubernetes")).is_none() {
             let service = json!({"metadata": {"name": "kubernetes", "labels": labels}, "spec": {
                 "clusterIP": first.to_string(), "type": "ClusterIP", "sessionAffinity": "None",
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]}});
             self.create(&kinds::SERVICE, "default", service, options).await?;
+        }
+        if address.is_ipv4() != first.is_ipv4() {
+            tracing::warn!(%address, service = %first, "the kubernetes Service has no endpoint of its own address family: give \
+                --advertise-address an address of the first service range's family");
         }
         if address.is_loopback() || address.is_unspecified() {
             tracing::warn!(%address, "the kubernetes Service gets no endpoint: pods cannot reach this address; set --advertise-address");

@@ -24,12 +24,13 @@ pub use write::{Patch, PatchKind};
 
 use crate::kinds::Kind;
 use crate::kinds::selector::{FieldSelector, LabelSelector};
+use crate::ranges::Ranges;
 use crate::status::ApiError;
 use crate::store::{Store, StoreError};
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub service_cidr: IpNet,
+    pub service_cidr: Ranges,
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// Where the API server itself is reached; the `kubernetes` Service points there.
     pub advertise: Option<(IpAddr, u16)>,
@@ -38,7 +39,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         let service_cidr = IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 96, 0, 0), 16));
-        Config { service_cidr, node_ports: 30000..=32767, advertise: None }
+        Config { service_cidr: service_cidr.into(), node_ports: 30000..=32767, advertise: None }
     }
 }
 

@@ -8,13 +8,34 @@ use serde_json::{Value, json};
 
 use super::{Config, meta};
 use crate::controllers::allocate::{AllocateError, IpAllocator, PortAllocator};
+use crate::kinds::core::service::families;
 use crate::kinds::{self, Kind};
+use crate::ranges::Family;
 use crate::status::{ApiError, Cause};
 use crate::store::Store;
 
+#[cfg(test)]
+mod tests;
+
 struct Taken {
-    ips: IpAllocator,
+    /// One for each family of the cluster, the primary one first.
+    ips: Vec<(Family, IpAllocator)>,
     ports: PortAllocator,
+}
+
+impl Taken {
+    fn new(config: &Config) -> Taken {
+        let ips = config.service_cidr.iter().map(|net| (Family::of(net.addr()), IpAllocator::new(net))).collect();
+        Taken { ips, ports: PortAllocator::new(config.node_ports.clone()) }
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.ips.iter().map(|(family, _)| *family).collect()
+    }
+
+    fn ips(&mut self, family: Family) -> Option<&mut IpAllocator> {
+        self.ips.iter_mut().find(|(f, _)| *f == family).map(|(_, ips)| ips)
+    }
 }
 
 #[derive(Clone)]
@@ -96,12 +117,17 @@ fn held(service: &Value) -> (Vec<IpAddr>, Vec<u16>) {
 
 impl Services {
     pub(super) fn load(store: &Store, config: &Config) -> Services {
-        let mut taken =
-            Taken { ips: IpAllocator::new(config.service_cidr), ports: PortAllocator::new(config.node_ports.clone()) };
+        let mut taken = Taken::new(config);
         for item in store.list(&super::prefix(&kinds::SERVICE, None), None, 0).items {
             let (ips, ports) = held(&item.object);
-            let problems = ips.iter().filter_map(|ip| taken.ips.take(*ip).err());
-            let problems: Vec<AllocateError> = problems.chain(ports.iter().filter_map(|p| taken.ports.take(*p).err())).collect();
+            let mut problems: Vec<AllocateError> = Vec::new();
+            for ip in ips {
+                match taken.ips(Family::of(ip)) {
+                    Some(allocator) => problems.extend(allocator.take(ip).err()),
+                    None => problems.push(AllocateError::NoFamily { ip }),
+                }
+            }
+            problems.extend(ports.iter().filter_map(|p| taken.ports.take(*p).err()));
             for error in problems {
                 tracing::warn!(service = &*item.key, %error, "stored Service does not fit the ranges");
             }
@@ -119,7 +145,9 @@ impl Services {
         }
         let mut taken = self.lock();
         for ip in ips {
-            taken.ips.release(*ip);
+            if let Some(allocator) = taken.ips(Family::of(*ip)) {
+                allocator.release(*ip);
+            }
         }
         for port in ports {
             taken.ports.release(*port);
@@ -133,53 +161,6 @@ impl Services {
         }
     }
 
-    /// What a client left out of an update and the server had chosen before stays as it was.
-    pub(super) fn carry_over(&self, kind: &Kind, new: &mut Value, old: &Value) {
-        if !is_service(kind) || !new.get("spec").is_some_and(Value::is_object) {
-            return;
-        }
-        let (old_type, new_type) = (service_type(old).to_owned(), service_type(new).to_owned());
-        if new_type != "ExternalName" && old_type != "ExternalName" {
-            let empty = |v: &Value| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty);
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                let kept = old["spec"].get(field).cloned();
-                if new["spec"].get(field).is_none_or(empty)
-                    && let Some(kept) = kept
-                {
-                    new["spec"][field] = kept;
-                }
-            }
-        }
-        if new_type == "ExternalName" && old_type != "ExternalName" {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                let same = new["spec"].get(field) == old["spec"].get(field);
-                if same && let Some(spec) = new["spec"].as_object_mut() {
-                    spec.remove(field);
-                }
-            }
-        }
-        let keeps_ports = has_node_ports(new);
-        let old_ports: Vec<Value> = ports(old).to_vec();
-        let Some(list) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
-        let same_port = |a: &Value, b: &Value| {
-            let protocol = |p: &Value| p.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
-            a.get("port") == b.get("port") && protocol(a) == protocol(b)
-        };
-        let used: Vec<u16> = list.iter().map(node_port).filter(|p| *p > 0).collect();
-        for port in list.iter_mut().filter(|p| p.is_object()) {
-            let before = old_ports.iter().find(|o| same_port(o, port)).map_or(0, node_port);
-            if keeps_ports && node_port(port) == 0 && before > 0 && !used.contains(&before) {
-                port["nodePort"] = json!(before);
-            } else if !keeps_ports
-                && node_port(port) > 0
-                && node_port(port) == before
-                && let Some(port) = port.as_object_mut()
-            {
-                port.remove("nodePort");
-            }
-        }
-    }
-
     /// Takes what a Service asks for or needs, and writes it into the object.
     pub(super) fn claim(&self, kind: &Kind, new: &mut Value, old: Option<&Value>) -> Result<Claim, ApiError> {
         let nothing = (Vec::new(), Vec::new());
@@ -188,13 +169,23 @@ impl Services {
         if !is_service(kind) || !new.get("spec").is_some_and(Value::is_object) {
             return Ok(claim);
         }
+        // A write of the status or the metadata asks for nothing.
+        if old.is_some_and(|old| old.get("spec") == new.get("spec")) {
+            return Ok(claim);
+        }
         let had = old.map_or(nothing, held);
         // The claim gives back on drop, which locks again: the guard must be gone before an error leaves this function.
         let mut taken = self.lock();
-        let result = claim_ips(&mut taken, new, &had.0, &mut claim.took_ips)
-            .and_then(|()| claim_ports(&mut taken, new, &had.1, &mut claim.took_ports));
+        let errors = families::settle(new, old, &taken.families());
+        let result = if errors.is_empty() {
+            claim_ips(&mut taken, new, &had.0, &mut claim.took_ips)
+                .and_then(|()| claim_ports(&mut taken, new, &had.1, old.is_none(), &mut claim.took_ports))
+                .map_err(|cause| ApiError::invalid("", "Service", meta::name(new), vec![cause]))
+        } else {
+            Err(super::write::invalid(kind, meta::name(new), errors))
+        };
         drop(taken);
-        result.map_err(|cause| ApiError::invalid("", "Service", meta::name(new), vec![cause]))?;
+        result?;
         let now = held(new);
         claim.obsolete.0 = had.0.into_iter().filter(|ip| !now.0.contains(ip)).collect();
         claim.obsolete.1 = had.1.into_iter().filter(|p| !now.1.contains(p)).collect();
@@ -206,49 +197,55 @@ fn refuse(field: String, value: String, error: AllocateError) -> Cause {
     Cause { reason: "FieldValueInvalid".to_owned(), message: format!("Invalid value: {value}: {error}"), field }
 }
 
+/// An address of each of the Service's families: the one it names or has, or else any free one.
 fn claim_ips(taken: &mut Taken, new: &mut Value, had: &[IpAddr], took: &mut Vec<IpAddr>) -> Result<(), Cause> {
-    if service_type(new) == "ExternalName" {
+    if service_type(new) == "ExternalName" || spec_text(new, "clusterIP") == "None" {
         return Ok(());
     }
-    let first = new.pointer("/spec/clusterIPs/0").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let wanted = if spec_text(new, "clusterIP").is_empty() { first } else { spec_text(new, "clusterIP").to_owned() };
-    let family = if taken.ips.range().network().is_ipv4() { "IPv4" } else { "IPv6" };
-    let chosen = match wanted.as_str() {
-        "None" => "None".to_owned(),
-        "" => {
-            let ip = taken.ips.take_any(rand::random()).map_err(|e| refuse("spec.clusterIPs".into(), "[]".into(), e))?;
-            took.push(ip);
-            ip.to_string()
-        }
-        text => {
-            // Validation has the words for what is no address at all.
-            if let Ok(ip) = text.parse::<IpAddr>()
-                && !had.contains(&ip)
-            {
-                let failed = |e| refuse("spec.clusterIPs".into(), format!("[{text:?}]: failed to allocate IP {text}"), e);
-                taken.ips.take(ip).map_err(failed)?;
-                took.push(ip);
-            }
-            text.to_owned()
-        }
+    let texts = |field: &str| -> Vec<String> {
+        let items = new["spec"].get(field).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        items.iter().map(|v| v.as_str().unwrap_or_default().to_owned()).collect()
     };
-    new["spec"]["clusterIP"] = json!(chosen);
-    new["spec"]["clusterIPs"] = json!([chosen]);
-    if new["spec"].get("ipFamilies").is_none_or(|f| f.as_array().is_none_or(Vec::is_empty)) {
-        new["spec"]["ipFamilies"] = json!([family]);
+    let mut ips = texts("clusterIPs");
+    let families = texts("ipFamilies");
+    for (i, family) in families.iter().filter_map(|f| Family::parse(f)).enumerate() {
+        let named = ips.get(i).filter(|ip| !ip.is_empty()).cloned();
+        // Validation had the words for what is no address at all.
+        let wanted = named.as_ref().and_then(|text| text.parse::<IpAddr>().ok());
+        if wanted.is_some_and(|ip| had.contains(&ip)) {
+            continue;
+        }
+        // A family that was taken away from the cluster: what is there stays as it is.
+        let Some(allocator) = taken.ips(family) else { continue };
+        let ip = match wanted {
+            Some(ip) => {
+                let value = json!(ips).to_string();
+                let failed = |e| refuse("spec.clusterIPs".into(), format!("{value}: failed to allocate IP {ip}"), e);
+                allocator.take(ip).map(|()| ip).map_err(failed)?
+            }
+            None => {
+                let failed = |e| refuse("spec.clusterIPs".into(), json!(ips).to_string(), e);
+                allocator.take_any(rand::random()).map_err(failed)?
+            }
+        };
+        took.push(ip);
+        if wanted.is_none() {
+            ips.truncate(i);
+            ips.push(ip.to_string());
+        }
     }
-    if new["spec"].get("ipFamilyPolicy").is_none_or(Value::is_null) {
-        new["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+    if let Some(first) = ips.first() {
+        new["spec"]["clusterIP"] = json!(first);
+        new["spec"]["clusterIPs"] = json!(ips);
     }
     Ok(())
 }
 
-fn claim_ports(taken: &mut Taken, new: &mut Value, had: &[u16], took: &mut Vec<u16>) -> Result<(), Cause> {
+fn claim_ports(taken: &mut Taken, new: &mut Value, had: &[u16], fresh: bool, took: &mut Vec<u16>) -> Result<(), Cause> {
     let checks = service_type(new) == "LoadBalancer" && spec_text(new, "externalTrafficPolicy") == "Local";
     let wanted_check = new.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64).unwrap_or(0) as u16;
-    if has_node_ports(new)
-        && let Some(list) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut)
-    {
+    let (may, automatically) = (["NodePort", "LoadBalancer"].contains(&service_type(new)), has_node_ports(new));
+    if may && let Some(list) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
         // What users named first, so that no automatic choice takes it; one number may serve two protocols of one Service.
         let mut mine: Vec<u16> = had.to_vec();
         for (i, port) in list.iter().enumerate() {
@@ -260,9 +257,12 @@ fn claim_ports(taken: &mut Taken, new: &mut Value, had: &[u16], took: &mut Vec<u
                 mine.push(number);
             }
         }
-        let mut automatic: Vec<(Value, u16)> = Vec::new();
+        // One port on two protocols of a new Service gets one number.
+        let numbered = list.iter().filter(|p| fresh && node_port(p) > 0);
+        let mut automatic: Vec<(Value, u16)> =
+            numbered.map(|p| (p.get("port").cloned().unwrap_or_default(), node_port(p))).collect();
         for (i, port) in list.iter_mut().enumerate() {
-            if node_port(port) > 0 || !port.is_object() {
+            if node_port(port) > 0 || !port.is_object() || !automatically {
                 continue;
             }
             let same = automatic.iter().find(|(number, _)| Some(number) == port.get("port")).map(|(_, chosen)| *chosen);

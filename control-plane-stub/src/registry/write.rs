@@ -317,9 +317,6 @@ impl Registry {
             metadata.insert("resourceVersion".to_owned(), Value::String(item.revision.to_string()));
         }
         meta::carry_over(kind, &mut new, old)?;
-        if sub.is_none() {
-            self.inner.services.carry_over(kind, &mut new, old);
-        }
         (kind.defaults)(&mut new);
         if sub != Some(Sub::Binding) {
             (kind.prepare)(Op::Update, sub, &mut new, Some(old));

@@ -9,11 +9,11 @@ fn tables(services: &[serde_json::Value], slices: &[serde_json::Value]) -> Table
     let mut touched = Touched::new();
     for s in services {
         let wire: crate::wire::Service = serde_json::from_value(s.clone()).unwrap();
-        tables.set_service(convert::key(&wire.metadata), convert::service(&wire).unwrap(), &mut touched);
+        tables.set_service(convert::key(&wire.metadata), convert::service(&wire, &mut Vec::new()), &mut touched);
     }
     for s in slices {
         let wire: crate::wire::EndpointSlice = serde_json::from_value(s.clone()).unwrap();
-        tables.set_slice(convert::key(&wire.metadata), convert::slice(&wire, "here").unwrap(), &mut touched);
+        tables.set_slice(convert::key(&wire.metadata), convert::slice(&wire, "here", &mut Vec::new()), &mut touched);
     }
     tables
 }

@@ -66,7 +66,7 @@ fn after(before: Option<&[u8]>, now: Option<&[u8]>, flows: &[Flow]) -> Vec<bool>
     let touched = [key()].into();
     update(&mut rules, &tables, &touched, &BTreeSet::new());
     let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
-    flows.iter().map(|f| stale(f, &rules, &BTreeSet::new(), &gone)).collect()
+    flows.iter().map(|f| stale(f, &rules, &tables, &BTreeSet::new(), &gone)).collect()
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn flows_to_what_is_gone_are_stale_and_no_others() {
         flow("10.96.0.1:53", "10.244.0.2:53"),
         flow(&node_port, "10.244.0.1:53"),
         flow(&node_port, "10.244.0.2:53"),
-        // Somebody else's: another port, and a node port number on a host far away.
-        flow("10.96.0.1:54", "10.244.0.1:54"),
+        // Somebody else's: untranslated at another port, and a node port number on a host far away.
+        flow("10.96.0.1:54", "10.96.0.1:54"),
         flow("203.0.113.1:30053", "203.0.113.1:30053"),
     ];
     let after = |before, now| after(before, now, &flows);
@@ -86,6 +86,45 @@ fn flows_to_what_is_gone_are_stale_and_no_others() {
     assert_eq!(after(Some(&[1, 2]), Some(&[])), [true, true, true, true, false, false]);
     assert_eq!(after(Some(&[1, 2]), None), [true, true, true, true, false, false]);
     assert_eq!(after(Some(&[1]), Some(&[1, 2])), [false; 6]);
+}
+
+#[test]
+fn a_port_that_a_cluster_ip_has_no_more_ends_its_flows_also_after_a_restart() {
+    let mut tables = Tables::default();
+    tables.set_service(key(), Some(service()), &mut Touched::new());
+    let judged = |tables: &Tables, f: &Flow| {
+        stale(f, &compile(tables, &policy()), tables, &[NODE.parse().unwrap()].into(), &Gone::default())
+    };
+    // Only a service translates what goes to its address.
+    let (old, served) = (flow("10.96.0.1:54", "10.244.0.1:54"), flow("10.96.0.1:53", "10.244.0.1:53"));
+    let node_port = flow(&format!("{NODE}:30053"), "10.244.0.1:53");
+    assert!(judged(&tables, &old) && judged(&tables, &served) && judged(&tables, &node_port));
+    tables.set_slice(key(), Some(slice(&[1])), &mut Touched::new());
+    assert!(judged(&tables, &old) && !judged(&tables, &served) && !judged(&tables, &node_port));
+}
+
+#[test]
+fn an_endpoint_that_serves_keeps_its_flows() {
+    let mut tables = Tables::default();
+    tables.set_service(key(), Some(service()), &mut Touched::new());
+    tables.set_slice(key(), Some(slice(&[1, 2])), &mut Touched::new());
+    let mut rules = compile(&tables, &policy());
+    let mut installed = Installed::default();
+    installed.apply(full(&rules));
+    // The first one terminates and leaves the frontends, as the second one is ready.
+    let mut leaving = slice(&[1, 2]);
+    (leaving.endpoints[0].ready, leaving.endpoints[0].terminating) = (false, true);
+    let mut judge = |slice: &crate::model::Slice| {
+        tables.set_slice(key(), Some(slice.clone()), &mut Touched::new());
+        let touched = [key()].into();
+        update(&mut rules, &tables, &touched, &BTreeSet::new());
+        let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
+        let flows = [flow("10.96.0.1:53", "10.244.0.1:53"), flow(&format!("{NODE}:30053"), "10.244.0.1:53")];
+        flows.map(|f| stale(&f, &rules, &tables, &BTreeSet::new(), &gone))
+    };
+    assert_eq!(judge(&leaving), [false, false]);
+    leaving.endpoints[0].serving = false;
+    assert_eq!(judge(&leaving), [true, true]);
 }
 
 #[test]
@@ -103,7 +142,7 @@ fn after_a_restart_node_port_flows_are_judged_by_what_is() {
     tables.set_service(key(), Some(service()), &mut touched);
     tables.set_slice(key(), Some(slice(&[1])), &mut touched);
     let rules = compile(&tables, &policy());
-    let judged = |f: &Flow| stale(f, &rules, &[NODE.parse().unwrap()].into(), &Gone::default());
+    let judged = |f: &Flow| stale(f, &rules, &tables, &[NODE.parse().unwrap()].into(), &Gone::default());
     let node_port = format!("{NODE}:30053");
     assert!(judged(&flow(&node_port, "10.244.0.2:53")));
     assert!(!judged(&flow(&node_port, "10.244.0.1:53")));

@@ -15,6 +15,7 @@ proptest! {
         let mut rules = Ruleset::new(policy());
         let mut installed = Installed::default();
         let mut kernel = Model::default();
+        kernel.commit(&full(&rules)).map_err(TestCaseError::fail)?;
         for step in steps {
             let mut touched = Touched::new();
             for change in &step {
@@ -31,7 +32,7 @@ proptest! {
             for (key, block) in rules.blocks() {
                 for (front, _) in &block.fronts {
                     let slots = installed.slots(key, front).unwrap();
-                    let there: Vec<_> = (0..slots.len() as u32).map(|n| kernel.endpoint(front, n).unwrap()).collect();
+                    let there: Vec<_> = (0..slots.len() as u32).map(|n| kernel.main.endpoint(front, n).unwrap()).collect();
                     prop_assert_eq!(slots, &there[..]);
                 }
             }

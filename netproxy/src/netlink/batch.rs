@@ -6,10 +6,9 @@
 use super::attr::Writer;
 use super::expr::{family_number, octets, value};
 use super::{layout, *};
-use crate::diff::{Element, Transaction, code};
+use crate::diff::{Element, Place, Stray, Transaction, code};
 use crate::model::{Family, Proto};
 use crate::ruleset::{Front, Mark, Policy};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Leaves room below the 16 bits of an attribute's length for one more element.
@@ -19,6 +18,8 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 pub struct Batch {
+    /// The name of the tables it is about.
+    pub table: &'static str,
     w: Writer,
     what: Vec<String>,
     last_at: usize,
@@ -43,11 +44,11 @@ impl Sealed {
 }
 
 impl Batch {
-    pub fn new() -> Batch {
+    pub fn new(place: Place) -> Batch {
         let mut w = Writer::default();
         let open = w.message(BATCH_BEGIN, REQUEST, 0, 0, RES_NFTABLES);
         w.end_message(open);
-        Batch { w, what: vec!["the batch as a whole".into()], last_at: 0, sets: Vec::new() }
+        Batch { table: layout::table(place), w, what: vec!["the batch as a whole".into()], last_at: 0, sets: Vec::new() }
     }
 
     pub fn next_set_id(&mut self, name: &str) -> u32 {
@@ -68,7 +69,7 @@ impl Batch {
     }
 
     pub fn message(&mut self, kind: u16, flags: u16, family: Family, what: &str, body: impl FnOnce(&mut Writer)) {
-        let open = self.start(kind, flags, family, format!("{what} of {}", table_text(family)));
+        let open = self.start(kind, flags, family, format!("{what} of table {} {}", family_text(family), self.table));
         body(&mut self.w);
         self.w.end_message(open);
     }
@@ -86,7 +87,7 @@ impl Batch {
         let mut done = 0usize;
         while next.is_some() {
             let open = self.start(kind, if kind == NEWSETELEM { CREATE } else { 0 }, family, String::new());
-            self.w.text(1, layout::TABLE);
+            self.w.text(1, self.table);
             self.w.text(2, set);
             let began = self.w.bytes.len();
             let first = done;
@@ -104,7 +105,7 @@ impl Batch {
             self.w.end(list);
             self.w.end_message(open);
             if let Some(what) = self.what.last_mut() {
-                *what = format!("elements {first} to {} of set {set} of {}", done - 1, table_text(family));
+                *what = format!("elements {first} to {} of set {set} of table {} {}", done - 1, family_text(family), self.table);
             }
         }
     }
@@ -120,39 +121,50 @@ impl Batch {
     }
 }
 
-fn table_text(family: Family) -> &'static str {
+pub fn family_text(family: Family) -> &'static str {
     match family {
-        Family::V4 => "table ip ferrolet",
-        Family::V6 => "table ip6 ferrolet",
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
     }
 }
 
-fn table(b: &mut Batch, kind: u16, flags: u16, family: Family) {
-    b.message(kind, flags, family, "the table itself", |w| w.text(1, layout::TABLE));
+fn table(b: &mut Batch, kind: u16, flags: u16, family: Family, body: impl FnOnce(&mut Writer)) {
+    let table = b.table;
+    b.message(kind, flags, family, "the table itself", |w| {
+        w.text(1, table);
+        body(w);
+    });
 }
 
-/// Makes sure that our tables are not there.
-pub fn remove_tables(b: &mut Batch, families: impl Iterator<Item = Family>) {
-    for family in families {
-        // Deleting what is not there fails; making what is there does not.
-        table(b, NEWTABLE, CREATE, family);
-        table(b, DELTABLE, 0, family);
+/// Makes sure that a table is not there.
+fn remove_table(b: &mut Batch, family: Family) {
+    // Deleting what is not there fails; making what is there does not.
+    table(b, NEWTABLE, CREATE, family, |_| {});
+    table(b, DELTABLE, 0, family, |_| {});
+}
+
+pub fn encode(tx: &Transaction, policy: &Policy) -> Batch {
+    let mut b = Batch::new(tx.place);
+    for family in &tx.delete {
+        remove_table(&mut b, *family);
     }
-}
-
-/// `keep` names the tables to be emptied instead of deleted, at a reset.
-pub fn encode(tx: &Transaction, policy: &Policy, keep: &BTreeSet<Family>) -> Batch {
-    let mut b = Batch::new();
-    if let Some(policy) = &tx.reset {
-        for family in &policy.families {
-            if keep.contains(family) {
-                layout::empty(&mut b, *family);
-            } else {
-                remove_tables(&mut b, [*family].into_iter());
-                table(&mut b, NEWTABLE, CREATE, *family);
-            }
+    if let Some(base) = &tx.base {
+        for family in &base.make {
+            remove_table(&mut b, *family);
+            table(&mut b, NEWTABLE, CREATE, *family, |_| {});
         }
-        layout::skeleton(&mut b, policy);
+        for family in &base.keep {
+            // Somebody may have put it to sleep.
+            table(&mut b, NEWTABLE, CREATE, *family, |w| w.be32(2, 0));
+            layout::without_rules(&mut b, *family);
+        }
+        layout::skeleton(&mut b, policy, base.make.union(&base.keep));
+        for pick in &base.picks {
+            layout::pick_rules(&mut b, pick, policy);
+        }
+    }
+    for stray in &tx.strays {
+        remove_stray(&mut b, stray);
     }
     for pick in &tx.picks {
         layout::pick(&mut b, pick, policy);
@@ -160,6 +172,15 @@ pub fn encode(tx: &Transaction, policy: &Policy, keep: &BTreeSet<Family>) -> Bat
     changes(&mut b, DELSETELEM, &tx.remove);
     changes(&mut b, NEWSETELEM, &tx.add);
     b
+}
+
+fn remove_stray(b: &mut Batch, stray: &Stray) {
+    b.elements(DELSETELEM, stray.family, stray.set, [()].iter(), |w, ()| {
+        value(w, 1, &stray.key);
+        if let Some(end) = &stray.end {
+            value(w, 10, end);
+        }
+    });
 }
 
 /// Elements grouped by the set they belong to.

@@ -3,6 +3,7 @@
 //! Registers are the sixteen 32-bit ones, numbered from 0 here. Constants are the kernel's, from linux/netfilter/nf_tables.h.
 
 use super::attr::Writer;
+use crate::local::InterfaceName;
 use crate::model::Family;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -10,7 +11,7 @@ use std::net::IpAddr;
 const LIST_ELEM: u16 = 1;
 const EXPR_NAME: u16 = 1;
 const EXPR_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
+pub const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
@@ -23,6 +24,9 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const META_MARK: u32 = 3;
 const META_L4PROTO: u32 = 16;
+const META_IIFNAME: u32 = 6;
+/// IFNAMSIZ: a whole name is compared with its padding, a prefix without.
+const NAME_LEN: usize = 16;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 const CT_STATE_NEW: u32 = 8;
@@ -229,6 +233,18 @@ impl Rule {
             true => rule.compare(0, inside, &network),
             false => rule.mask_xor(0, &mask, &zero).compare(0, inside, &network),
         }
+    }
+
+    /// Whether the packet came in by an interface that is (not) called so.
+    pub fn iif_is(self, name: &InterfaceName, is: bool) -> Rule {
+        let mut padded = name.as_str().as_bytes().to_vec();
+        padded.resize(NAME_LEN, 0);
+        self.meta_load(META_IIFNAME, 0).compare(0, is, &padded)
+    }
+
+    /// Whether it came in by one whose name begins (does not begin) so.
+    pub fn iif_begins(self, prefix: &InterfaceName, is: bool) -> Rule {
+        self.meta_load(META_IIFNAME, 0).compare(0, is, prefix.as_str().as_bytes())
     }
 
     /// Whether the address is (not) one of this host's own.

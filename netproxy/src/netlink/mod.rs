@@ -9,22 +9,20 @@ mod ct;
 mod expr;
 mod layout;
 mod notify;
+mod read;
 mod socket;
 
 use crate::conntrack::Flow;
-use crate::diff::Transaction;
+use crate::diff::{Held, Place, Transaction};
 use crate::error::Error;
 use crate::model::Family;
-use crate::proxy::Kernel;
+use crate::proxy::{Kernel, Layout};
 use crate::ruleset::Policy;
-use attr::{Writer, find};
-use batch::{Batch, Sealed, encode, remove_tables};
-use expr::family_number;
-use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
+use batch::{Batch, encode};
+use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 pub use notify::Watch;
 use socket::Netfilter;
-use std::collections::BTreeSet;
-use tracing::debug;
+use std::time::Duration;
 
 const NFTABLES: u16 = 10;
 const NEWTABLE: u16 = 0;
@@ -35,6 +33,7 @@ const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const GETSET: u16 = 10;
 const NEWSETELEM: u16 = 12;
+const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
@@ -58,47 +57,32 @@ impl Netlink {
     pub fn watch(&self) -> Result<Watch, Error> {
         Watch::open(self.tables.port())
     }
-
-    fn batch(&mut self, tx: &Transaction, keep: &BTreeSet<Family>) -> Sealed {
-        if let Some(policy) = &tx.reset {
-            self.policy = policy.clone();
-        }
-        encode(tx, &self.policy, keep).seal(true)
-    }
-
-    /// Whether our table is there and of the layout this program makes, with nothing else in it.
-    fn same_layout(&mut self, family: Family) -> bool {
-        let mut w = Writer::default();
-        let open = w.message(NFTABLES << 8 | GETSET, REQUEST | DUMP, 0, family_number(family), 0);
-        w.text(1, layout::TABLE);
-        w.end_message(open);
-        let mut there = BTreeSet::new();
-        let text = |v: &[u8]| String::from_utf8_lossy(v).trim_end_matches('\0').to_string();
-        // A table that is not there is an error, and so is a dump that another change interrupted: both mean no.
-        let listed = self.tables.dump(&w.bytes, |m| there.extend(m.body.get(4..).and_then(|a| find(a, 2)).map(text)));
-        listed.is_ok() && there == layout::set_names(family)
-    }
 }
 
 impl Kernel for Netlink {
     fn commit(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let families = tx.reset.as_ref().map(|p| p.families.clone()).unwrap_or_default();
-        let keep: BTreeSet<Family> = families.into_iter().filter(|f| self.same_layout(*f)).collect();
-        let sealed = self.batch(tx, &keep);
-        match self.tables.transact(&sealed) {
-            Err(Error::Refused { what, source, .. }) if !keep.is_empty() => {
-                // Whatever stands in the way goes with the tables.
-                debug!(what, error = %source, "tables cannot be written anew in place, replacing them");
-                let sealed = self.batch(tx, &BTreeSet::new());
-                self.tables.transact(&sealed)
-            }
-            other => other,
+        if let Some(base) = &tx.base {
+            self.policy = base.policy.clone();
         }
+        let sealed = encode(tx, &self.policy).seal(true);
+        self.tables.transact(&sealed)
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let sealed = encode(tx, tx.reset.as_ref().unwrap_or(&self.policy), &BTreeSet::new()).seal(false);
+        let sealed = encode(tx, tx.base.as_ref().map_or(&self.policy, |base| &base.policy)).seal(false);
         self.tables.transact(&sealed)
+    }
+
+    fn layout(&mut self, place: Place, family: Family) -> Result<Layout, Error> {
+        read::layout_of(&mut self.tables, place, family)
+    }
+
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        read::elements(&mut self.tables, family, each)
+    }
+
+    fn held(&self) -> Duration {
+        self.tables.sending
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {
@@ -110,17 +94,30 @@ impl Kernel for Netlink {
     }
 }
 
-/// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread. Nothing there is no
-/// error, nor is a kernel without one of the families.
-pub fn cleanup() -> Result<(), Error> {
-    let mut socket = Netfilter::open()?;
+/// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread, and says which tables
+/// those were. Nothing there is no error, nor is a kernel without one of the families.
+pub fn cleanup() -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
     for family in Family::ALL {
-        let mut batch = Batch::new();
-        remove_tables(&mut batch, [family].into_iter());
-        match socket.transact(&batch.seal(true)) {
-            Err(Error::Refused { source, .. }) if matches!(source.raw_os_error(), Some(EAFNOSUPPORT | EOPNOTSUPP)) => {}
-            other => other?,
+        for place in [Place::Main, Place::Spare] {
+            let name = layout::table(place);
+            if remove_table(family, name)? {
+                removed.push(format!("table {} {name}", batch::family_text(family)));
+            }
         }
     }
-    Ok(())
+    Ok(removed)
+}
+
+/// Removes a table of this name, whoever made it. False if there was none.
+pub fn remove_table(family: Family, name: &str) -> Result<bool, Error> {
+    let mut batch = Batch::new(Place::Main);
+    batch.message(DELTABLE, 0, family, "table", |w| w.text(1, name));
+    match Netfilter::open()?.transact(&batch.seal(true)) {
+        Ok(()) => Ok(true),
+        Err(Error::Refused { source, .. }) if matches!(source.raw_os_error(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP)) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

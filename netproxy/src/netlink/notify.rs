@@ -4,7 +4,7 @@
 //! transaction of ours does not overflow the socket. Only says that something happened; nothing is listed.
 
 use super::attr::{find, messages};
-use super::layout::TABLE;
+use super::layout::{SPARE, TABLE};
 use crate::error::Error;
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc::{self, EAGAIN, EINTR, ENOBUFS};
@@ -68,7 +68,10 @@ impl Watch {
 fn about_us(kind: u16, body: &[u8]) -> bool {
     kind >> 8 == SUBSYSTEM
         && kind & 0xff != NEWGEN
-        && body.get(4..).and_then(|a| find(a, 1)).is_some_and(|name| name.strip_suffix(&[0]) == Some(TABLE.as_bytes()))
+        && body
+            .get(4..)
+            .and_then(|a| find(a, 1))
+            .is_some_and(|name| [TABLE, SPARE].map(|t| Some(t.as_bytes())).contains(&name.strip_suffix(&[0])))
 }
 
 /// A socket filter: messages whose header has that port are none of ours to read.

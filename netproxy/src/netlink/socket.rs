@@ -8,6 +8,7 @@ use nix::libc::{EAGAIN, EINTR, MSG_DONTWAIT, MSG_TRUNC};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 const NETLINK_NETFILTER: isize = 12;
 const NLMSG_ERROR: u16 = 2;
@@ -22,6 +23,8 @@ pub struct Netfilter {
     socket: Socket,
     port: u32,
     send_room: usize,
+    /// How long the last `send` took.
+    pub sending: Duration,
     buffer: Vec<u8>,
 }
 
@@ -42,7 +45,7 @@ impl Netfilter {
         let port = socket.bind_auto().map_err(failed("bind"))?.port_number();
         socket.set_ext_ack(true).map_err(failed("extended answers"))?;
         socket.set_cap_ack(true).map_err(failed("short answers"))?;
-        let new = Netfilter { socket, port, send_room: 0, buffer: Vec::new() };
+        let new = Netfilter { socket, port, send_room: 0, sending: Duration::ZERO, buffer: Vec::new() };
         // A refusal leaves the default, which only large dumps outgrow.
         let _ = setsockopt(&new.fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER)
             .or_else(|_| setsockopt(&new.fd(), sockopt::RcvBuf, &RECEIVE_BUFFER));
@@ -74,9 +77,13 @@ impl Netfilter {
 
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.make_room(bytes.len())?;
+        let began = Instant::now();
         loop {
             match self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.sending = began.elapsed();
+                    return Ok(());
+                }
                 Err(e) if e.raw_os_error() == Some(EINTR) => {}
                 Err(e) => return Err(failed("send")(e)),
             }
@@ -128,15 +135,19 @@ impl Netfilter {
         }
     }
 
-    /// Sends a request for a dump and gives every message of the answer.
-    pub fn dump(&mut self, request: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<(), Error> {
+    /// Sends a request for a dump and gives every message of the answer. False: something changed meanwhile, so that the answer
+    /// may be of no one moment.
+    pub fn dump(&mut self, request: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<bool, Error> {
+        const NLM_F_DUMP_INTR: u16 = 0x10;
         self.drain()?;
         self.send(request)?;
+        let mut whole = true;
         loop {
             let Some(datagram) = self.receive(0)? else { continue };
             for message in messages(datagram) {
+                whole &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
-                    NLMSG_DONE => return Ok(()),
+                    NLMSG_DONE => return Ok(whole),
                     NLMSG_ERROR => {
                         if let Some(a) = answer(&message).filter(|a| a.errno != 0) {
                             return Err(failed("dump")(io::Error::from_raw_os_error(a.errno)));

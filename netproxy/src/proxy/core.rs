@@ -2,24 +2,29 @@
 //!
 //! Owns tables, ruleset, what is installed, and the kernel. Runs on a blocking thread; never waits for anything but the kernel.
 
+use super::board::Board;
+use super::explain::{Explained, unused};
+use super::resync::MOST_AT_ONCE;
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
 use crate::conntrack::{Flow, Gone, stale};
 use crate::convert;
-use crate::diff::{Installed, Transaction, diff_of, full};
-use crate::error::{Class, Error};
+use crate::diff::{Held, Installed, Place, Transaction, diff_of};
+use crate::error::Error;
 use crate::health::{HealthCheck, HealthChecks};
+use crate::local::{LocalTraffic, PodTraffic};
 use crate::model::{Family, Key};
-use crate::ruleset::Ruleset;
+use crate::overlay::Overlay;
+use crate::ruleset::{Policy, Ruleset};
 use crate::tables::{Tables, Touched};
-use crate::trace::{Packet, Verdict, trace};
+use crate::trace::{Outcome, Packet, Verdict, trace};
 use crate::{describe, wire};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, error, warn};
 
 /// What the proxy needs of a kernel. The real one is `netlink::Netlink`; tests have a model.
@@ -28,29 +33,61 @@ pub trait Kernel: Send {
     fn commit(&mut self, tx: &Transaction) -> Result<(), Error>;
     /// Whether `commit` would succeed, without any effect.
     fn check(&mut self, tx: &Transaction) -> Result<(), Error>;
+    /// What is there under our tables' names. A kernel that keeps nothing has nothing to say here.
+    fn layout(&mut self, _: Place, _: Family) -> Result<Layout, Error> {
+        Ok(Layout::Absent)
+    }
+    /// Tells every element of a family's table of our layout but what packets left, one set after another.
+    fn read(&mut self, _: Family, _each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        Ok(())
+    }
+    /// How long the kernel was kept by the last transaction.
+    fn held(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Flows of connectionless protocols.
     fn flows(&mut self) -> Result<Vec<Flow>, Error>;
     /// One that is gone already is no error.
     fn delete_flow(&mut self, flow: &Flow) -> Result<(), Error>;
 }
 
+/// True if that changes anything.
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    std::mem::replace(old, new) != *old
+}
+
+/// What stands under the name of one of our tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Absent,
+    /// Of the layout this version makes, with no other sets in it.
+    Ours,
+    Other,
+}
+
 pub struct Core {
-    kernel: Box<dyn Kernel>,
+    pub(super) kernel: Box<dyn Kernel>,
     node_name: String,
     node_addresses: BTreeSet<IpAddr>,
     /// Node ports answer on the primary addresses only.
     primary: bool,
-    tables: Tables,
-    ruleset: Ruleset,
+    /// Pods are told apart by what `Input::NodePodCidrs` says.
+    by_node_cidrs: bool,
+    have_pod_cidrs: bool,
+    pub(super) tables: Tables,
+    pub(super) ruleset: Ruleset,
     /// `None`: not known, everything has to be written.
-    installed: Option<Installed>,
+    pub(super) installed: Option<Installed>,
     touched: Touched,
-    set_aside: BTreeSet<Key>,
+    pub(super) set_aside: BTreeSet<Key>,
     have_services: bool,
     have_slices: bool,
     /// Flows are still to be looked at, these fronts being gone.
-    purge: Option<Gone>,
+    pub(super) purge: Option<Gone>,
     health: HealthChecks,
+    overlay: Overlay,
+    /// The number of the last change of the agent's words that is in it.
+    words: u64,
     pub stats: Stats,
 }
 
@@ -60,6 +97,8 @@ impl Core {
             kernel,
             node_name: config.node_name.clone(),
             primary: config.node_port_addresses == NodePortAddresses::Primary,
+            by_node_cidrs: config.local == LocalTraffic::NodeCidrs,
+            have_pod_cidrs: false,
             node_addresses: BTreeSet::new(),
             tables: Tables::default(),
             ruleset: Ruleset::new(config.policy()),
@@ -70,6 +109,8 @@ impl Core {
             have_slices: false,
             purge: None,
             health: HealthChecks::default(),
+            overlay: Overlay::default(),
+            words: 0,
             stats: Stats::default(),
         }
     }
@@ -90,18 +131,26 @@ impl Core {
                 let good: BTreeMap<_, _> =
                     all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.service(s)?))).collect();
                 self.tables.replace_services(good, &mut self.touched);
+                let published = all.iter().filter(|s| s.spec.publish_not_ready_addresses == Some(true));
+                let changed = self.overlay.publish_only(published.map(|s| convert::key(&s.metadata)).collect());
+                self.lay_over(changed);
                 self.have_services = true;
             }
             Input::Service(key, new) => {
+                let published = new.as_ref().is_some_and(|s| s.spec.publish_not_ready_addresses == Some(true));
+                let changed = self.overlay.publishes(&key, published);
+                self.lay_over(changed);
                 let new = new.and_then(|s| self.service(&s));
                 self.tables.set_service(key, new, &mut self.touched);
             }
             Input::Slices(all) => {
+                self.overlay.forget_slices();
                 let good: BTreeMap<_, _> = all.iter().filter_map(|s| Some((convert::key(&s.metadata), self.slice(s)?))).collect();
                 self.tables.replace_slices(good, &mut self.touched);
                 self.have_slices = true;
             }
             Input::Slice(key, new) => {
+                self.overlay.forget(&key);
                 let new = new.and_then(|s| self.slice(&s));
                 self.tables.set_slice(key, new, &mut self.touched);
             }
@@ -113,6 +162,23 @@ impl Core {
                     self.touch_all();
                 }
             }
+            Input::NodePodCidrs(ranges) => {
+                if self.by_node_cidrs {
+                    self.have_pod_cidrs = true;
+                    self.change_rules(|policy| replace(&mut policy.pods, PodTraffic::Sources(ranges)));
+                }
+            }
+            Input::ServiceCidrs(mut ranges) => {
+                ranges.sort_unstable();
+                self.change_rules(|policy| replace(&mut policy.service_ranges, ranges));
+            }
+        }
+    }
+
+    /// Rules and not elements: if anything changes, all is written anew.
+    fn change_rules(&mut self, change: impl FnOnce(&mut Policy) -> bool) {
+        if change(&mut self.ruleset.policy) {
+            self.installed = None;
         }
     }
 
@@ -134,10 +200,8 @@ impl Core {
 
     fn check_health(&mut self, touched: &Touched) {
         let policy = &self.ruleset.policy;
-        self.health.listen = policy.node_port_ranges.as_ref().map(|ranges| {
-            let on = |ip: &&IpAddr| ranges.iter().any(|r| r.contains(*ip));
-            self.node_addresses.iter().filter(on).copied().collect()
-        });
+        let on = || self.node_addresses.iter().filter(|ip| policy.has_node_ports(ip)).copied().collect();
+        self.health.listen = policy.node_port_ranges.as_ref().map(|_| on());
         for key in touched {
             match self.tables.service(key).and_then(|s| s.health_check_node_port) {
                 Some(port) => {
@@ -168,31 +232,57 @@ impl Core {
         if self.primary {
             let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
             let ranges = Some(Family::ALL.into_iter().filter_map(first).map(IpNet::from).collect());
-            if self.ruleset.policy.node_port_ranges != ranges {
-                // Rules and not elements: all is written anew.
-                self.ruleset.policy.node_port_ranges = ranges;
-                self.installed = None;
-            }
+            self.change_rules(|policy| replace(&mut policy.node_port_ranges, ranges));
         }
     }
 
     fn service(&mut self, s: &wire::Service) -> Option<crate::model::Service> {
-        convert::service(s).unwrap_or_else(|e| self.bad_object(&e))
+        let mut faults = Vec::new();
+        let service = convert::service(s, &mut faults);
+        self.bad_object(&faults);
+        service
     }
 
     fn slice(&mut self, s: &wire::EndpointSlice) -> Option<crate::model::Slice> {
-        convert::slice(s, &self.node_name).unwrap_or_else(|e| self.bad_object(&e))
+        let mut faults = Vec::new();
+        let slice = convert::slice(s, &self.node_name, &mut faults);
+        self.bad_object(&faults);
+        let mut slice = slice?;
+        self.overlay.see(&convert::key(&s.metadata), &mut slice, convert::pods_here(s, &self.node_name));
+        Some(slice)
     }
 
-    fn bad_object<T>(&mut self, e: &convert::ConvertError) -> Option<T> {
-        self.stats.bad_objects += 1;
-        error!(error = %e, "object left out of the service rules");
-        None
+    /// What the agent says of its pods now, or what time it is by which that counts.
+    pub fn take_words(&mut self, board: &Board, now: Instant) {
+        if board.change != self.words || self.words_due().is_some_and(|due| due <= now) {
+            self.words = board.change;
+            let changed = self.overlay.advance(&board.words, now);
+            self.lay_over(changed);
+        }
+    }
+
+    pub fn words_due(&self) -> Option<Instant> {
+        self.overlay.due()
+    }
+
+    fn lay_over(&mut self, slices: BTreeSet<Key>) {
+        for key in slices {
+            let Some(mut slice) = self.tables.slice(&key).cloned() else { continue };
+            self.overlay.apply(&key, &mut slice);
+            self.tables.set_slice(key, Some(slice), &mut self.touched);
+        }
+    }
+
+    fn bad_object(&mut self, faults: &[convert::ConvertError]) {
+        self.stats.bad_objects += u64::from(!faults.is_empty());
+        for e in faults {
+            error!(error = %e, "left out of the service rules");
+        }
     }
 
     /// Brings the kernel up to date. True once the kernel holds all that was listed.
     pub fn sync(&mut self) -> Result<bool, Error> {
-        if !(self.have_services && self.have_slices) {
+        if !(self.have_services && self.have_slices && (self.have_pod_cidrs || !self.by_node_cidrs)) {
             return Ok(false);
         }
         let began = Instant::now();
@@ -237,70 +327,24 @@ impl Core {
             installed.apply(tx);
             return Ok(None);
         }
+        if operations > MOST_AT_ONCE {
+            // Too much to hold the kernel for; a resync goes in steps.
+            self.installed = None;
+            return self.install_all().map(|n| Some((n, true)));
+        }
         match self.kernel.commit(&tx) {
             Ok(()) => {
                 installed.apply(tx);
                 Ok(Some((operations, false)))
             }
             Err(e) => {
-                warn!(error = %e, operations, "a change of the service rules failed, writing all of them anew");
+                warn!(error = %e, operations, "a change of the service rules failed, comparing all of them with what the kernel has");
                 self.stats.failures += 1;
                 self.stats.last_error = Some(e.to_string());
                 self.installed = None;
                 self.install_all().map(|n| Some((n, true)))
             }
         }
-    }
-
-    fn install_all(&mut self) -> Result<usize, Error> {
-        let mut tx = full(&self.ruleset);
-        if let Err(e) = self.kernel.commit(&tx) {
-            if e.class() != Class::Permanent || !self.set_bad_aside(&e) {
-                return Err(e);
-            }
-            tx = full(&self.ruleset);
-            self.kernel.commit(&tx)?;
-        }
-        let operations = tx.len();
-        let mut installed = Installed::default();
-        installed.apply(tx);
-        self.installed = Some(installed);
-        self.purge.get_or_insert_default();
-        Ok(operations)
-    }
-
-    /// Finds the services the kernel will not take, by halves, without touching what it holds. False if none was found.
-    fn set_bad_aside(&mut self, why: &Error) -> bool {
-        let policy = self.ruleset.policy.clone();
-        if self.kernel.check(&full(&Ruleset::new(policy))).is_err() {
-            return false;
-        }
-        let keys: Vec<Key> = self.ruleset.blocks().map(|(k, _)| k.clone()).collect();
-        let mut bad = Vec::new();
-        self.bisect(&keys, &mut bad);
-        if bad.is_empty() {
-            return false;
-        }
-        for (key, why) in &bad {
-            error!(service = %key, error = %why, "the kernel refuses this service's rules, it is left out until it changes");
-        }
-        debug!(error = %why, "the error that led here");
-        let touched: Touched = bad.into_iter().map(|(k, _)| k).collect();
-        self.set_aside.extend(touched.iter().cloned());
-        update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
-        true
-    }
-
-    fn bisect(&mut self, keys: &[Key], bad: &mut Vec<(Key, Error)>) {
-        let part = self.ruleset.restricted_to(keys);
-        let Err(e) = self.kernel.check(&full(&part)) else { return };
-        if let [one] = keys {
-            bad.push((one.clone(), e));
-            return;
-        }
-        let (left, right) = keys.split_at(keys.len() / 2);
-        self.bisect(left, bad);
-        self.bisect(right, bad);
     }
 
     /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.
@@ -318,7 +362,7 @@ impl Core {
     fn try_purge(&mut self, gone: &Gone) -> Result<u64, Error> {
         let mut purged = 0;
         for flow in self.kernel.flows()? {
-            if stale(&flow, &self.ruleset, &self.node_addresses, gone) {
+            if stale(&flow, &self.ruleset, &self.tables, &self.node_addresses, gone) {
                 self.kernel.delete_flow(&flow)?;
                 purged += 1;
             }
@@ -332,5 +376,29 @@ impl Core {
 
     pub fn trace(&self, packet: &Packet) -> Verdict {
         trace(&self.ruleset, &self.node_addresses, packet)
+    }
+
+    pub fn explain(&self, packet: Packet) -> Explained {
+        let with = |random| self.trace(&Packet { random, ..packet.clone() });
+        let verdict = with(0);
+        let (mut endpoints, mut affinity) = (Vec::new(), None);
+        if let Outcome::Forward { front, .. } = verdict.outcome {
+            affinity = self.ruleset.affinity(&front);
+            let count = self.ruleset.endpoints(&front).map_or(0, |pool| pool.len() as u32);
+            endpoints.extend((0..count).filter_map(|n| match with(n).outcome {
+                Outcome::Forward { to, masquerade, .. } => Some((to, masquerade)),
+                _ => None,
+            }));
+        }
+        let family = Family::of(&packet.dst);
+        let slices = |key| self.tables.slices_of(key).filter(|s| s.family == family);
+        let left = verdict.service.as_ref().map(|key| unused(slices(key), &endpoints)).unwrap_or_default();
+        let meant = |key: &&Key| {
+            let at = |ip: &IpAddr| *ip == packet.dst;
+            let service = self.tables.service(key);
+            service.is_some_and(|s| [&s.cluster_ips, &s.external_ips, &s.load_balancer_ips].into_iter().flatten().any(at))
+        };
+        let set_aside = self.set_aside.iter().find(meant).cloned();
+        Explained { verdict, endpoints, unused: left, affinity, set_aside }
     }
 }

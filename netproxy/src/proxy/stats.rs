@@ -28,7 +28,7 @@ impl Histogram {
 pub struct Stats {
     /// Syncs that changed something in the kernel.
     pub syncs: u64,
-    /// Those of them that wrote everything.
+    /// Those of them that compared everything with what the kernel had.
     pub full_syncs: u64,
     pub failures: u64,
     pub durations: Histogram,
@@ -47,6 +47,10 @@ pub struct Stats {
     /// Objects of the API that could not be read.
     pub bad_objects: u64,
     pub flows_purged: u64,
-    /// How often others changed our tables and they were written anew.
+    /// How often others changed our tables and they were put right.
     pub repairs: u64,
+    /// Transactions of the last full sync.
+    pub last_full_batches: usize,
+    /// The longest that one transaction has kept the kernel.
+    pub longest_batch: Duration,
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::conntrack::Flow;
-use crate::diff::{Element, Transaction};
+use crate::diff::{Element, Held, Place, Transaction};
+use crate::model::Family;
 use crate::ruleset::Front;
 use crate::testing::Model;
 use serde_json::json;
@@ -53,6 +54,15 @@ impl Kernel for Fake {
         Fake::judge(&self.0.lock().unwrap(), tx).map(drop)
     }
 
+    fn layout(&mut self, place: Place, family: Family) -> Result<Layout, Error> {
+        Ok(self.0.lock().unwrap().model.layout(place, family))
+    }
+
+    fn read(&mut self, family: Family, each: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        self.0.lock().unwrap().model.main.held(family).into_iter().for_each(each);
+        Ok(())
+    }
+
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {
         Ok(Vec::new())
     }
@@ -87,9 +97,13 @@ pub(crate) struct Setup {
 }
 
 fn setup(fake: Fake) -> Setup {
+    setup_with(fake, Config::default())
+}
+
+fn setup_with(fake: Fake, config: Config) -> Setup {
     let (inputs, rx) = mpsc::channel(64);
     let cancel = CancellationToken::new();
-    let (handle, task) = Proxy::spawn_on(Config::default(), Box::new(fake.clone()), rx, cancel.clone());
+    let (handle, task) = Proxy::spawn_on(config, Box::new(fake.clone()), rx, cancel.clone());
     Setup { fake, inputs, handle, cancel, task }
 }
 
@@ -102,6 +116,8 @@ pub(crate) async fn health_setup(port: u16) -> Setup {
     let (handle, task) = Proxy::spawn_on(config, Box::new(fake.clone()), rx, cancel.clone());
     let mut checked = service(1);
     checked.spec.health_check_node_port = Some(port.into());
+    checked.spec.type_ = Some("LoadBalancer".into());
+    checked.spec.external_traffic_policy = Some("Local".into());
     let mut local = slice(1, 1);
     local.endpoints[0].node_name = Some("here".into());
     inputs.send(Input::Services(vec![checked])).await.unwrap();
@@ -140,7 +156,7 @@ impl Setup {
             Front::ClusterIp { ip, .. } => ip.to_string(),
             other => format!("{other:?}"),
         };
-        state.model.counts.keys().map(ip).collect()
+        state.model.main.counts.keys().map(ip).collect()
     }
 }
 
@@ -155,14 +171,50 @@ async fn nothing_is_written_before_both_lists() {
     s.inputs.send(Input::Slices(vec![slice(1, 1)])).await.unwrap();
     s.handle.synced.wait_for(|s| *s).await.unwrap();
     assert_eq!(s.fronts(), ["10.96.0.1"]);
-    let packet =
-        Packet { src: [10, 244, 0, 9].into(), dst: [10, 96, 0, 1].into(), proto: crate::Proto::Tcp, dst_port: 80, random: 0 };
+    let packet = Packet {
+        src: [10, 244, 0, 9].into(),
+        dst: [10, 96, 0, 1].into(),
+        proto: crate::Proto::Tcp,
+        dst_port: 80,
+        from_interface: None,
+        random: 0,
+    };
     let verdict = s.handle.trace(packet).await.unwrap();
     assert_eq!(verdict.service, Some(Key::new("ns", "s1")));
     assert!(s.handle.describe().await.unwrap().contains("cluster IP 10.96.0.1:80/tcp -> 10.244.0.1:80"));
     s.cancel.cancel();
     s.task.await.unwrap();
-    assert_eq!(s.fake.0.lock().unwrap().model.counts.len(), 1, "rules stay");
+    assert_eq!(s.fake.0.lock().unwrap().model.main.counts.len(), 1, "rules stay");
+}
+
+#[tokio::test]
+async fn the_nodes_pod_ranges_are_waited_for_and_change_the_rules() {
+    let mut s = setup_with(Fake::default(), Config { local: LocalTraffic::NodeCidrs, ..Config::default() });
+    s.inputs.send(Input::Services(vec![service(1)])).await.unwrap();
+    s.inputs.send(Input::Slices(vec![slice(1, 1)])).await.unwrap();
+    s.handle.describe().await.unwrap();
+    assert_eq!(s.fake.0.lock().unwrap().commits, 0);
+    let ranges = |text: &str| Input::NodePodCidrs(vec![text.parse().unwrap()]);
+    s.inputs.send(ranges("10.244.0.0/24")).await.unwrap();
+    s.handle.synced.wait_for(|s| *s).await.unwrap();
+    let packet = |from| Packet {
+        src: from,
+        dst: [10, 96, 0, 1].into(),
+        proto: crate::Proto::Tcp,
+        dst_port: 80,
+        from_interface: None,
+        random: 0,
+    };
+    let masqueraded = async |s: &Setup, from: [u8; 4]| match s.handle.trace(packet(from.into())).await.unwrap().outcome {
+        crate::trace::Outcome::Forward { masquerade, .. } => masquerade,
+        other => panic!("{other:?}"),
+    };
+    assert!(!masqueraded(&s, [10, 244, 0, 9]).await && masqueraded(&s, [10, 244, 1, 9]).await);
+    // The same again changes nothing; others do.
+    s.inputs.send(ranges("10.244.0.0/24")).await.unwrap();
+    s.inputs.send(ranges("10.244.1.0/24")).await.unwrap();
+    s.until("rules for the other range", |s| s.full_syncs == 2).await;
+    assert!(masqueraded(&s, [10, 244, 0, 9]).await && !masqueraded(&s, [10, 244, 1, 9]).await);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ proptest! {
         let proto = if udp { Proto::Udp } else { Proto::Tcp };
         let dst = vip(family, n);
         let outcomes: BTreeSet<_> = (0..40).map(|random| {
-            let packet = Packet { src: pod(family, 200), dst, proto, dst_port: port, random };
+            let packet = Packet { src: pod(family, 200), dst, proto, dst_port: port, from_interface: None, random };
             match trace(&rules, &BTreeSet::new(), &packet).outcome {
                 Outcome::Forward { to, masquerade, .. } => { assert!(!masquerade); Some(to) }
                 Outcome::Reject => None,
@@ -53,7 +53,7 @@ proptest! {
         if let Some(promised) = promised(&tables, dst, proto, port) {
             prop_assert_eq!(outcomes, promised);
         } else {
-            let packet = Packet { src: pod(family, 200), dst, proto, dst_port: port, random: 0 };
+            let packet = Packet { src: pod(family, 200), dst, proto, dst_port: port, from_interface: None, random: 0 };
             prop_assert_eq!(trace(&rules, &BTreeSet::new(), &packet).outcome, Outcome::Pass);
         }
     }
@@ -130,7 +130,7 @@ proptest! {
             (_, true) => "2001:db8:2::7".parse().unwrap(),
         };
         let proto = if udp { Proto::Udp } else { Proto::Tcp };
-        let packet = Packet { src, dst: crate::testing::external(family, n), proto, dst_port: port, random: 0 };
+        let packet = Packet { src, dst: crate::testing::external(family, n), proto, dst_port: port, from_interface: None, random: 0 };
         let met = outcomes(&rules, &[NODE.into()].into(), &packet);
         match promised_outside(&tables, &packet) {
             None => prop_assert_eq!(met, [Outcome::Pass]),

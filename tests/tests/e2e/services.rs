@@ -1,158 +1,316 @@
-//! Services with real packets, from a pod, from the node and from outside.
+//! Services with real packets on two nodes with a routed pod network: from pods, nodes and outside.
+//!
+//! Most tests share four pods (a server and a client on each node) and make Services of their own on them; what a test
+//! leaves is removed after it. Every check is made in each IP family the lab has.
 
-use crate::shared::{LIMIT, Ns, pod, test};
+mod affinity;
+mod flows;
+mod frontends;
+mod ingress;
+mod policies;
+mod repair;
+mod topology;
+
+use crate::shared::{LIMIT, Ns, PAIR};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::load;
-use ferrolet_tests::netns::{node_ip, within};
-use ferrolet_tests::sys::{sh, wait_for};
+use ferrolet_tests::netns::{ip, node_ip};
+use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
-use std::net::{SocketAddr, UdpSocket};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
 use std::time::Duration;
 
+const NAMESPACE: &str = "services";
+/// Longer than any packet needs here; what takes longer was dropped.
+pub const SOON: Duration = Duration::from_millis(300);
+
 pub fn trials() -> Vec<Trial> {
-    vec![
-        test("services::cluster_ip_from_pod_node_and_itself", cluster_ip),
-        test("services::node_port_from_outside", node_port),
-        test("services::no_endpoints_is_refused_at_once", refused),
-        test("services::udp_follows_its_endpoint", udp),
-        test("services::readiness_decides", readiness),
-        test("services::named_target_port", named),
+    [
+        frontends::trials(),
+        ingress::trials(),
+        policies::trials(),
+        topology::trials(),
+        affinity::trials(),
+        flows::trials(),
+        repair::trials(),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-fn service(name: &str, spec: &str) -> String {
-    format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n")
+/// A running pod, and where its packets come from.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    pub name: String,
+    pub ips: Vec<IpAddr>,
+    /// Its network namespace, as [`ferrolet_tests::netns::within`] takes it.
+    pub netns: String,
 }
 
-fn address(ns: &Ns, name: &str, port: u16) -> Result<SocketAddr> {
-    let ip = ns.get("service", name)?["spec"]["clusterIP"].as_str().context("no clusterIP")?.to_owned();
-    Ok(format!("{ip}:{port}").parse()?)
+impl Pod {
+    pub fn ip(&self, like: IpAddr) -> Result<IpAddr> {
+        let ip = self.ips.iter().find(|ip| ip.is_ipv4() == like.is_ipv4()).copied();
+        ip.with_context(|| format!("{} has no address of the family of {like}: {:?}", self.name, self.ips))
+    }
 }
 
-/// The answer from the service as soon as it is the wanted one.
-fn answers(netns: &str, address: SocketAddr, wanted: &str) -> Result<()> {
-    wait_for(&format!("{address} to answer {wanted}"), LIMIT, || {
-        let body = load::get(netns, address, "/")?;
-        if body.trim() == wanted { Ok(()) } else { bail!("answered {body:?}") }
+#[derive(Debug, Clone)]
+pub struct Pods {
+    /// Servers labelled `app: web`, on node-1 and node-2. HTTP on their port `http`, which is 8080 on one and 8181 on the
+    /// other; datagrams, lines and SCTP on 9000, 7001 and 7002.
+    pub one: Pod,
+    pub two: Pod,
+    /// Clients on node-1 and node-2.
+    pub near: Pod,
+    pub far: Pod,
+}
+
+static PODS: Mutex<Option<Pods>> = Mutex::new(None);
+
+/// A test's view: the lab, the Kubernetes namespace that all these tests share, and its pods.
+pub struct Bed<'a, 'b> {
+    pub ns: &'a mut Ns<'b>,
+    pub pods: Pods,
+}
+
+/// A test on the shared pods.
+pub fn test(name: &'static str, body: fn(&mut Bed) -> Result<()>) -> Trial {
+    crate::trial(name, move || {
+        let result = PAIR.within(NAMESPACE, |ns| {
+            let pods = pods(ns)?;
+            body(&mut Bed { ns, pods })
+        });
+        result.and(PAIR.within(NAMESPACE, |ns| clean(ns)))
     })
 }
 
-fn cluster_ip(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("server", "serve", "", ""))?;
-    ns.apply(&pod("client", "serve", "", ""))?;
-    ns.apply(&service("s", "selector: {app: server}, ports: [{port: 80, targetPort: 8080}]"))?;
-    ns.ready("server")?;
-    ns.ready("client")?;
-    let address = address(ns, "s", 80)?;
-    answers(&ns.lab.nodes[0].netns, address, "server")?;
-    // From a pod, and from the pod to itself through its own service.
-    for from in ["client", "server"] {
-        let body = ns.kubectl(&["exec", from, "--", "/web", "get", &address.to_string(), "/"])?;
-        if body.trim() != "server" {
-            bail!("from {from}: {body:?}");
-        }
+/// A server's manifest; `more` are further lines of its container, `labels` of its labels.
+pub fn server(name: &str, node: u8, labels: &str, http: u16, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{pod: {name}, {labels}}}}}\nspec:\n  nodeName: node-{node}\n  terminationGracePeriodSeconds: 10\n  containers:\n  - name: main\n    image: {}\n    args: [serve, --port, '{http}', --udp, '9000', --lines, '7001', --sctp, '7002']\n    ports: [{{name: http, containerPort: {http}}}]\n    {more}\n---\n",
+        ferrolet_tests::images::WEB,
+    )
+}
+
+pub const NO_DRAIN: &str = "env: [{name: WEB_DRAIN_MS, value: '0'}]";
+
+fn pods(ns: &Ns) -> Result<Pods> {
+    let mut kept = PODS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(pods) = &*kept {
+        return Ok(pods.clone());
     }
-    // Pod to pod through a service keeps the client's address.
-    let client = ns.get("pod", "client")?["status"]["podIP"].as_str().context("no IP")?.to_owned();
-    let peer = ns.kubectl(&["exec", "client", "--", "/web", "get", &address.to_string(), "/peer"])?;
-    if peer.trim() != client {
-        bail!("the server saw {peer:?}, the client is {client}");
-    }
+    ns.lab.kubectl(&["create", "namespace", NAMESPACE])?;
+    let keep = "fixture: kept";
+    let manifest = [
+        server("one", 1, &format!("app: web, {keep}"), 8080, NO_DRAIN),
+        server("two", 2, &format!("app: web, {keep}"), 8181, NO_DRAIN),
+        server("near", 1, keep, 8080, NO_DRAIN),
+        server("far", 2, keep, 8080, NO_DRAIN),
+    ];
+    ns.apply(&manifest.concat())?;
+    let pods = Pods { one: running(ns, "one")?, two: running(ns, "two")?, near: running(ns, "near")?, far: running(ns, "far")? };
+    Ok(kept.insert(pods).clone())
+}
+
+/// Waits until a pod is Ready.
+pub fn running(ns: &Ns, name: &str) -> Result<Pod> {
+    let pod = ns.ready(name)?;
+    let addresses = pod["status"]["podIPs"].as_array().context("no podIPs")?;
+    let ips = addresses.iter().map(|a| Ok(a["ip"].as_str().context("no ip")?.parse()?)).collect::<Result<_>>()?;
+    let id =
+        pod["status"]["containerStatuses"][0]["containerID"].as_str().and_then(|id| id.rsplit('/').next()).context("no ID")?;
+    let node = ns.lab.nodes.iter().find(|n| pod["spec"]["nodeName"] == n.name.as_str()).context("on no node of the lab")?;
+    let tasks = node.containerd.tasks()?;
+    let (_, pid) = tasks.iter().find(|(task, _)| task == id).with_context(|| format!("no process of {name}"))?;
+    Ok(Pod { name: name.into(), ips, netns: format!("/proc/{pid}/ns/net") })
+}
+
+/// Removes all but the shared pods, and what a test may have told those.
+fn clean(ns: &Ns) -> Result<()> {
+    ns.kubectl(&["delete", "services,endpointslices,deployments", "--all", "--timeout=30s"])?;
+    ns.kubectl(&["delete", "pods", "-l", "!fixture", "--timeout=60s"])?;
+    ns.kubectl(&["label", "--overwrite", "pods", "one", "two", "app=web", "role-"])?;
     Ok(())
 }
 
-fn node_port(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("server", "serve", "", ""))?;
-    ns.apply(&service("s", "type: NodePort, selector: {app: server}, ports: [{port: 80, targetPort: 8080, nodePort: 30123}]"))?;
-    ns.ready("server")?;
-    answers(&ns.lab.fabric, format!("{}:30123", node_ip(1)).parse()?, "server")?;
-    ns.kubectl(&["delete", "service", "s"])?;
-    wait_for("the node port to close", LIMIT, || match load::get(&ns.lab.fabric, format!("{}:30123", node_ip(1)).parse()?, "/") {
-        Ok(_) => bail!("still answers"),
-        Err(_) => Ok(()),
-    })
+/// A Service as the API server returned it.
+pub struct Svc {
+    pub name: String,
+    pub object: Value,
 }
 
-fn refused(ns: &mut Ns) -> Result<()> {
-    ns.apply(&service("empty", "selector: {app: nobody}, ports: [{port: 80}]"))?;
-    let address = address(ns, "empty", 80)?;
-    wait_for("connections to be refused", LIMIT, || {
-        let error = match load::get(&ns.lab.nodes[0].netns, address, "/") {
-            Ok(body) => bail!("answered {body:?}"),
-            Err(error) => format!("{error:#}"),
+impl Svc {
+    /// Its cluster IPs.
+    pub fn ips(&self) -> Result<Vec<IpAddr>> {
+        let ips = self.object["spec"]["clusterIPs"].as_array().with_context(|| format!("no clusterIPs: {}", self.object))?;
+        ips.iter().map(|ip| Ok(ip.as_str().context("not a text")?.parse()?)).collect()
+    }
+
+    /// Its cluster IPs with a port.
+    pub fn at(&self, port: u16) -> Result<Vec<SocketAddr>> {
+        Ok(self.ips()?.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+
+    /// The node port of its first port.
+    pub fn node_port(&self) -> Result<u16> {
+        let port =
+            self.object["spec"]["ports"][0]["nodePort"].as_u64().with_context(|| format!("no nodePort: {}", self.object))?;
+        Ok(port as u16)
+    }
+}
+
+/// The HTTP port of the shared servers, as a service's only port 80.
+pub const HTTP: &str = "ports: [{port: 80, targetPort: http}]";
+pub const WEB: &str = "selector: {app: web}, ports: [{port: 80, targetPort: http}]";
+
+impl Bed<'_, '_> {
+    /// Makes or changes a Service; in both families where the lab has both.
+    pub fn service(&self, name: &str, spec: &str) -> Result<Svc> {
+        let families = if spec.contains("ExternalName") || spec.contains("ipFamilyPolicy") {
+            ""
+        } else {
+            "ipFamilyPolicy: PreferDualStack, "
         };
-        if error.contains("refused") { Ok(()) } else { bail!("failed with: {error}") }
+        self.service_like("", name, &format!("{families}{spec}"))
+    }
+
+    /// The same with further metadata.
+    pub fn service_like(&self, metadata: &str, name: &str, spec: &str) -> Result<Svc> {
+        self.ns.apply(&format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, {metadata}}}\nspec: {{{spec}}}\n"))?;
+        Ok(Svc { name: name.into(), object: self.ns.get("service", name)? })
+    }
+
+    /// Node addresses of a family, in the order of the nodes.
+    pub fn node(&self, n: u8, like: IpAddr) -> Result<IpAddr> {
+        let node = &self.ns.lab.nodes[usize::from(n) - 1];
+        let _ = node;
+        if like.is_ipv4() { Ok(node_ip(n).parse()?) } else { bail!("no IPv6 yet") }
+    }
+
+    /// The namespace of a client that is no node.
+    pub fn outside(&self) -> String {
+        self.ns.lab.fabric.clone()
+    }
+
+    pub fn netns(&self, n: u8) -> String {
+        self.ns.lab.nodes[usize::from(n) - 1].netns.clone()
+    }
+
+    /// Pods and nodes, by name and namespace.
+    pub fn inside(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("a pod of node-1", self.pods.near.netns.clone()),
+            ("a pod of node-2", self.pods.far.netns.clone()),
+            ("node-1", self.netns(1)),
+            ("node-2", self.netns(2)),
+        ]
+    }
+
+    /// Sends an address from the fabric to a node, for as long as the guard lives.
+    pub fn route(&self, address: IpAddr, node: u8) -> Result<Route> {
+        let via = self.node(node, address)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let route = Route { netns: self.ns.lab.fabric.clone(), words: format!("{address}/{bits}") };
+        ip(&route.netns, &format!("route add {} via {via}", route.words))?;
+        Ok(route)
+    }
+
+    /// Cleared when the test ends, whether it failed or not.
+    pub fn load_balancer(&self, name: &str, ingress: Value) -> Result<()> {
+        let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}}).to_string();
+        self.ns.kubectl(&["patch", "service", name, "--subresource=status", "--type=merge", "-p", &patch]).map(drop)
+    }
+
+    pub fn patch(&self, kind: &str, name: &str, patch: &str) -> Result<()> {
+        self.ns.kubectl(&["patch", kind, name, "--type=merge", "-p", patch]).map(drop)
+    }
+
+    /// What `nft` shows of our table in a node's namespace.
+    pub fn listed(&self, node: u8, family: &str) -> Result<String> {
+        let netns = self.netns(node);
+        let net = format!("--net=/run/netns/{netns}");
+        ferrolet_tests::sys::sh("nsenter", &[&net, "nft", "list", "table", family, "ferrolet"])
+    }
+}
+
+/// A route of the fabric, taken away when dropped.
+pub struct Route {
+    netns: String,
+    words: String,
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        let _ = ip(&self.netns, &format!("route del {}", self.words));
+    }
+}
+
+/// How often to ask, to see every one of two endpoints with near certainty.
+const ENOUGH: usize = 24;
+
+/// Waits until exactly these pods answer.
+pub fn answered_by(netns: &str, address: SocketAddr, wanted: &[&str]) -> Result<()> {
+    let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
+    wait_for(&format!("{address} to be answered by {wanted:?}"), LIMIT, || {
+        let seen = load::spread(netns, address, ENOUGH)?;
+        if seen.keys().map(String::as_str).eq(wanted.iter().copied()) { Ok(()) } else { bail!("answered by {seen:?}") }
     })
 }
 
-fn ask(netns: &str, to: SocketAddr) -> Result<String> {
-    within(netns, move || -> Result<String> {
-        // One source port for all: a stale conntrack entry would hold the flow.
-        let socket = UdpSocket::bind("0.0.0.0:45454")?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        socket.send_to(b"who", to)?;
-        let mut buffer = [0; 200];
-        let (n, _) = socket.recv_from(&mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
-    })?
+/// Fails unless exactly these pods answer now.
+pub fn answers_now(netns: &str, address: SocketAddr, wanted: &[&str]) -> Result<()> {
+    let seen = load::spread(netns, address, ENOUGH)?;
+    let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
+    if seen.keys().map(String::as_str).eq(wanted.iter().copied()) { Ok(()) } else { bail!("{address} is answered by {seen:?}") }
 }
 
-fn udp(ns: &mut Ns) -> Result<()> {
-    let server = |name: &str| {
-        pod(name, "serve, --udp, '9000'", "env: [{name: WEB_DRAIN_MS, value: '0'}]", "")
-            .replace(&format!("labels: {{app: {name}}}"), "labels: {app: udp}")
-    };
-    ns.apply(&server("first"))?;
-    ns.apply(&service("u", "selector: {app: udp}, ports: [{port: 90, protocol: UDP, targetPort: 9000}]"))?;
-    ns.ready("first")?;
-    let address = address(ns, "u", 90)?;
-    let netns = ns.lab.nodes[0].netns.clone();
-    let from = |wanted: &str| {
-        wait_for(&format!("an answer from {wanted}"), LIMIT, || {
-            let name = ask(&netns, address)?;
-            if name == wanted { Ok(()) } else { bail!("{name} answered") }
-        })
-    };
-    from("first")?;
-    ns.apply(&server("second"))?;
-    ns.ready("second")?;
-    ns.kubectl(&["delete", "pod", "first", "--timeout=30s"])?;
-    from("second")
+/// The client's address as the server sees it.
+pub fn source(netns: &str, address: SocketAddr) -> Result<IpAddr> {
+    Ok(load::get(netns, address, "/peer")?.trim().parse()?)
 }
 
-fn readiness(ns: &mut Ns) -> Result<()> {
-    let probe = "readinessProbe: {httpGet: {path: /readyz, port: 8080}, periodSeconds: 1, failureThreshold: 1}";
-    let server = |name: &str| pod(name, "serve", probe, "").replace(&format!("labels: {{app: {name}}}"), "labels: {app: both}");
-    ns.apply(&server("one"))?;
-    ns.apply(&server("two"))?;
-    ns.apply(&service("s", "selector: {app: both}, ports: [{port: 80, targetPort: 8080}]"))?;
-    ns.ready("one")?;
-    ns.ready("two")?;
-    let address = address(ns, "s", 80)?;
-    let netns = ns.lab.nodes[0].netns.clone();
-    let only = |wanted: &[&str]| {
-        wait_for(&format!("answers from {wanted:?} only"), LIMIT, || {
-            let seen = load::spread(&netns, address, 40)?;
-            if seen.keys().map(String::as_str).collect::<Vec<_>>() == wanted { Ok(()) } else { bail!("saw {seen:?}") }
-        })
-    };
-    only(&["one", "two"])?;
-    ns.kubectl(&["exec", "one", "--", "/web", "get", "127.0.0.1:8080", "/fail-ready"])?;
-    only(&["two"])?;
-    ns.kubectl(&["exec", "one", "--", "/web", "get", "127.0.0.1:8080", "/recover"])?;
-    only(&["one", "two"])
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Answered,
+    Refused,
+    Dropped,
 }
 
-fn named(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("server", "serve, --port, '8123'", "ports: [{name: odd, containerPort: 8123}]", ""))?;
-    ns.apply(&service("s", "selector: {app: server}, ports: [{name: x, port: 80, targetPort: odd}]"))?;
-    ns.ready("server")?;
-    answers(&ns.lab.nodes[0].netns, address(ns, "s", 80)?, "server")?;
-    // What was programmed reads as a table to an operator.
-    let netns = ns.lab.nodes[0].netns.clone();
-    let rules = within(&netns, || sh("nft", &["list", "table", "ip", "ferrolet"]))??;
-    if !rules.contains("8123") {
-        bail!("the endpoint's port is not in what nft lists:\n{rules}");
+pub fn fate(netns: &str, address: SocketAddr) -> Result<Fate> {
+    let error = match load::fetch(netns, address, "/", SOON) {
+        Ok(_) => return Ok(Fate::Answered),
+        Err(error) => error,
+    };
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    match kind {
+        Some(std::io::ErrorKind::ConnectionRefused) => Ok(Fate::Refused),
+        Some(std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock) => Ok(Fate::Dropped),
+        _ => Err(error),
     }
-    Ok(())
+}
+
+/// Waits until connections meet this fate.
+pub fn meets(netns: &str, address: SocketAddr, wanted: Fate) -> Result<()> {
+    wait_for(&format!("connections to {address} to be {wanted:?}"), LIMIT, || match fate(netns, address)? {
+        seen if seen == wanted => Ok(()),
+        other => bail!("{other:?}"),
+    })
+}
+
+/// The answer to a datagram: the server's name, or with the text `peer` also the address it saw.
+pub fn udp(netns: &str, from: u16, to: SocketAddr) -> Result<String> {
+    load::ask_udp(netns, from, to, "who", SOON)
+}
+
+/// Waits until a datagram of this very flow is answered by this pod.
+pub fn udp_answered_by(netns: &str, from: u16, to: SocketAddr, wanted: &str) -> Result<()> {
+    wait_for(&format!("datagrams from port {from} to {to} to be answered by {wanted}"), LIMIT, || {
+        let name = udp(netns, from, to)?;
+        if name == wanted { Ok(()) } else { bail!("{name} answered") }
+    })
 }

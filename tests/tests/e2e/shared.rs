@@ -9,38 +9,100 @@ use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-const NAME: &str = "e2e";
 /// For what should take a second; generous, because the machines are small and busy.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
-static LAB: Mutex<Option<Lab>> = Mutex::new(None);
+/// One node, for most tests.
+static ONE: Shared = Shared::new("e2e", 1);
+/// Two nodes with a routed pod network, for what Services do.
+pub static PAIR: Shared = Shared::new("e2e-svc", 2);
 
-/// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
+/// A test in a fresh Kubernetes namespace of the lab with one node.
 pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
-    crate::trial(name, move || {
-        let mut guard = lab()?;
-        let lab = guard.as_mut().context("the shared lab is not there")?;
-        let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
-        lab.kubectl(&["create", "namespace", &namespace])?;
-        let mut ns = Ns { name: namespace, lab };
-        let result = body(&mut ns).with_context(|| state(&ns));
-        let name = ns.name.clone();
-        // Heal what a failed test may have left, so that it alone fails.
-        let healed = heal(ns.lab).and_then(|()| lab.kubectl(&["delete", "namespace", &name, "--timeout=90s"]));
-        result.and(healed.map(drop))
-    })
+    ONE.test(name, body)
 }
 
-/// Starts what a test ended and did not start again.
-fn heal(lab: &mut Lab) -> Result<()> {
-    if lab.nodes[0].containerd.process().is_err() {
-        lab.nodes[0].containerd.start()?;
+/// A lab that is made by the first test that needs it, and removed after the last.
+pub struct Shared {
+    name: &'static str,
+    nodes: u8,
+    lab: Mutex<Option<Lab>>,
+}
+
+impl Shared {
+    const fn new(name: &'static str, nodes: u8) -> Shared {
+        Shared { name, nodes, lab: Mutex::new(None) }
     }
+
+    /// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
+    pub fn test(&'static self, name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
+        crate::trial(name, move || {
+            let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+            let result = self.within(&namespace, |ns| {
+                ns.lab.kubectl(&["create", "namespace", &ns.name])?;
+                body(ns)
+            });
+            let deleted =
+                self.within(&namespace, |ns| ns.lab.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"]).map(drop));
+            result.and(deleted)
+        })
+    }
+
+    /// Runs something on the lab in a Kubernetes namespace, and heals what it may have left broken.
+    pub fn within(&'static self, namespace: &str, body: impl FnOnce(&mut Ns) -> Result<()>) -> Result<()> {
+        let mut guard = self.lab()?;
+        let lab = guard.as_mut().context("the shared lab is not there")?;
+        let mut ns = Ns { name: namespace.to_owned(), lab };
+        let result = body(&mut ns).with_context(|| state(&ns));
+        let healed = heal(ns.lab);
+        result.and(healed)
+    }
+
+    fn lab(&'static self) -> Result<MutexGuard<'static, Option<Lab>>> {
+        let mut guard = self.lab.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if guard.is_none() {
+            let mut lab = Lab::create(self.name, self.nodes, bins::build(false)?, setup::prepare()?)?;
+            if let Err(error) = heal(&mut lab) {
+                let tails = lab.log_tails(30);
+                lab.destroy()?;
+                return Err(error.context(tails));
+            }
+            *guard = Some(lab);
+        }
+        Ok(guard)
+    }
+
+    fn remove(&self) -> Result<()> {
+        let lab = self.lab.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let Some(lab) = lab else { return Ok(()) };
+        if std::env::var_os("FERROLET_LAB_KEEP").is_some() {
+            std::mem::forget(lab);
+            return Ok(());
+        }
+        lab.destroy()?;
+        let left = leftovers::find(self.name);
+        if left.is_empty() { Ok(()) } else { bail!("left: {}", left.join(", ")) }
+    }
+}
+
+/// Removes the shared labs and checks that nothing of them is left.
+pub fn remove() -> Result<()> {
+    let results = [ONE.remove(), PAIR.remove()];
+    results.into_iter().collect()
+}
+
+/// Starts what does not run: all at first, later what a test ended and did not start again, so that it alone fails.
+fn heal(lab: &mut Lab) -> Result<()> {
     if lab.stub.is_none() {
         lab.start_stub()?;
     }
-    if lab.nodes[0].agent.as_mut().is_none_or(|a| a.check_alive().is_err()) {
-        lab.start_agent(0)?;
+    for index in 0..lab.nodes.len() {
+        if lab.nodes[index].containerd.process().is_err() {
+            lab.nodes[index].containerd.start()?;
+        }
+        if lab.nodes[index].agent.as_mut().is_none_or(|a| a.check_alive().is_err()) {
+            lab.start_agent(index)?;
+        }
     }
     lab.wait_ready()
 }
@@ -54,34 +116,6 @@ fn state(ns: &Ns) -> String {
         see(&["get", "events", "--sort-by=.metadata.creationTimestamp"]),
         ns.lab.log_tails(30)
     )
-}
-
-fn lab() -> Result<MutexGuard<'static, Option<Lab>>> {
-    let mut guard = LAB.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if guard.is_none() {
-        let mut lab = Lab::create(NAME, 1, bins::build(false)?, setup::prepare()?)?;
-        let started = lab.start_stub().and_then(|()| lab.start_agent(0)).and_then(|()| lab.wait_ready());
-        if let Err(error) = started {
-            let tails = lab.log_tails(30);
-            lab.destroy()?;
-            return Err(error.context(tails));
-        }
-        *guard = Some(lab);
-    }
-    Ok(guard)
-}
-
-/// Removes the shared lab and checks that nothing of it is left.
-pub fn remove() -> Result<()> {
-    let lab = LAB.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-    let Some(lab) = lab else { return Ok(()) };
-    if std::env::var_os("FERROLET_LAB_KEEP").is_some() {
-        std::mem::forget(lab);
-        return Ok(());
-    }
-    lab.destroy()?;
-    let left = leftovers::find(NAME);
-    if left.is_empty() { Ok(()) } else { bail!("left: {}", left.join(", ")) }
 }
 
 /// One test's namespace in the shared lab.

@@ -8,6 +8,8 @@ use crate::pod::{Deps, PodId};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
+use ferrolet_netproxy::board::Reader;
+use ferrolet_netproxy::overlay::Words;
 use ferrolet_probes::{Driver, Exec, ExecError, ExecOutcome, Limits};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
@@ -16,6 +18,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -248,11 +251,34 @@ impl Exec for CriExec {
     }
 }
 
+/// A data plane that installs at once, or never.
+#[derive(Default)]
+pub struct Rules {
+    pub stuck: AtomicBool,
+    /// Everything the agent said, one entry a change.
+    pub said: Mutex<Vec<Words>>,
+}
+
+async fn data_plane(mut rules: Reader, seen: Arc<Rules>, cancel: CancellationToken) {
+    let work = async {
+        loop {
+            rules.changed().await;
+            let board = rules.read();
+            seen.said.lock().unwrap().push(board.words.clone());
+            if !seen.stuck.load(Ordering::SeqCst) {
+                rules.installed(board.change);
+            }
+        }
+    };
+    cancel.run_until_cancelled(work).await;
+}
+
 pub struct World {
     pub fake: Fake,
     pub api: Api,
     dir: tempfile::TempDir,
     gate: watch::Sender<bool>,
+    pub rules: Arc<Rules>,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -272,7 +298,7 @@ impl World {
         let api = Api { objects, pods, node };
         api.node(Value::Null);
         api.publish();
-        let mut w = World { fake, api, dir, gate: watch::channel(true).0, agent: None };
+        let mut w = World { fake, api, dir, gate: watch::channel(true).0, rules: Arc::default(), agent: None };
         w.start_agent();
         w
     }
@@ -308,6 +334,7 @@ impl World {
         let (probes, probe_events, _) = Driver::spawn(exec, Limits::default(), cancel.clone());
         let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "4")];
         let allocatable: Amounts = allocatable.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into();
+        let (own_pods, rules) = ferrolet_netproxy::board::channel();
         let deps = Deps {
             config,
             cri,
@@ -320,11 +347,13 @@ impl World {
             node: self.api.node.subscribe(),
             registered: NodeView { name: "n".into(), allocatable: allocatable.clone(), ..NodeView::default() },
             gate: self.gate.subscribe(),
+            own_pods,
             events,
             runtime: runtime.clone(),
             services: None,
             allocatable,
         };
+        tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
     }

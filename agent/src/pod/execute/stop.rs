@@ -19,6 +19,7 @@ impl Job {
         why: StopWhy,
         restarts: bool,
     ) -> Result<Outcome, Failed> {
+        self.leave_rules(name, why).await;
         let mut grace = elapsed(Time::now(), deadline);
         if !self.again {
             self.normal(Some(name), "Killing", message(name, why, restarts));
@@ -32,13 +33,24 @@ impl Job {
         Ok(Outcome::Done)
     }
 
+    /// Neither hook nor signal reaches a container while new connections of this node are still led to it. That is a matter of
+    /// milliseconds; rules that cannot be changed hold up nothing for long.
+    async fn leave_rules(&self, name: &str, why: StopWhy) {
+        if why == StopWhy::PodEnds
+            && let Some(leaving) = self.leaving.clone()
+            && !leaving.wait().await
+        {
+            tracing::warn!(pod = %self.desired.id, container = name, "ending a container that service rules may still lead to");
+        }
+    }
+
     /// Runs the hook within the grace; what is left of the grace is for the container.
     async fn pre_stop(&self, name: &str, id: &str, grace: Duration) -> Duration {
         let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
         let running = self.observed.containers.iter().any(|c| c.id == id && c.running());
         let Some(hook) = hook.filter(|_| running && !grace.is_zero()) else { return grace };
         let begun = Instant::now();
-        match tokio::time::timeout(grace, self.hook(id, hook, grace)).await {
+        match tokio::time::timeout(grace, self.hook(name, id, hook, grace)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.desired.id, container = name, error, "preStop hook failed");

@@ -118,6 +118,56 @@ fn both_families_and_headless() {
 }
 
 #[test]
+fn traffic_distribution_gives_hints_to_ready_endpoints() {
+    let seen = |distribution: Value, p: Pod| {
+        let s = service(json!({"spec": {"trafficDistribution": distribution, "ipFamilies": ["IPv4", "IPv6"]}}));
+        let plan = run(&s, &[p], &[]);
+        let of = |slice: &EndpointSlice| serde_json::to_value(&slice.endpoints.as_ref().unwrap()[0].hints).unwrap();
+        assert_eq!(of(&plan.create[0]), of(&plan.create[1]), "both families say the same");
+        of(&plan.create[0])
+    };
+    let zone = json!({"forZones": [{"name": "z1"}]});
+    assert_eq!(seen(json!(null), pod(1, true, 80)), json!(null));
+    assert_eq!(seen(json!("PreferClose"), pod(1, true, 80)), zone);
+    assert_eq!(seen(json!("PreferSameZone"), pod(1, true, 80)), zone);
+    assert_eq!(
+        seen(json!("PreferSameNode"), pod(1, true, 80)),
+        json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n1"}]})
+    );
+    assert_eq!(seen(json!("PreferSameNode"), pod(1, false, 80)), json!(null), "what is not ready gets none");
+    let elsewhere = |mut p: Pod| {
+        p.spec.as_mut().unwrap().node_name = Some("n2".into());
+        p
+    };
+    assert_eq!(seen(json!("PreferSameZone"), elsewhere(pod(1, true, 80))), json!(null), "a node without a zone");
+    assert_eq!(seen(json!("PreferSameNode"), elsewhere(pod(1, true, 80))), json!({"forNodes": [{"name": "n2"}]}));
+}
+
+#[test]
+fn a_change_of_distribution_or_families_reaches_slices_that_are_there() {
+    let pods: Vec<Pod> = (0..150).map(|n| pod(n, true, 80)).collect();
+    let (mut slices, mut next) = (vec![], 0);
+    let sizes = |slices: &[EndpointSlice], kind: &str| -> Vec<usize> {
+        slices.iter().filter(|s| s.address_type == kind).map(|s| s.endpoints.as_ref().unwrap().len()).collect()
+    };
+    apply(&mut slices, run(&service(json!({})), &pods, &[]), &mut next);
+    let hinted = service(json!({"spec": {"trafficDistribution": "PreferSameZone"}}));
+    let plan = run(&hinted, &pods, &slices);
+    assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (0, 2, 0));
+    apply(&mut slices, plan, &mut next);
+    assert!(run(&hinted, &pods, &slices).is_empty());
+    let dual = service(json!({"spec": {"trafficDistribution": "PreferSameZone", "ipFamilies": ["IPv4", "IPv6"]}}));
+    let plan = run(&dual, &pods, &slices);
+    assert_eq!((plan.create.len(), plan.update.len(), plan.delete.len()), (2, 0, 0), "the second family only adds");
+    apply(&mut slices, plan, &mut next);
+    assert_eq!((sizes(&slices, "IPv4"), sizes(&slices, "IPv6")), (vec![100, 50], vec![100, 50]));
+    let six = service(json!({"spec": {"ipFamilies": ["IPv6"]}}));
+    let plan = run(&six, &pods, &slices);
+    apply(&mut slices, plan, &mut next);
+    assert_eq!((sizes(&slices, "IPv4"), sizes(&slices, "IPv6")), (vec![], vec![100, 50]));
+}
+
+#[test]
 fn one_change_rewrites_one_slice() {
     let s = service(json!({}));
     let mut pods: Vec<Pod> = (0..250).map(|n| pod(n, true, 80)).collect();

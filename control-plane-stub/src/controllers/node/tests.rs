@@ -102,3 +102,17 @@ fn cidrs_are_given_out_in_order() {
     assert_eq!(free_cidr(net("10.244.0.0/23"), &used), None);
     assert_eq!(free_cidr(net("fd00::/48"), &used), Some(net("fd00::/64")));
 }
+
+#[test]
+fn a_node_gets_a_part_of_each_range() {
+    let net = |s: &str| s.parse::<IpNet>().unwrap();
+    let dual: Ranges = "10.244.0.0/16,fd00:10:244::/48".parse().unwrap();
+    let mut used = BTreeSet::new();
+    assert_eq!(free_cidrs(dual, &used), Some(vec![net("10.244.0.0/24"), net("fd00:10:244::/64")]));
+    // A node from before the second range holds one part only.
+    used.insert(net("10.244.0.0/24"));
+    assert_eq!(free_cidrs(dual, &used), Some(vec![net("10.244.1.0/24"), net("fd00:10:244::/64")]));
+    let small: Ranges = "fd00::/64,10.0.0.0/16".parse().unwrap();
+    used.insert(net("fd00::/64"));
+    assert_eq!(free_cidrs(small, &used), None);
+}

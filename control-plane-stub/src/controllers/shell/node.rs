@@ -1,10 +1,8 @@
 //! The shell of `node`. One key at a time, so that two nodes never get the same addresses.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -16,9 +14,10 @@ use super::{revision_of, text};
 use crate::controllers::cache::Reader;
 use crate::controllers::events::{Recorder, reference};
 use crate::controllers::meta::{self, Key};
-use crate::controllers::node::{ABANDONED, Plan, decide, evict_at, free_cidr};
+use crate::controllers::node::{ABANDONED, Plan, decide, evict_at, free_cidrs};
 use crate::controllers::runner::{Error, Synced, unless_gone};
 use crate::kinds::{self, Sub};
+use crate::ranges::Ranges;
 use crate::registry::{DeleteOptions, Registry};
 
 const LEASES: &str = "kube-node-lease";
@@ -45,7 +44,7 @@ pub struct Shell {
     pub pods: Reader<Pod>,
     pub leases: Reader<Seen>,
     pub events: Recorder,
-    pub cluster_cidr: Option<IpNet>,
+    pub cluster_cidr: Option<Ranges>,
     pub started: Instant,
 }
 
@@ -63,6 +62,12 @@ pub fn wakes_by_pod(old: Option<&Pod>, new: Option<&Pod>) -> Vec<Key> {
     let ready = |p: Option<&Pod>| p.is_some_and(meta::is_ready);
     let came = of(new).filter(|_| of(old) != of(new) || ready(old) != ready(new));
     came.map(|n| Key::new("", n)).into_iter().collect()
+}
+
+fn pod_cidrs(node: &Node) -> Vec<String> {
+    let Some(spec) = &node.spec else { return vec![] };
+    let listed = spec.pod_cidrs.clone().unwrap_or_default();
+    if listed.is_empty() { spec.pod_cidr.iter().filter(|c| !c.is_empty()).cloned().collect() } else { listed }
 }
 
 fn ready(node: &Node) -> Option<String> {
@@ -129,8 +134,8 @@ impl Shell {
             let about = reference("v1", "Node", &node.metadata);
             self.events.say(about, false, "NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name));
         }
-        let cidr = self.wanted_cidr(node);
-        if plan.taints.is_some() || cidr.is_some() {
+        let cidrs = self.wanted_cidrs(node);
+        if plan.taints.is_some() || !cidrs.is_empty() {
             let before = json!(node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default());
             let mut stale = false;
             let put = |v: &mut Value| {
@@ -142,9 +147,9 @@ impl Shell {
                 if let Some(taints) = &plan.taints {
                     v["spec"]["taints"] = json!(taints);
                 }
-                if let Some(cidr) = cidr {
-                    v["spec"]["podCIDR"] = json!(cidr.to_string());
-                    v["spec"]["podCIDRs"] = json!([cidr.to_string()]);
+                if let Some(first) = cidrs.first() {
+                    v["spec"]["podCIDR"] = json!(first);
+                    v["spec"]["podCIDRs"] = json!(cidrs);
                 }
                 true
             };
@@ -159,18 +164,19 @@ impl Shell {
         Ok(())
     }
 
-    fn wanted_cidr(&self, node: &Node) -> Option<IpNet> {
-        let has = |n: &Node| n.spec.as_ref().and_then(|s| s.pod_cidr.clone()).filter(|c| !c.is_empty());
-        if has(node).is_some() || meta::is_deleting(&node.metadata) {
-            return None;
+    /// A part of each of the cluster's ranges, for a node that has none yet.
+    fn wanted_cidrs(&self, node: &Node) -> Vec<String> {
+        let Some(cluster) = self.cluster_cidr else { return vec![] };
+        if !pod_cidrs(node).is_empty() || meta::is_deleting(&node.metadata) {
+            return vec![];
         }
-        let used: BTreeSet<IpNet> = self.nodes.all().values().filter_map(|n| has(n)?.parse().ok()).collect();
-        let free = free_cidr(self.cluster_cidr?, &used);
+        let used = self.nodes.all().values().flat_map(|n| pod_cidrs(n)).filter_map(|c| c.parse().ok()).collect();
+        let free = free_cidrs(cluster, &used);
         if free.is_none() {
             let about = reference("v1", "Node", &node.metadata);
             self.events.say(about, true, "CIDRNotAvailable", "the cluster's pod address range is used up");
         }
-        free
+        free.unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     /// What the node last said of its pods may no longer be so.

@@ -5,6 +5,7 @@ use crate::kinds::field::{Errors, child, index};
 use crate::kinds::meta::{self, Fields, list, names, object_mut, one_of, str, text};
 use crate::kinds::table::{Column, age_column, created, joined, name, name_column, none_if_empty, text_column, wide};
 use crate::kinds::{FieldError, Kind, Op, STORED, Sub, schema};
+use crate::ranges::Family;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -45,6 +46,14 @@ const COLUMNS: &[Column] = &[
 
 fn defaults(o: &mut Value) {
     schema::normalize(&NODE, o);
+    if let Some(spec) = o.as_object_mut().and_then(|o| meta::existing(o, "spec")) {
+        let listed = spec.get("podCIDRs").and_then(Value::as_array).and_then(|l| l.first()).cloned();
+        match (listed, spec.get("podCIDR").filter(|c| *c != "").cloned()) {
+            (None, Some(first)) => drop(spec.insert("podCIDRs".to_owned(), json!([first]))),
+            (Some(first), None) => drop(spec.insert("podCIDR".to_owned(), first)),
+            _ => {}
+        }
+    }
     let Some(status) = o.as_object_mut().and_then(|o| meta::existing(o, "status")) else { return };
     if let Some(capacity) = status.get("capacity").cloned() {
         meta::default(status, "allocatable", capacity);
@@ -91,20 +100,39 @@ fn validate(_: Op, _: Option<Sub>, new: &Value, old: Option<&Value>) -> Vec<Fiel
             e.duplicate(index("status.addresses", i), address.clone());
         }
     }
-    for (i, cidr) in list(&new["spec"], "podCIDRs").iter().enumerate() {
-        let text = cidr.as_str().unwrap_or_default();
-        if text.parse::<ipnet::IpNet>().is_err() {
-            e.invalid(index("spec.podCIDRs", i), text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-        }
-    }
+    pod_cidrs(&mut e, &new["spec"]);
     if let Some(old) = old {
         for field in ["providerID", "podCIDR"] {
             if !str(&old["spec"], field).is_empty() && old["spec"][field] != new["spec"][field] {
                 e.forbidden(child("spec", field), "node updates may not change a value that is set");
             }
         }
+        if !list(&old["spec"], "podCIDRs").is_empty() && old["spec"]["podCIDRs"] != new["spec"]["podCIDRs"] {
+            e.forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid");
+        }
     }
     e.0
+}
+
+/// One range, or one of each family.
+fn pod_cidrs(e: &mut Errors, spec: &Value) {
+    let cidrs = list(spec, "podCIDRs");
+    let mut families = Vec::new();
+    for (i, cidr) in cidrs.iter().enumerate() {
+        let text = cidr.as_str().unwrap_or_default();
+        match text.parse::<ipnet::IpNet>() {
+            Ok(net) => families.push(Family::of(net.addr())),
+            Err(_) => {
+                e.invalid(index("spec.podCIDRs", i), text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+            }
+        }
+    }
+    if cidrs.len() > 2 || matches!(families[..], [a, b] if a == b) {
+        e.invalid("spec.podCIDRs", spec["podCIDRs"].clone(), "may specify no more than one CIDR for each IP family");
+    }
+    if cidrs.first().is_some_and(|first| first != str(spec, "podCIDR")) {
+        e.invalid("spec.podCIDRs", spec["podCIDRs"].clone(), "first value must match `podCIDR`");
+    }
 }
 
 fn selectable_fields(o: &Value) -> Fields {

@@ -34,6 +34,7 @@ pub static ENDPOINT_SLICE: Kind = Kind {
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 20000;
 const MAX_ADDRESSES: usize = 100;
+const MAX_HINTS: usize = 8;
 
 fn defaults(o: &mut Value) {
     schema::normalize(&ENDPOINT_SLICE, o);
@@ -116,15 +117,29 @@ fn endpoint(e: &mut Errors, endpoint: &Value, path: &str, address_type: &str) {
             e.invalid(child(path, "nodeName"), node, problem);
         }
     }
-    for zone in list(&endpoint["hints"], "forZones") {
-        if str(zone, "name").is_empty() {
-            e.required(format!("{path}.hints.forZones.name"), "");
+    let hints = child(path, "hints");
+    self::hints(e, list(&endpoint["hints"], "forZones"), &child(&hints, "forZones"), names::label_value);
+    self::hints(e, list(&endpoint["hints"], "forNodes"), &child(&hints, "forNodes"), names::dns1123_subdomain);
+}
+
+fn hints(e: &mut Errors, hints: &[Value], path: &str, rule: meta::NameRule) {
+    if hints.len() > MAX_HINTS {
+        return e.too_many(path, hints.len(), MAX_HINTS);
+    }
+    let mut seen = BTreeSet::new();
+    for (i, hint) in hints.iter().enumerate() {
+        let (path, named) = (child(&index(path, i), "name"), str(hint, "name"));
+        if !seen.insert(named) {
+            e.duplicate(path.clone(), named);
+        }
+        for problem in rule(named) {
+            e.invalid(path.clone(), named, problem);
         }
     }
 }
 
 /// Ranges no endpoint can be reached at.
-fn unusable(ip: IpAddr) -> Option<&'static str> {
+pub(in crate::kinds) fn unusable(ip: IpAddr) -> Option<&'static str> {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

@@ -87,7 +87,7 @@ fn service_updates_keep_what_was_allocated() {
     let mut moved = new.clone();
     moved["spec"]["clusterIP"] = json!("10.0.0.2");
     moved["spec"]["clusterIPs"] = json!(["10.0.0.2"]);
-    has(changed(&SERVICE, old.clone(), moved), "spec.clusterIP: Invalid value: \"10.0.0.2\": field is immutable");
+    has(changed(&SERVICE, old.clone(), moved), "spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set");
     // Back to an inner service: the node port goes.
     let mut inner = old.clone();
     inner["spec"]["type"] = json!("ClusterIP");

@@ -1,4 +1,4 @@
-//! `cargo lab bench`: how long a pod takes, through the agent and by bare CRI calls in the same run, and what it costs.
+//! `cargo lab bench pods`: how long a pod takes, through the agent and by bare CRI calls in the same run, and what it costs.
 
 use crate::cluster::{Lab, cgroup_root};
 use crate::sys::wait_for;

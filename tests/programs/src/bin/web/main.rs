@@ -1,11 +1,15 @@
 //! The lab's test program, one static binary for every container of the tests.
 //!
-//! `web serve [--port P] [--udp P]` answers HTTP with its pod's name and can be told to fail its health check, to stop
-//! being ready or to exit; `web help` lists the other commands. On SIGTERM the server stops being ready at once and
-//! goes on answering for `WEB_DRAIN_MS` (default 1500), as a well-behaved server does, then exits with 0.
+//! `web serve [--port P] [--udp P] [--lines P] [--sctp P]` answers HTTP with its pod's name and can be told to fail its
+//! health check, to stop being ready or to exit; datagrams, lines of a TCP connection that stays open, and SCTP
+//! associations are answered with its name and the peer's address. `web help` lists the other commands. On SIGTERM the
+//! server stops being ready at once and goes on answering for `WEB_DRAIN_MS` (default 1500), as a well-behaved server
+//! does, then exits with 0.
+
+mod sctp;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,8 +24,8 @@ extern "C" fn on_term(_: i32) {
     TERMINATING.store(true, Ordering::SeqCst);
 }
 
-const HELP: &str = "web serve [--port P] [--udp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
-sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | crash";
+const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
+sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +67,10 @@ fn run(command: &str, args: &[String]) -> Outcome {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())?;
         }
         "get" => print!("{}", get(first()?, args.get(1).map_or("/", |p| p))?),
+        "sctp" => {
+            let from = args.get(1).map_or(Ok(0), |p| p.parse())?;
+            println!("{}", sctp::ask(first()?.parse()?, from, Duration::from_millis(500))?);
+        }
         "crash" => std::process::abort(),
         _ => println!("{HELP}"),
     }
@@ -114,7 +122,18 @@ fn serve(args: &[String]) -> Outcome {
             UdpSocket::bind(("::", port.parse()?)).or_else(|_| UdpSocket::bind(("0.0.0.0", port.parse().unwrap_or(0))))?;
         std::thread::spawn(move || answer_datagrams(&socket));
     }
-    let listener = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))?;
+    if let Some(port) = option("--sctp") {
+        sctp::serve(port.parse()?, signature)?;
+    }
+    if let Some(port) = option("--lines") {
+        let listener = listen(port.parse()?)?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || drop(answer_lines(&stream)));
+            }
+        });
+    }
+    let listener = listen(port)?;
     println!("{} listening on {port}", name());
     let accepting = state.clone();
     std::thread::spawn(move || {
@@ -144,11 +163,35 @@ fn name() -> String {
     std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "web".into())
 }
 
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))
+}
+
+/// Who answers, and whom.
+fn signature(peer: IpAddr) -> String {
+    format!("{} {}", name(), peer.to_canonical())
+}
+
+/// `peer` is answered with the name and the peer's address, anything else with the name.
 fn answer_datagrams(socket: &UdpSocket) {
     let mut buffer = [0u8; 2048];
-    while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-        let _ = socket.send_to(name().as_bytes(), from);
+    while let Ok((n, from)) = socket.recv_from(&mut buffer) {
+        let text = if &buffer[..n] == b"peer" { signature(from.ip()) } else { name() };
+        let _ = socket.send_to(text.as_bytes(), from);
     }
+}
+
+/// One line for each line, for as long as the client keeps the connection.
+fn answer_lines(stream: &TcpStream) -> std::io::Result<()> {
+    let peer = stream.peer_addr()?.ip();
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while (&mut reader).take(1 << 10).read_line(&mut line)? > 0 {
+        let mut to = stream;
+        writeln!(to, "{} {}", signature(peer), line.trim())?;
+        line.clear();
+    }
+    Ok(())
 }
 
 fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {

@@ -1,0 +1,90 @@
+//! How pods' packets are told apart, and what follows from it.
+
+use super::*;
+use ferrolet_netproxy::LocalTraffic;
+
+/// Clients as the servers see them, all of which have to be answered by both.
+#[track_caller]
+fn clients(ns: &Netns, to: SocketAddr) -> BTreeSet<IpAddr> {
+    let (counts, clients) = spread(|| tcp(ns, to));
+    even(&counts, &["pod0", "pod1"]);
+    clients
+}
+
+/// What is masqueraded and what a Local policy sees as outside, when only what comes from pod2 counts as a pod's.
+fn only_the_last_pod_is_one(local: LocalTraffic) {
+    let lab = Lab::new(4);
+    let _servers = servers(&lab);
+    lab.outside.ip(&format!("route replace 10.96.0.0/16 via {NODE_IP}"));
+    lab.outside.ip(&format!("-6 route replace fd00:96::/64 via {NODE_IP6}"));
+    let run = Running::start(&lab.node, Config { local, cluster_cidrs: Vec::new(), ..config() });
+    let mut mixed = [slice(&ips(&lab, 0..2), "node-1"), slice(&ip6s(&lab, 0..2), "node-1")];
+    for slice in &mut mixed {
+        slice.endpoints[1].node_name = Some("node-2".into());
+    }
+    run.send(Input::NodePodCidrs(vec!["10.244.0.12/32".parse().unwrap(), "fd00:244::12/128".parse().unwrap()]));
+    run.list(vec![service(json!({"externalTrafficPolicy": "Local"}))], mixed.to_vec());
+    let (pod, other) = (&lab.pods[2], &lab.pods[3]);
+    for (vip, node, ip, from_other) in [(VIP, NODE_IP, pod.ip, other.ip), (VIP6, NODE_IP6, pod.ip6, other.ip6)] {
+        // The pod keeps its address whatever way it goes; all others are masqueraded on their way to a cluster IP.
+        assert_eq!(clients(&pod.ns, at(vip, 80)), [ip].into());
+        assert!(!clients(&other.ns, at(vip, 80)).contains(&from_other));
+        assert!(!clients(&lab.outside, at(vip, 80)).contains(&lab.outside_ip()));
+        clients(&lab.node, at(vip, 80));
+        // To a Local node port the pod goes as if to the cluster IP; others get this node's endpoints and keep their addresses.
+        assert_eq!(clients(&pod.ns, at(node, NODE_PORT)), [ip].into());
+        let (counts, seen) = spread(|| tcp(&other.ns, at(node, NODE_PORT)));
+        even(&counts, &["pod0"]);
+        assert_eq!(seen, [from_other].into());
+        even(&spread(|| tcp(&lab.outside, at(node, NODE_PORT))).0, &["pod0"]);
+        assert!(!clients(&lab.node, at(node, NODE_PORT)).contains(&ip));
+    }
+    assert_eq!(run.handle.stats().failures, 0);
+}
+
+#[test]
+fn pods_are_known_by_the_nodes_ranges() {
+    if lab::able() {
+        only_the_last_pod_is_one(LocalTraffic::NodeCidrs);
+    }
+}
+
+#[test]
+fn pods_are_known_by_their_bridge() {
+    if lab::able() {
+        only_the_last_pod_is_one(LocalTraffic::Bridge("pod2".parse().unwrap()));
+    }
+}
+
+#[test]
+fn pods_are_known_by_a_prefix_of_their_interfaces() {
+    if lab::able() {
+        only_the_last_pod_is_one(LocalTraffic::InterfacePrefix("pod2".parse().unwrap()));
+        let lab = Lab::new(1);
+        let local = LocalTraffic::InterfacePrefix("po".parse().unwrap());
+        let run = Running::start(&lab.node, Config { local, ..config() });
+        run.list(vec![service(json!({}))], Vec::new());
+        let text = lab.node.nft("list table ip ferrolet");
+        assert!(text.contains("ip daddr @cluster-ips iifname != \"po*\" meta mark set meta mark"), "{text}");
+    }
+}
+
+#[test]
+fn unknown_service_addresses_are_dropped_and_invalid_packets_pass_where_that_is_wanted() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(1);
+    let run = Running::start(&lab.node, Config { tcp_be_liberal: true, ..config() });
+    run.list(vec![service(json!({}))], Vec::new());
+    assert!(!lab.node.nft("list table ip ferrolet").contains("ct state invalid"));
+    // What gets as far as the routing is answered.
+    lab.node.ip("route add unreachable 10.96.0.0/16");
+    lab.node.ip("-6 route add unreachable fd00:96::/64");
+    assert_ne!(tcp(&lab.pods[0].ns, at("10.96.0.99", 80)).unwrap_err().kind(), ErrorKind::TimedOut);
+    run.change(Input::ServiceCidrs(vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/64".parse().unwrap()]));
+    for address in ["10.96.0.99", "fd00:96::99"] {
+        times_out(&lab.pods[0].ns, at(address, 80));
+    }
+    assert_eq!(tcp(&lab.pods[0].ns, at(VIP, 80)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}

@@ -1,0 +1,307 @@
+//! The first packet of a connection through the rules, at clusters of different sizes.
+//!
+//! For each size a client, a node with real rules, and a server that has every endpoint's address, linked by veth. The sizes
+//! take turns in short rounds and medians are compared, so that what else the host does falls on all of them alike; a second
+//! copy of the smallest shows how far that goes. Every flow has a source port of its own: none is known to conntrack.
+
+use super::figures::{Table, median, milliseconds, percentile, spread};
+use super::objects::{self, Shape, endpoint_ip, has_udp, service_ip, thousands};
+use super::{Plane, namespace};
+use crate::netns::{ip, within};
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, recvmsg,
+    sendmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 60;
+/// Flows of a kind in a round.
+const FLOWS: u32 = 150;
+const FIRST_PORT: u32 = 10_000;
+/// Sizes may differ by this part.
+const WITHIN: f64 = 0.05;
+
+/// Client, node and server.
+pub struct Path {
+    pub name: String,
+    pub client: String,
+    pub node: String,
+    shape: Shape,
+    /// Flows so far; decides port and service of the next.
+    flows: u32,
+    server: Server,
+}
+
+impl Path {
+    /// Makes the namespaces, numbered from `first`; no rules yet.
+    pub fn new(first: u8, shape: Shape, name: String) -> Result<Path> {
+        let [client, node, server] = [namespace(first)?, namespace(first + 1)?, namespace(first + 2)?];
+        for (link, side, peer) in [("client", 1, &client), ("server", 2, &server)] {
+            ip(&node, &format!("link add {link} type veth peer name eth0 netns {peer}"))?;
+            ip(&node, &format!("addr add 192.168.{side}.1/24 dev {link}"))?;
+            ip(peer, &format!("addr add 192.168.{side}.2/24 dev eth0"))?;
+            ip(&node, &format!("link set {link} up"))?;
+            ip(peer, "link set eth0 up")?;
+            ip(peer, &format!("route add default via 192.168.{side}.1"))?;
+        }
+        ip(&node, &format!("route add {} via 192.168.2.2", objects::ENDPOINTS))?;
+        ip(&server, &format!("route add local {} dev lo", objects::ENDPOINTS))?;
+        let server = within(&server, Server::start)??;
+        within(&node, || -> Result<()> {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            // Flows of one round are gone some rounds later.
+            for name in ["tcp_timeout_close", "udp_timeout"] {
+                let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+                std::fs::write(&path, "3").with_context(|| format!("cannot write {path}"))?;
+            }
+            Ok(())
+        })??;
+        Ok(Path { name, client, node, shape, flows: 0, server })
+    }
+
+    fn next(&mut self, count: u32) -> std::ops::Range<u32> {
+        self.flows += count;
+        self.flows - count..self.flows
+    }
+
+    /// Connections one after another.
+    pub fn tcp(&mut self, count: u32) -> Result<Round> {
+        let (shape, flows) = (self.shape, self.next(count));
+        let done = within(&self.client, move || -> Result<Round> {
+            let began = Instant::now();
+            let each = flows.map(|flow| short_connection(flow, service_ip(flow.wrapping_mul(7919) % shape.services)));
+            let times = each.collect::<Result<Vec<_>>>()?;
+            Ok(Round { rate: times.len() as f64 / began.elapsed().as_secs_f64(), times })
+        })?;
+        done.with_context(|| format!("TCP at {}", self.name))
+    }
+
+    /// Datagrams that each begin a flow, and their answers.
+    pub fn udp(&mut self, count: u32) -> Result<Round> {
+        let (shape, flows) = (self.shape, self.next(count));
+        let served: Vec<u32> = (0..shape.services).filter(|n| has_udp(shape, *n)).collect();
+        let done = within(&self.client, move || -> Result<Round> {
+            let began = Instant::now();
+            let service = |flow: u32| served[flow.wrapping_mul(7919) as usize % served.len()];
+            let times = flows.map(|flow| datagram(flow, service_ip(service(flow)))).collect::<Result<Vec<_>>>()?;
+            Ok(Round { rate: times.len() as f64 / began.elapsed().as_secs_f64(), times })
+        })?;
+        done.with_context(|| format!("UDP at {}", self.name))
+    }
+
+    /// A datagram straight to an endpoint: whether the namespaces are linked as they should be.
+    fn check(&mut self) -> Result<()> {
+        let flow = self.next(1).start;
+        let done = within(&self.client, move || ask(flow, SocketAddrV4::new(endpoint_ip(0, 0), objects::TARGET_PORT)))?;
+        done.map(drop).with_context(|| format!("no way from client to server at {}", self.name))
+    }
+
+    pub fn end(self) -> Result<()> {
+        self.server.end()
+    }
+}
+
+pub struct Round {
+    /// Flows a second.
+    rate: f64,
+    /// Of each flow until it was there.
+    times: Vec<Duration>,
+}
+
+fn source_port(flow: u32) -> u16 {
+    (FIRST_PORT + flow % 50_000) as u16
+}
+
+/// How long the connection took to be there. A byte goes over and back; the end is a reset, which leaves nothing waiting.
+fn short_connection(flow: u32, to: Ipv4Addr) -> Result<Duration> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(3))?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(3))?;
+    bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, source_port(flow)))?;
+    let address = SockaddrIn::from(SocketAddrV4::new(to, objects::TCP_PORT));
+    let began = Instant::now();
+    connect(fd.as_raw_fd(), &address).with_context(|| format!("connect to {address}"))?;
+    let took = began.elapsed();
+    let mut stream = TcpStream::from(fd);
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0]).with_context(|| format!("no answer from {address}"))?;
+    Ok(took)
+}
+
+fn datagram(flow: u32, to: Ipv4Addr) -> Result<Duration> {
+    ask(flow, SocketAddrV4::new(to, objects::UDP_PORT))
+}
+
+fn ask(flow: u32, to: SocketAddrV4) -> Result<Duration> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, source_port(flow)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.connect(to)?;
+    let began = Instant::now();
+    socket.send(b"?")?;
+    socket.recv(&mut [0; 16]).with_context(|| format!("no answer from {to}"))?;
+    Ok(began.elapsed())
+}
+
+/// Answers one byte to each connection and datagram, from the address that was asked.
+struct Server {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Server {
+    /// In the namespace of the calling thread.
+    fn start() -> Result<Server> {
+        let any = (Ipv4Addr::UNSPECIFIED, objects::TARGET_PORT);
+        let (tcp, udp) = (TcpListener::bind(any)?, UdpSocket::bind(any)?);
+        let patience = TimeVal::milliseconds(300);
+        setsockopt(&tcp, sockopt::ReceiveTimeout, &patience)?;
+        setsockopt(&udp, sockopt::ReceiveTimeout, &patience)?;
+        setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (end, other_end) = (stop.clone(), stop.clone());
+        let tcp = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                let Ok((mut stream, _)) = tcp.accept() else { continue };
+                // A client that went away is the client's matter.
+                let _ = stream.read_exact(&mut [0]).and_then(|()| stream.write_all(b"!"));
+            }
+            Ok(())
+        });
+        let udp = OwnedFd::from(udp);
+        let udp = std::thread::spawn(move || {
+            while !other_end.load(Ordering::Relaxed) {
+                answer_one(&udp)?;
+            }
+            Ok(())
+        });
+        Ok(Server { stop, threads: vec![tcp, udp] })
+    }
+
+    fn end(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow!("the server panicked"))?)
+    }
+}
+
+/// The answer has to come from the address the question went to, which is one of millions.
+fn answer_one(udp: &OwnedFd) -> Result<()> {
+    let mut buffer = [0; 16];
+    let mut space = nix::cmsg_space!(libc::in_pktinfo);
+    let (from, asked) = {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        match recvmsg::<SockaddrIn>(udp.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()) {
+            Ok(message) => {
+                let asked = message.cmsgs()?.find_map(|c| match c {
+                    ControlMessageOwned::Ipv4PacketInfo(info) => Some(info),
+                    _ => None,
+                });
+                (message.address, asked)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(e) => return Err(e).context("the server cannot receive"),
+        }
+    };
+    let asked = asked.context("a datagram without the address it went to")?;
+    let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: asked.ipi_addr, ipi_addr: libc::in_addr { s_addr: 0 } };
+    let control = [ControlMessage::Ipv4PacketInfo(&info)];
+    sendmsg(udp.as_raw_fd(), &[IoSlice::new(b"!")], &control, MsgFlags::empty(), from.as_ref()).context("cannot answer")?;
+    Ok(())
+}
+
+/// What was seen of one path.
+#[derive(Default)]
+struct Seen {
+    rates: Vec<f64>,
+    connects: Vec<Duration>,
+    connect_medians: Vec<f64>,
+    datagrams: Vec<Duration>,
+    datagram_medians: Vec<f64>,
+}
+
+pub fn measure(table: &mut Table) -> Result<()> {
+    let shape = |services, endpoints| Shape { services, endpoints, udp: true };
+    let sizes = [shape(1, 10), shape(10_000, 10), shape(44_000, 4), shape(1, 10)];
+    let mut paths = Vec::new();
+    for (i, shape) in sizes.into_iter().enumerate() {
+        let name = if i == 3 { "1 service again".to_owned() } else { shape.to_string() };
+        let mut path = Path::new(10 * (i as u8 + 1), shape, name)?;
+        path.check()?;
+        // The rules stay when the process ends.
+        Plane::start(&path.node)?.list(shape)?;
+        paths.push(path);
+    }
+    let seen = rounds(&mut paths)?;
+    for path in &paths {
+        println!("  {} flows at {}", path.flows, path.name);
+    }
+    report(table, &paths, &seen);
+    paths.into_iter().try_for_each(Path::end)
+}
+
+fn rounds(paths: &mut [Path]) -> Result<Vec<Seen>> {
+    let mut seen: Vec<Seen> = paths.iter().map(|_| Seen::default()).collect();
+    let count = paths.len();
+    for round in 0..=ROUNDS {
+        for turn in 0..count {
+            // Another one begins each round.
+            let at = (turn + round) % count;
+            let (tcp, udp) = (paths[at].tcp(FLOWS)?, paths[at].udp(FLOWS)?);
+            if round == 0 {
+                // Neighbours are found, caches are filled.
+                continue;
+            }
+            let seen = &mut seen[at];
+            seen.rates.push(tcp.rate);
+            seen.connect_medians.push(percentile(&milliseconds(&tcp.times), 0.5));
+            seen.connects.extend(tcp.times);
+            seen.datagram_medians.push(percentile(&milliseconds(&udp.times), 0.5));
+            seen.datagrams.extend(udp.times);
+        }
+    }
+    Ok(seen)
+}
+
+fn report(table: &mut Table, paths: &[Path], seen: &[Seen]) {
+    type Of = (&'static str, fn(&Seen) -> &Vec<f64>, fn(f64) -> String);
+    let figures: [Of; 3] = [
+        ("short TCP connections a second", |s| &s.rates, |v| format!("{v:.0}")),
+        ("new TCP flow, connect() p50", |s| &s.connect_medians, |v| format!("{:.1} us", v * 1e3)),
+        ("new UDP flow, there and back p50", |s| &s.datagram_medians, |v| format!("{:.1} us", v * 1e3)),
+    ];
+    for (what, of, print) in figures {
+        let base = median(of(&seen[0]));
+        for (i, (path, seen)) in paths.iter().zip(seen).enumerate() {
+            let (middle, (low, high)) = (median(of(seen)), spread(of(seen)));
+            let spread = format!("middle half of {ROUNDS} rounds {:+.0} to {:+.0} %", low * 100.0, high * 100.0);
+            let figure = format!("{what}, {}", path.name);
+            if i == 0 {
+                table.note(figure, format!("{}; {spread}", print(middle)));
+                continue;
+            }
+            let change = middle / base - 1.0;
+            let text = format!("{}, {:+.1} % of 1 service; {spread}", print(middle), change * 100.0);
+            if path.name.ends_with("again") {
+                table.note(figure, format!("{text} (noise)"));
+            } else {
+                table.row(figure, text, "within 5 % of 1 service", change.abs() <= WITHIN);
+            }
+        }
+    }
+    for (path, seen) in paths.iter().zip(seen) {
+        let p99 = |times: &[Duration]| percentile(&milliseconds(times), 0.99) * 1e3;
+        let figure = format!("new flow p99, {} services", thousands(path.shape.services));
+        table.note(figure, format!("TCP {:.0} us, UDP {:.0} us", p99(&seen.connects), p99(&seen.datagrams)));
+    }
+}
