@@ -13,8 +13,8 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
-use crate::node::{facts, lease, own, report, runtime, status};
-use crate::{dispatch, observe, pod, server, services, volume};
+use crate::node::{addresses, facts, lease, own, ranges, report, runtime, status};
+use crate::{commands, dispatch, observe, pod, server, services, sysctls, volume};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use ferrolet_probes as probes;
@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How long statuses may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -171,18 +171,36 @@ async fn build(
         "starting"
     );
 
+    for notice in &config.proxy.notices {
+        warn!("the configuration of kube-proxy: {notice}");
+    }
     if !config.no_effect.is_empty() {
         let fields = config.no_effect.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         warn!(fields, "these fields of the configuration have no effect yet: no image or log is cleaned up, nothing is evicted");
     }
+    let missing = sysctls::set(&config.proxy.conntrack, config.node_ips.iter().any(|ip| ip.is_ipv6()));
+    if let Some(score) = config.proxy.oom_score_adj {
+        sysctls::set_oom_score(score);
+    }
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let (proxy, task) = netproxy::Proxy::spawn(proxy_config(&config), inbox, root.clone())?;
     supervisor.watch("netproxy", task);
-    // Sent before anybody else can send; there is room.
-    let _ = inputs.send(netproxy::Input::NodeAddresses(config.node_ips.clone())).await;
+    // The rules bring the module of connection tracking, and that its settings.
+    let mut synced = proxy.synced.clone();
+    let later = async move {
+        if synced.wait_for(|synced| *synced).await.is_ok() {
+            sysctls::set_again(&missing);
+        }
+    };
+    drop(tokio::spawn(root.clone().run_until_cancelled_owned(later)));
+    // Before anybody else sends: node ports answer on the primary addresses.
+    supervisor.watch("own addresses", addresses::spawn(primary(&config), inputs.clone(), root.clone()).await);
+    supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), proxy.clone(), root.clone()));
     let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
     supervisor.watch("services watcher", service_task);
     supervisor.watch("endpointslices watcher", slice_task);
+
+    supervisor.watch("service ranges", ranges::spawn(client.clone(), inputs.clone(), root.clone()));
 
     let bound = Selector::fields(format!("spec.nodeName={}", config.node_name));
     let (pods, task) = snapshot::spawn::<Pod>(client.clone(), bound, root.clone());
@@ -195,17 +213,21 @@ async fn build(
     let (state, task) = own::spawn(node.clone(), inputs, root.clone());
     supervisor.watch("own node", task);
     let bind = config.proxy.healthz;
-    let health = netproxy::health::Options { bind, ..netproxy::health::Options::default() };
-    supervisor.watch("service health servers", netproxy::health::spawn(health, &proxy, state, root.clone()));
+    let health = netproxy::health::Options { bind, timeout: 2 * config.proxy.sync_period };
+    let netproxy::health::Servers { failures, answered, task } = netproxy::health::spawn(health, &proxy, state, root.clone());
+    supervisor.watch("service health servers", task);
+    if config.proxy.hard_fail {
+        supervisor.watch("/healthz of the data plane", must_listen(failures.clone(), root.clone()));
+    }
 
-    let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy };
+    let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy, answered };
     let progress = parts.report_node(&machine, node, supervisor, root);
     parts.serve(pods.clone(), supervisor, root).await?;
 
     let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
     supervisor.watch("events", task);
     let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
-    supervisor.watch("service events", services::spawn(proxy.clone(), teller, root.clone()));
+    supervisor.watch("service events", services::spawn(proxy.clone(), failures, teller, root.clone()));
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
     let exec = Arc::new(CriExec { cri: cri.clone() });
@@ -268,14 +290,42 @@ fn cri_options(config: &Config) -> cri::Options {
     cri::Options { image_endpoint: other.then(|| config.image_service_endpoint.clone()), deadlines, ..cri::Options::default() }
 }
 
-fn proxy_config(config: &Config) -> netproxy::Config {
+/// `bindAddressHardFail`: ends when the port cannot be had.
+fn must_listen(mut failures: watch::Receiver<netproxy::health::Failures>, cancel: CancellationToken) -> JoinHandle<()> {
+    let work = async move {
+        let why = failures.wait_for(|failed| failed.node.is_some()).await.ok().and_then(|failed| failed.node.clone());
+        match why {
+            Some(why) => error!(why, "the health port must be opened, as bindAddressHardFail is set"),
+            // The servers' end ends the process by itself.
+            None => std::future::pending().await,
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = work => {}
+        }
+    })
+}
+
+/// `bindAddress` takes the place of the address of its family.
+fn primary(config: &Config) -> addresses::Primary {
+    let bind = config.proxy.bind_address;
+    if config.node_ips_given || bind.is_some() {
+        return addresses::Primary::Given(bind.into_iter().chain(config.node_ips.iter().copied()).collect());
+    }
+    addresses::Primary::Found(config.node_ips.clone())
+}
+
+pub(crate) fn proxy_config(config: &Config) -> netproxy::Config {
     netproxy::Config {
         node_name: config.node_name.clone(),
+        local: config.proxy.local.clone(),
+        tcp_be_liberal: config.proxy.conntrack.tcp_be_liberal,
         cluster_cidrs: config.proxy.cluster_cidrs.clone(),
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
         node_port_addresses: config.proxy.node_port_addresses.clone(),
-        ..netproxy::Config::default()
     }
 }
 
@@ -285,6 +335,7 @@ struct Parts<'a> {
     client: &'a kube::Client,
     cri: &'a cri::Client,
     proxy: &'a netproxy::Handle,
+    answered: Arc<netproxy::health::Answered>,
 }
 
 impl Parts<'_> {
@@ -325,10 +376,17 @@ impl Parts<'_> {
             let serving = server::serve_health((address, port).into(), health.clone(), root.clone()).await?;
             supervisor.watch("health server", serving.task);
         }
+        let (proxy, answered) = (self.proxy.clone(), self.answered.clone());
+        let extra: metrics::Extra = Box::new(move |page| {
+            metrics::proxy::write(&proxy.stats(), page);
+            metrics::proxy::write_answered(&answered, page);
+        });
+        let metrics = Arc::new(Metrics::new(&config.node_name, vec![extra])?);
+        if let Some(address) = config.proxy.metrics {
+            let task = metrics::serve::spawn(address, config.proxy.hard_fail, metrics.clone(), root.clone());
+            supervisor.watch("metrics server", task);
+        }
         if config.server.enabled {
-            let proxy = self.proxy.clone();
-            let extra: metrics::Extra = Box::new(move |page| metrics::proxy::write(&proxy.stats(), page));
-            let metrics = Arc::new(Metrics::new(&config.node_name, vec![extra])?);
             let (cri, client) = (self.cri.clone(), self.client.clone());
             let deps = server::Deps { config: config.clone(), cri, client, pods, metrics, health };
             let serving = server::serve(deps, root.clone()).await?;

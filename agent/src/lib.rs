@@ -2,6 +2,7 @@
 pub mod admission;
 pub mod api;
 pub mod cgroup;
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
@@ -14,4 +15,5 @@ pub mod pod;
 pub mod report;
 pub mod server;
 pub mod services;
+pub mod sysctls;
 pub mod volume;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 const RUNTIME: Duration = Duration::from_secs(5);
 
 pub mod proxy;
+pub mod serve;
 
 /// Appends series to a page.
 pub type Extra = Box<dyn Fn(&mut String) + Send + Sync>;
@@ -93,6 +94,17 @@ impl Metrics {
         self.look_at_runtime(cri).await;
         self.process.look();
         let mut text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default();
+        for extra in &self.extra {
+            extra(&mut text);
+        }
+        text
+    }
+
+    /// What kube-proxy's own port shows: everything that does not say it is kubelet's.
+    pub fn proxy_page(&self) -> String {
+        self.process.look();
+        let families: Vec<_> = self.registry.gather().into_iter().filter(|f| !f.name().starts_with("kubelet_")).collect();
+        let mut text = TextEncoder::new().encode_to_string(&families).unwrap_or_default();
         for extra in &self.extra {
             extra(&mut text);
         }

@@ -4,13 +4,14 @@
 //! long as the conntrack entry lives; so an entry must go when its endpoint or service goes, and when a service gets its first
 //! endpoint while an entry says "not translated".
 
-use crate::diff::Installed;
-use crate::model::{Family, Proto, ServicePort};
+use crate::diff::{Element, Held, Installed};
+use crate::model::{Family, Key, Proto, ServicePort};
 use crate::ruleset::{Backend, Front, Ruleset};
-use crate::select;
+use crate::select::serving;
 use crate::tables::{Tables, Touched};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
@@ -33,15 +34,20 @@ pub struct Gone {
 
 impl Gone {
     /// `None` if no flow can have become stale. What an earlier purge left undone is kept.
-    pub fn of(installed: &Installed, ruleset: &Ruleset, touched: &Touched, earlier: Option<Gone>) -> Option<Gone> {
+    pub fn of(
+        installed: &Installed,
+        ruleset: &Ruleset,
+        tables: &Tables,
+        touched: &Touched,
+        earlier: Option<Gone>,
+    ) -> Option<Gone> {
         let mut gone = earlier.clone().unwrap_or_default();
         for key in touched {
             let old = installed.block(key).map_or(&[][..], |b| &b.fronts);
             let new = ruleset.block(key).map_or(&[][..], |b| &b.fronts);
             for (front, before) in old.iter().filter(|(f, _)| f.proto().connectionless()) {
-                let after = ruleset.endpoints(front);
-                let lost = before.iter().filter(|b| after.is_none_or(|a| a.binary_search(b).is_err()));
-                let lost: BTreeSet<Backend> = lost.copied().collect();
+                let living = living(front, ruleset, tables);
+                let lost: BTreeSet<Backend> = before.iter().filter(|b| !living.contains(b)).copied().collect();
                 if !lost.is_empty() {
                     gone.backends.entry(*front).or_default().extend(lost);
                 }
@@ -51,6 +57,85 @@ impl Gone {
         }
         (earlier.is_some() || gone != Gone::default()).then_some(gone)
     }
+
+    /// An element that the kernel held when nobody knew why: where it led may be gone since, and its service too.
+    pub fn held(&mut self, held: &Held, ruleset: &Ruleset) {
+        let (Held::Element(Element::Slot { front, backend, .. }) | Held::Element(Element::Id { front, backend, .. })) = held
+        else {
+            return;
+        };
+        let leads = |pool: &Arc<[Backend]>| pool.binary_search(backend).is_ok();
+        if front.proto().connectionless() && !ruleset.endpoints(front).is_some_and(leads) {
+            self.backends.entry(*front).or_default().insert(*backend);
+        }
+    }
+
+    pub fn join(&mut self, other: Gone) {
+        for (front, backends) in other.backends {
+            self.backends.entry(front).or_default().extend(backends);
+        }
+        self.opened.extend(other.opened);
+    }
+}
+
+/// Endpoints that get nothing new and may still have flows. When one of them goes, no frontend changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept(BTreeMap<Key, BTreeMap<Front, BTreeSet<Backend>>>);
+
+impl Kept {
+    /// Looks at these services again; what serves no more goes to `gone`.
+    pub fn update<'a>(
+        &mut self,
+        services: impl Iterator<Item = &'a Key>,
+        ruleset: &Ruleset,
+        tables: &Tables,
+        gone: &mut Option<Gone>,
+    ) {
+        for key in services {
+            for (front, mut kept) in self.0.remove(key).unwrap_or_default() {
+                let living = living(&front, ruleset, tables);
+                kept.retain(|b| !living.contains(b));
+                if !kept.is_empty() {
+                    gone.get_or_insert_default().backends.entry(front).or_default().extend(kept);
+                }
+            }
+            let fronts = ruleset.block(key).map_or(&[][..], |b| &b.fronts);
+            let mut all = BTreeMap::new();
+            for (front, pool) in fronts.iter().filter(|(f, _)| f.proto().connectionless()) {
+                let mut kept = living(front, ruleset, tables);
+                kept.retain(|b| pool.binary_search(b).is_err());
+                if !kept.is_empty() {
+                    all.insert(*front, kept);
+                }
+            }
+            if !all.is_empty() {
+                self.0.insert(key.clone(), all);
+            }
+        }
+    }
+}
+
+/// The endpoints a frontend leads to, and all others of its service that serve.
+fn living(front: &Front, ruleset: &Ruleset, tables: &Tables) -> BTreeSet<Backend> {
+    let pool = ruleset.endpoints(front).into_iter().flat_map(|pool| pool.iter().copied());
+    pool.chain(behind(front, ruleset, tables)).collect()
+}
+
+/// The endpoints that serve of the service that has the frontend, whether it leads to them or not.
+fn behind<'a>(front: &Front, ruleset: &'a Ruleset, tables: &'a Tables) -> impl Iterator<Item = Backend> + 'a {
+    let front = *front;
+    let owner = ruleset.owner(&front.claim()).and_then(|key| Some((key, tables.service(key)?)));
+    owner.into_iter().flat_map(move |(key, service)| {
+        let meant = move |p: &&ServicePort| match front {
+            Front::ClusterIp { proto, port, .. }
+            | Front::External { proto, port, .. }
+            | Front::LocalExternal { proto, port, .. } => (p.proto, p.port) == (proto, port),
+            Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => {
+                (p.proto, p.node_port) == (proto, Some(port))
+            }
+        };
+        service.ports.iter().filter(meant).flat_map(move |port| serving(tables, key, port, front.family()))
+    })
 }
 
 /// Whether the flow goes where no service sends it any more. An endpoint that serves keeps its flows, also when a policy, a hint or
@@ -62,8 +147,8 @@ pub fn stale(flow: &Flow, ruleset: &Ruleset, tables: &Tables, node_addresses: &B
     let now = Backend { ip: flow.reply_src.ip(), port: flow.reply_src.port() };
     let translated = flow.reply_src != flow.dst;
     let served = |f: &Front| ruleset.endpoints(f).is_some();
-    let live =
-        |f: &Front| ruleset.endpoints(f).is_some_and(|pool| pool.binary_search(&now).is_ok()) || serves(f, &now, ruleset, tables);
+    let leads = |f: &Front| ruleset.endpoints(f).is_some_and(|pool| pool.binary_search(&now).is_ok());
+    let live = |f: &Front| leads(f) || behind(f, ruleset, tables).any(|b| b == now);
     let lost = |f: &Front| gone.backends.get(f).is_some_and(|b| b.contains(&now)) && !live(f);
     // Of an address that only a service can mean, whatever happened before: what is counts.
     let judge = |fronts: &[Front]| if translated { !fronts.iter().any(live) } else { fronts.iter().any(served) };
@@ -88,22 +173,6 @@ pub fn stale(flow: &Flow, ruleset: &Ruleset, tables: &Tables, node_addresses: &B
         true => ports.iter().any(lost) && !ports.iter().any(live),
         false => ports.iter().any(|f| gone.opened.contains(f)),
     }
-}
-
-/// Whether an endpoint of the service that has the frontend serves.
-fn serves(front: &Front, to: &Backend, ruleset: &Ruleset, tables: &Tables) -> bool {
-    let Some((key, service)) = ruleset.owner(&front.claim()).and_then(|key| Some((key, tables.service(key)?))) else {
-        return false;
-    };
-    let meant = |p: &&ServicePort| match front {
-        Front::ClusterIp { proto, port, .. } | Front::External { proto, port, .. } | Front::LocalExternal { proto, port, .. } => {
-            (p.proto, p.port) == (*proto, *port)
-        }
-        Front::NodePort { proto, port, .. } | Front::LocalNodePort { proto, port, .. } => {
-            (p.proto, p.node_port) == (*proto, Some(*port))
-        }
-    };
-    service.ports.iter().filter(meant).any(|port| select::serves(tables, key, port, to))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The ruleset as text for people and golden tests. Pure.
 
 use crate::model::Key;
-use crate::ruleset::{Backend, Front, Mark, Ruleset};
+use crate::ruleset::{Backend, Block, Front, Mark, Ruleset};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -19,7 +19,9 @@ pub fn text(rules: &Ruleset, set_aside: &BTreeSet<Key>) -> String {
             let _ = writeln!(out, "  a client stays with its endpoint for {seconds} s");
         }
         for mark in &block.marks {
-            let _ = writeln!(out, "  {}", mark_text(mark));
+            if let Some(line) = mark_text(mark, block) {
+                let _ = writeln!(out, "  {line}");
+            }
         }
     }
     for key in set_aside {
@@ -46,18 +48,34 @@ fn front_text(front: &Front) -> String {
     }
 }
 
-fn mark_text(mark: &Mark) -> String {
-    match mark {
+/// `None` where another line says it.
+fn mark_text(mark: &Mark, block: &Block) -> Option<String> {
+    Some(match mark {
         Mark::ClusterIp(ip) => format!("other ports of {ip} are rejected"),
-        Mark::LocalOnly { proto, port, .. } => format!("outside traffic to node port {port}/{proto} stays on this node"),
-        Mark::Unserved { proto, port, .. } => format!("node port {port}/{proto} is rejected: no endpoints"),
+        Mark::LocalOnly { family, proto, port } => {
+            format!("outside traffic to node port {port}/{proto} ({family:?}) stays on this node")
+        }
+        Mark::Unserved { family, proto, port } => format!("node port {port}/{proto} ({family:?}) is rejected: no endpoints"),
         Mark::NoLocal { ip, proto, port } => format!("{}/{proto} is dropped: no endpoint on this node", address(ip, *port)),
-        Mark::External { ip, proto, port } => format!("external {}/{proto} is rejected without endpoints", address(ip, *port)),
+        Mark::External { ip, proto, port } => {
+            let front = Front::External { ip: *ip, proto: *proto, port: *port };
+            if block.endpoints(&front).is_some() {
+                return None;
+            }
+            format!("external {}/{proto} is rejected: no endpoints", address(ip, *port))
+        }
         Mark::LocalOnlyIp { ip, proto, port } => {
             format!("outside traffic to {}/{proto} stays on this node", address(ip, *port))
         }
-        Mark::Ranged { ip, proto, port } => format!("{}/{proto} is only for", address(ip, *port)),
-        Mark::Range { ip, proto, port, source } => format!("  {source} to {}/{proto}", address(ip, *port)),
+        Mark::Ranged { ip, proto, port } => {
+            let source = |m: &Mark| match m {
+                Mark::Range { ip: i, proto: o, port: n, source } if (i, o, n) == (ip, proto, port) => Some(source.to_string()),
+                _ => None,
+            };
+            let sources: Vec<String> = block.marks.iter().filter_map(source).collect();
+            format!("{}/{proto} is only for {}", address(ip, *port), sources.join(", "))
+        }
+        Mark::Range { .. } => return None,
         Mark::Hairpin(ip) => format!("local endpoint {ip}: to itself by way of the service is masqueraded"),
-    }
+    })
 }

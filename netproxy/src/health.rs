@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -106,12 +107,53 @@ impl Default for Options {
     }
 }
 
+/// What could not be opened, each with its reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// The port of `/healthz` and `/livez`.
+    pub node: Option<String>,
+    /// The `healthCheckNodePort` of a service.
+    pub services: BTreeMap<Key, Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub port: u16,
+    pub reasons: Vec<String>,
+}
+
+/// How often `/healthz` and `/livez` were answered well and otherwise.
+#[derive(Debug, Default)]
+pub struct Answered {
+    pub healthz: [AtomicU64; 2],
+    pub livez: [AtomicU64; 2],
+}
+
+impl Answered {
+    fn count(&self, path: &str, good: bool) {
+        let counters = match path {
+            "/healthz" => &self.healthz,
+            "/livez" => &self.livez,
+            _ => return,
+        };
+        counters[usize::from(!good)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The other end of the servers.
+pub struct Servers {
+    pub failures: watch::Receiver<Failures>,
+    pub answered: Arc<Answered>,
+    pub task: JoinHandle<()>,
+}
+
 /// What every answer is made from.
 #[derive(Clone)]
 struct Source {
     checks: watch::Receiver<Arc<HealthChecks>>,
     progress: watch::Receiver<Progress>,
     node: watch::Receiver<NodeState>,
+    answered: Arc<Answered>,
     timeout: Duration,
 }
 
@@ -126,7 +168,11 @@ impl Source {
         let progress = self.progress.borrow().clone();
         let healthy = progress.healthy(Instant::now(), self.timeout);
         match page {
-            Page::Node => node_answer(path, &progress, healthy, self.node.borrow().eligible(), SystemTime::now()),
+            Page::Node => {
+                let answer = node_answer(path, &progress, healthy, self.node.borrow().eligible(), SystemTime::now());
+                self.answered.count(path, answer.status.is_success());
+                answer
+            }
             Page::Service(key, family) => {
                 let count = self.checks.borrow().services.get(key).map_or(0, |c| c.local_endpoints(*family));
                 service_answer(key, count, healthy)
@@ -135,13 +181,21 @@ impl Source {
     }
 }
 
-/// Serves until cancelled. A port that cannot be had is tried again; it never ends the task.
-pub fn spawn(options: Options, proxy: &Handle, node: watch::Receiver<NodeState>, cancel: CancellationToken) -> JoinHandle<()> {
-    let source = Source { checks: proxy.health_checks.clone(), progress: proxy.progress.clone(), node, timeout: options.timeout };
-    tokio::spawn(run(options.bind, source, cancel))
+/// Serves until cancelled. A port that cannot be had is told, and tried again; it never ends the task.
+pub fn spawn(options: Options, proxy: &Handle, node: watch::Receiver<NodeState>, cancel: CancellationToken) -> Servers {
+    let answered = Arc::new(Answered::default());
+    let source = Source {
+        checks: proxy.health_checks.clone(),
+        progress: proxy.progress.clone(),
+        node,
+        answered: answered.clone(),
+        timeout: options.timeout,
+    };
+    let (failed, failures) = watch::channel(Failures::default());
+    Servers { failures, answered, task: tokio::spawn(run(options.bind, source, failed, cancel)) }
 }
 
-async fn run(bind: Option<SocketAddr>, mut source: Source, cancel: CancellationToken) {
+async fn run(bind: Option<SocketAddr>, mut source: Source, failed: watch::Sender<Failures>, cancel: CancellationToken) {
     let mut open: BTreeMap<(Page, SocketAddr), CancellationToken> = BTreeMap::new();
     loop {
         let checks = source.checks.borrow_and_update().clone();
@@ -153,7 +207,7 @@ async fn run(bind: Option<SocketAddr>, mut source: Source, cancel: CancellationT
             }
             keep
         });
-        let mut missing = false;
+        let mut failures = Failures::default();
         for what in wanted {
             if open.contains_key(&what) {
                 continue;
@@ -166,11 +220,13 @@ async fn run(bind: Option<SocketAddr>, mut source: Source, cancel: CancellationT
                     open.insert(what, stop);
                 }
                 Err(e) => {
-                    missing = true;
                     warn!(address = %what.1, page = ?what.0, error = %e, "health check port could not be opened, trying again later");
+                    failures.add(&what.0, what.1, &e);
                 }
             }
         }
+        let missing = failures != Failures::default();
+        failed.send_if_modified(|told| std::mem::replace(told, failures) != *told);
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = source.checks.changed() => if changed.is_err() {
@@ -179,6 +235,18 @@ async fn run(bind: Option<SocketAddr>, mut source: Source, cancel: CancellationT
                 return;
             },
             () = tokio::time::sleep(BIND_AGAIN), if missing => {}
+        }
+    }
+}
+
+impl Failures {
+    fn add(&mut self, page: &Page, at: SocketAddr, error: &io::Error) {
+        match page {
+            Page::Node => self.node = Some(format!("cannot listen on {at}: {error}")),
+            Page::Service(key, _) => {
+                let failure = self.services.entry(key.clone()).or_insert(Failure { port: at.port(), reasons: Vec::new() });
+                failure.reasons.push(format!("cannot listen on {at}: {error}"));
+            }
         }
     }
 }

@@ -49,7 +49,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNet>,
     pub masquerade_all: bool,
     pub masquerade_mark: u32,
-    /// Whether conntrack.tcpBeLiberal is set: packets that conntrack calls invalid are then not dropped.
+    /// Whether conntrack.tcpBeLiberal is set: packets that conntrack calls invalid are then not dropped, nor are they where the
+    /// sysctl is set at the start.
     pub tcp_be_liberal: bool,
     pub node_port_addresses: NodePortAddresses,
 }
@@ -79,7 +80,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What of this decides rules. A host without IPv6 gets no IPv6 table.
+    /// What of this decides rules, on this host and in this network namespace. A host without IPv6 gets no IPv6 table.
     pub fn policy(&self) -> Policy {
         let mut policy = Policy {
             pods: match &self.local {
@@ -98,6 +99,9 @@ impl Config {
             },
             ..Policy::default()
         };
+        // Whoever set it, as with kube-proxy.
+        let liberal = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
+        policy.tcp_be_liberal |= liberal.is_ok_and(|value| value.trim() != "0");
         if !std::path::Path::new("/proc/net/if_inet6").exists() {
             policy.families.remove(&crate::model::Family::V6);
         }
@@ -114,7 +118,7 @@ pub enum Input {
     /// The complete list; what is not in it is gone.
     Slices(Vec<wire::EndpointSlice>),
     Slice(Key, Option<wire::EndpointSlice>),
-    /// This node's own addresses, the primary one of each family first.
+    /// All of this host's own addresses, the primary one of each family before the others of its family.
     NodeAddresses(Vec<IpAddr>),
     /// The node's label topology.kubernetes.io/zone.
     NodeZone(Option<String>),

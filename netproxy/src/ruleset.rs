@@ -232,7 +232,7 @@ pub struct Policy {
     pub node_port_ranges: Option<Vec<IpNet>>,
     /// Where cluster IPs are taken from.
     pub service_ranges: Vec<IpNet>,
-    /// This node's addresses.
+    /// This node's primary addresses.
     pub node_ips: BTreeSet<IpAddr>,
     /// The node's zone; empty if it has none.
     pub zone: String,

@@ -31,11 +31,18 @@ pub fn select(tables: &Tables, service: &Key, port: &ServicePort, family: Family
     Selection { cluster: usable(&all, |s| near.has(s)), local: usable(&all, |s| s.local) }
 }
 
-/// Whether an endpoint serves, whatever policies, hints and its termination say: flows that it has need not end.
-pub fn serves(tables: &Tables, service: &Key, port: &ServicePort, to: &Backend) -> bool {
-    let family = Family::of(&to.ip);
-    let slices = tables.slices_of(service).filter(|s| s.family == family && target_ports(s, port).any(|n| n == to.port));
-    slices.flat_map(|s| s.endpoints.iter()).any(|e| e.ip == to.ip && (e.serving || e.ready))
+/// Endpoints that serve, whatever policies, hints and their termination say: flows that they have need not end.
+pub fn serving<'a>(
+    tables: &'a Tables,
+    service: &'a Key,
+    port: &'a ServicePort,
+    family: Family,
+) -> impl Iterator<Item = Backend> + 'a {
+    let slices = tables.slices_of(service).filter(move |s| s.family == family);
+    slices.flat_map(move |s| {
+        let serve = |e: &&Endpoint| e.serving || e.ready;
+        target_ports(s, port).flat_map(move |port| s.endpoints.iter().filter(serve).map(move |e| Backend { ip: e.ip, port }))
+    })
 }
 
 /// A slice may carry a name with its own number: named target ports differ between pods.

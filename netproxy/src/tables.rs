@@ -11,6 +11,8 @@ pub struct Tables {
     services: BTreeMap<Key, Service>,
     slices: BTreeMap<Key, Slice>,
     by_service: BTreeMap<Key, Vec<Key>>,
+    /// In all slices. Kept, since it is asked for after every change.
+    endpoints: usize,
 }
 
 /// Names of services whose rules may have changed.
@@ -30,7 +32,7 @@ impl Tables {
     }
 
     pub fn endpoint_count(&self) -> usize {
-        self.slices.values().map(|s| s.endpoints.len()).sum()
+        self.endpoints
     }
 
     pub fn slice(&self, key: &Key) -> Option<&Slice> {
@@ -59,6 +61,7 @@ impl Tables {
         }
         if let Some(old) = self.slices.remove(&key) {
             self.unlink(&old.service, &key);
+            self.endpoints -= old.endpoints.len();
             touched.insert(old.service);
         }
         if let Some(slice) = new {
@@ -67,6 +70,7 @@ impl Tables {
                 of.insert(at, key.clone());
             }
             touched.insert(slice.service.clone());
+            self.endpoints += slice.endpoints.len();
             self.slices.insert(key, slice);
         }
     }
@@ -102,3 +106,6 @@ impl Tables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

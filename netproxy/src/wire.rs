@@ -22,8 +22,19 @@ pub struct Metadata {
     pub namespace: String,
     #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_default")]
+    pub annotations: Annotations,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
+}
+
+/// The one annotation that is read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Annotations {
+    /// When the pod or Service changed that a slice was last written for.
+    #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time", skip_serializing_if = "Option::is_none")]
+    pub last_change: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -6,9 +6,12 @@ use crate::setup::Tools;
 use crate::sys::{Proc, run, wait_for};
 use crate::{images, netns};
 use anyhow::{Context, Result, bail};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+const PROMPT_PTP: &str = "lab-ptp";
 
 /// Which addresses the pods of a node get.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +38,9 @@ impl Containerd {
         }
         std::fs::create_dir_all(run)?;
         let socket = run.join("containerd.sock");
-        std::fs::write(dir.join("config.toml"), config(dir, &socket, tools))?;
+        let programs =
+            if network.stack.has_v6() { prompt_ptp(&dir.join("cni-bin"), &tools.cni_dir)? } else { tools.cni_dir.clone() };
+        std::fs::write(dir.join("config.toml"), config(dir, &socket, &programs))?;
         std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), network))?;
         Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
     }
@@ -116,8 +121,8 @@ impl Containerd {
 }
 
 /// Version 2 of the format: containerd 1.6 needs it, 2.x still reads it.
-fn config(dir: &Path, socket: &Path, tools: &Tools) -> String {
-    let (dir, socket, cni) = (dir.display(), socket.display(), tools.cni_dir.display());
+fn config(dir: &Path, socket: &Path, programs: &Path) -> String {
+    let (dir, socket, cni) = (dir.display(), socket.display(), programs.display());
     format!(
         r#"version = 2
 root = "{dir}/root"
@@ -152,6 +157,28 @@ SystemdCgroup = false
     )
 }
 
+/// A plugin in front of ptp, beside links to all others. Waiting until an IPv6 address is known to be nobody else's takes
+/// two seconds a pod, and there is nobody else on a pod's cable.
+fn prompt_ptp(dir: &Path, plugins: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir)?;
+    for entry in std::fs::read_dir(plugins).with_context(|| format!("cannot read {}", plugins.display()))? {
+        let entry = entry?;
+        let link = dir.join(entry.file_name());
+        if !link.exists() {
+            std::os::unix::fs::symlink(entry.path(), link)?;
+        }
+    }
+    let script = "#!/bin/sh\n\
+        if [ \"$CNI_COMMAND\" = ADD ]; then\n\
+        \tnsenter --net=\"$CNI_NETNS\" sh -c 'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad' < /dev/null || exit\n\
+        fi\n\
+        exec \"${0%/*}/ptp\"\n";
+    let file = dir.join(PROMPT_PTP);
+    std::fs::write(&file, script)?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
+    Ok(dir.to_owned())
+}
+
 /// Routed veth pairs: needs no bridge netfilter for Service traffic between pods of one node.
 fn cni(lab: &str, ipam: &Path, network: PodNetwork) -> String {
     let mut ranges = vec![serde_json::json!([{"subnet": netns::pod_cidr(network.n)}])];
@@ -163,7 +190,7 @@ fn cni(lab: &str, ipam: &Path, network: PodNetwork) -> String {
     serde_json::json!({
         "cniVersion": "0.4.0", "name": cni_network(lab),
         "plugins": [{
-            "type": "ptp", "ipMasq": false,
+            "type": if network.stack.has_v6() { PROMPT_PTP } else { "ptp" }, "ipMasq": false,
             "ipam": {"type": "host-local", "dataDir": ipam, "ranges": ranges, "routes": routes},
         }],
     })

@@ -4,7 +4,7 @@
 //! The fabric holds blackhole routes for the pod and service ranges, so that a packet that no rule caught dies there.
 
 use crate::sys::{run, sh};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::process::Command;
@@ -107,6 +107,9 @@ pub fn create_client(fabric: &str, ns: &str, stack: Stack) -> Result<()> {
 }
 
 fn create(ns: &str, stack: Stack) -> Result<()> {
+    if stack.has_v6() && !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        bail!("this lab is to have IPv6, and the host's kernel has none (ipv6.disable=1?)");
+    }
     sh("ip", &["netns", "add", ns])?;
     if stack.has_v6() {
         // Nobody else is here: an address may be used as soon as it is set.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Slices that some other proxy serves, or nobody should, as kube-proxy leaves them out.
-const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+pub const SLICES: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 
 /// The part of a Service that a pod's environment tells of; headless ones are not in it. Pure.
 pub fn address(service: &wire::Service) -> Option<wire::Service> {

@@ -6,9 +6,14 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+const COMMANDS: &str = "Commands, in front of their own options:
+  ferrolet trace    Say what the service rules do to a packet
+  ferrolet cleanup  Remove the service rules from this host
+Each has its own --help.";
+
 /// Ferrolet makes this host a Kubernetes node: kubelet and kube-proxy in one process.
 #[derive(Debug, Clone, Default, Parser)]
-#[command(name = "ferrolet", version, disable_help_subcommand = true)]
+#[command(name = "ferrolet", version, disable_help_subcommand = true, after_help = COMMANDS)]
 pub struct Args {
     /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1), YAML or JSON
     #[arg(long, value_name = "FILE")]
@@ -50,7 +55,7 @@ impl Args {
 }
 
 /// `--node_ip=x_y` becomes `--node-ip=x_y`.
-fn normalise(arg: OsString) -> OsString {
+pub fn normalise(arg: OsString) -> OsString {
     let Some(text) = arg.to_str().filter(|text| text.starts_with("--") && text.contains('_')) else {
         return arg;
     };

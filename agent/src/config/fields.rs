@@ -79,6 +79,23 @@ impl<'p> Fields<'p> {
         self.map.get(name).is_some_and(|value| !is_zero(value))
     }
 
+    /// Whether a field is there and not null, be it zero.
+    pub fn present(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// The names in a map, whatever they say.
+    pub fn take_keys(&mut self, name: &str) -> Vec<String> {
+        match self.take(name) {
+            Some(Value::Object(map)) => map.into_iter().map(|(key, _)| key).collect(),
+            Some(other) => {
+                self.problem(name, wrong_type("a map", &other));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// The raw value; null counts as absent, as it does for the API machinery.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())

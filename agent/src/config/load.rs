@@ -60,6 +60,7 @@ pub fn load(args: &Args) -> Result<Config, Error> {
         Some(text) => node_ips(text)?,
         None => hostinfo::default_addresses(),
     };
+    config.node_ips_given = args.node_ip.is_some();
     if config.node_ips.is_empty() {
         return Err(flag("node-ip", "the host has no usable address, name one"));
     }
@@ -69,6 +70,14 @@ pub fn load(args: &Args) -> Result<Config, Error> {
         };
         config.node.labels.insert(key.to_owned(), value.to_owned());
     }
+    Ok(config)
+}
+
+/// What a trace without a running daemon needs: the node's name and the data plane's configuration.
+pub fn for_trace(proxy_config: Option<&Path>, name: Option<&str>) -> Result<Config, Error> {
+    let named = Args { hostname_override: name.map(str::to_owned), ..Args::default() };
+    let mut config = Config { node_name: node_name(&named)?, ..Config::default() };
+    apply_file(&mut config, "--proxy-config", proxy_config, proxy::apply)?;
     Ok(config)
 }
 

@@ -9,7 +9,7 @@
 pub mod args;
 pub mod duration;
 pub mod fields;
-mod hostinfo;
+pub mod hostinfo;
 mod kubelet;
 mod load;
 mod proxy;
@@ -19,13 +19,13 @@ mod tests;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::Args;
 pub use fields::Problem;
-pub use load::{Error, load};
+pub use load::{Error, for_trace, load};
 
 /// What the agent runs with. Names follow KubeletConfiguration v1beta1.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub node_name: String,
     /// Addresses of this node, primary first; at most one of each family.
     pub node_ips: Vec<IpAddr>,
+    /// They come from `--node-ip`, not from the host's routes.
+    pub node_ips_given: bool,
     /// `--kubeconfig`
     pub kubeconfig: PathBuf,
     /// `--root-dir`, `/var/lib/kubelet`.
@@ -159,16 +161,43 @@ pub struct Upkeep {
 /// What of KubeProxyConfiguration is honoured.
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
+    /// `bindAddress`: the primary address of its family, if it is one.
+    pub bind_address: Option<IpAddr>,
+    /// `detectLocalMode` and `detectLocal`
+    pub local: ferrolet_netproxy::LocalTraffic,
     /// `clusterCIDR`, at most one of each family. Empty: nothing is known to be outside.
     pub cluster_cidrs: Vec<ipnet::IpNet>,
-    /// `healthzBindAddress`; `None` when it is disabled.
-    pub healthz: Option<std::net::SocketAddr>,
+    /// `healthzBindAddress`
+    pub healthz: Option<SocketAddr>,
+    /// `metricsBindAddress`
+    pub metrics: Option<SocketAddr>,
+    /// `bindAddressHardFail`: a port of those two that cannot be had ends the process.
+    pub hard_fail: bool,
     /// `nodePortAddresses`; without it the primary addresses, as in kube-proxy's nftables mode.
     pub node_port_addresses: ferrolet_netproxy::NodePortAddresses,
     /// `nftables.masqueradeBit` (0..=31)
     pub masquerade_bit: u8,
     /// `nftables.masqueradeAll`
     pub masquerade_all: bool,
+    /// `syncPeriod`: after twice that a change that waits makes `/healthz` fail.
+    pub sync_period: Duration,
+    pub conntrack: Conntrack,
+    /// `oomScoreAdj`; without it the service manager's stays.
+    pub oom_score_adj: Option<i16>,
+    /// What was mapped to something else: said once at the start.
+    pub notices: Vec<String>,
+}
+
+/// `conntrack`: zero leaves the host's setting as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conntrack {
+    pub max_per_core: u32,
+    pub min: u32,
+    pub tcp_established_timeout: Duration,
+    pub tcp_close_wait_timeout: Duration,
+    pub tcp_be_liberal: bool,
+    pub udp_timeout: Duration,
+    pub udp_stream_timeout: Duration,
 }
 
 impl Default for Config {
@@ -177,6 +206,7 @@ impl Default for Config {
         Config {
             node_name: String::new(),
             node_ips: Vec::new(),
+            node_ips_given: false,
             kubeconfig: PathBuf::new(),
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
@@ -243,11 +273,33 @@ impl Default for NodeConfig {
 impl Default for ProxyConfig {
     fn default() -> Self {
         ProxyConfig {
+            bind_address: None,
+            local: ferrolet_netproxy::LocalTraffic::ClusterCidrs,
             cluster_cidrs: Vec::new(),
             healthz: Some((Ipv4Addr::UNSPECIFIED, 10256).into()),
+            metrics: Some((Ipv4Addr::LOCALHOST, 10249).into()),
+            hard_fail: false,
             node_port_addresses: ferrolet_netproxy::NodePortAddresses::Primary,
             masquerade_bit: 14,
             masquerade_all: false,
+            sync_period: Duration::from_secs(30),
+            conntrack: Conntrack::default(),
+            oom_score_adj: None,
+            notices: Vec::new(),
+        }
+    }
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Conntrack {
+            max_per_core: 32 << 10,
+            min: 128 << 10,
+            tcp_established_timeout: Duration::from_secs(24 * 3600),
+            tcp_close_wait_timeout: Duration::from_secs(3600),
+            tcp_be_liberal: false,
+            udp_timeout: Duration::ZERO,
+            udp_stream_timeout: Duration::ZERO,
         }
     }
 }

@@ -13,14 +13,6 @@ fn kubelet(mut document: Value) -> (Config, Vec<Problem>) {
     (config, problems)
 }
 
-fn kube_proxy(mut document: Value) -> (Config, Vec<Problem>) {
-    document["apiVersion"] = json!("kubeproxy.config.k8s.io/v1alpha1");
-    document["kind"] = json!("KubeProxyConfiguration");
-    let (mut config, mut problems) = (Config::default(), Vec::new());
-    proxy::apply(&mut config, document, &mut problems);
-    (config, problems)
-}
-
 fn texts(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
@@ -110,21 +102,6 @@ fn what_has_no_effect_yet_is_listed() {
 }
 
 #[test]
-fn node_port_addresses() {
-    use ferrolet_netproxy::NodePortAddresses as Chosen;
-    for (value, expected) in [
-        (json!(null), Chosen::Primary),
-        (json!([]), Chosen::Primary),
-        (json!(["primary"]), Chosen::Primary),
-        (json!(["10.0.0.0/8", "fd00::/8"]), Chosen::Within(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])),
-    ] {
-        let (config, problems) = kube_proxy(json!({ "nodePortAddresses": value }));
-        assert_eq!(texts(&problems), Vec::<String>::new(), "{value}");
-        assert_eq!(config.proxy.node_port_addresses, expected, "{value}");
-    }
-}
-
-#[test]
 fn every_problem_is_named_with_its_path() {
     let (_, problems) = kubelet(json!({
         "prot": 1, "port": "10250", "healthzPort": 70000, "maxPods": -1, "clusterDNS": ["10.96.0.10", "dns"],
@@ -173,32 +150,6 @@ fn the_document_must_say_what_it_is() {
     problems.clear();
     kubelet::apply(&mut config, json!([1]), &mut problems);
     assert_eq!(problems[0].to_string(), "(document): expected an object, found a list ([1])");
-}
-
-#[test]
-fn proxy_fields() {
-    let (config, problems) = kube_proxy(json!({
-        "clusterCIDR": "10.244.0.0/16,fd00:10::/48", "nodePortAddresses": [], "healthzBindAddress": "127.0.0.1",
-        "mode": "nftables", "nftables": {"masqueradeAll": true, "syncPeriod": "30s"}, "iptables": {"localhostNodePorts": false},
-        "conntrack": {"maxPerCore": null},
-    }));
-    assert_eq!(texts(&problems), Vec::<String>::new());
-    assert_eq!(config.proxy.cluster_cidrs.len(), 2);
-    assert_eq!(config.proxy.healthz, Some("127.0.0.1:10256".parse().unwrap()));
-    assert!(config.proxy.masquerade_all);
-    let (_, problems) = kube_proxy(json!({
-        "mode": "ipvs", "clusterCIDR": "10.0.0.0/8,10.1.0.0/16", "nodePortAddresses": ["primary", "10.0.0.0/8"],
-        "conntrack": {"min": 5, "max": 1}, "detectLocalMode": "BridgeInterface", "healthzBindAddress": "x",
-    }));
-    insta::assert_snapshot!(texts(&problems).join("\n"), @r###"
-mode: "ipvs" is not yet supported, expected nftables or nothing
-clusterCIDR: "10.0.0.0/8,10.1.0.0/16" must hold at most one CIDR of each family
-healthzBindAddress: "x" is not an address with an optional port
-detectLocalMode: "BridgeInterface" is not yet supported, expected ClusterCIDR
-nodePortAddresses[0]: "primary" is not a CIDR, nor primary by itself
-conntrack.min: not yet supported (value 5), leave it out
-conntrack.max: unknown field
-"###);
 }
 
 #[test]

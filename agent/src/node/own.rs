@@ -1,10 +1,12 @@
-//! What the data plane must know of this node's own object: its zone, and whether new connections should still come.
+//! What the data plane must know of this node's own object: its zone, its pods' ranges, and whether new connections should still
+//! come.
 //!
 //! Owns nothing but what it said last. Never writes to the API. Cancelled by its token.
 
 use crate::api::snapshot::Watched;
 use ferrolet_netproxy::Input;
 use ferrolet_netproxy::health::NodeState;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
@@ -24,14 +26,22 @@ pub fn spawn(
 ) -> (watch::Receiver<NodeState>, JoinHandle<()>) {
     let (states, receiver) = watch::channel(NodeState::default());
     let work = async move {
-        let mut told = None;
+        let (mut zone_told, mut ranges_told) = (None, None);
         loop {
             // The watch is for this node alone, so there is one object at the most.
             let own = node.borrow_and_update().items.values().next().cloned();
             let zone = own.as_deref().and_then(zone);
-            if zone != told {
-                told.clone_from(&zone);
+            if zone != zone_told {
+                zone_told.clone_from(&zone);
                 if inputs.send(Input::NodeZone(zone)).await.is_err() {
+                    break;
+                }
+            }
+            // A node that has none yet will get some: where pods are told by them, no rule is made before.
+            let ranges = own.as_deref().map(pod_ranges).filter(|ranges| !ranges.is_empty());
+            if ranges.is_some() && ranges != ranges_told {
+                ranges_told.clone_from(&ranges);
+                if inputs.send(Input::NodePodCidrs(ranges.unwrap_or_default())).await.is_err() {
                     break;
                 }
             }
@@ -51,6 +61,19 @@ pub fn spawn(
         }
     });
     (receiver, task)
+}
+
+/// All that a node's object says to the data plane, at once.
+pub fn told(node: &Node) -> [Input; 2] {
+    [Input::NodeZone(zone(node)), Input::NodePodCidrs(pod_ranges(node))]
+}
+
+/// What cannot be read is left out; the API has checked it.
+fn pod_ranges(node: &Node) -> Vec<IpNet> {
+    let spec = node.spec.as_ref();
+    let many = spec.and_then(|spec| spec.pod_cidrs.clone()).filter(|many| !many.is_empty());
+    let texts = many.or_else(|| Some(vec![spec?.pod_cidr.clone()?])).unwrap_or_default();
+    texts.iter().filter_map(|text| text.parse::<IpNet>().ok()).map(|range| range.trunc()).collect()
 }
 
 fn zone(node: &Node) -> Option<String> {

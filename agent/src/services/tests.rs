@@ -51,3 +51,33 @@ async fn a_service_set_aside_is_told_of_once_until_it_is_back() {
     task.await.unwrap();
     assert!(made.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn a_health_check_port_that_is_not_open_is_told_once_for_each_change() {
+    use ferrolet_netproxy::health::Failure;
+    let (kube, mut made) = api();
+    let cancel = CancellationToken::new();
+    let (events, task) = EventRecorder::spawn(kube.clone(), "n", cancel.clone());
+    let mut teller = Teller::new(kube, events, "n");
+    let failures = |reason: Option<&str>| {
+        let failure = |reason: &str| (netproxy::Key::new("ns", "a"), Failure { port: 30_123, reasons: vec![reason.to_owned()] });
+        Failures { node: None, services: reason.map(failure).into_iter().collect() }
+    };
+    for now in [None, Some("in use"), Some("in use"), Some("forbidden"), None] {
+        teller.tell_ports(&failures(now)).await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let event = tokio::time::timeout(Duration::from_secs(10), made.recv()).await.unwrap().unwrap();
+        assert_eq!(
+            (&event["reason"], &event["involvedObject"]["uid"]),
+            (&"FailedToStartServiceHealthcheck".into(), &"u-a".into())
+        );
+        told.push(event["message"].as_str().unwrap().to_owned());
+    }
+    let text = |why: &str| format!("node n failed to start healthcheck \"ns/a\" on port 30123: {why}");
+    assert_eq!(told, [text("in use"), text("forbidden")]);
+    cancel.cancel();
+    task.await.unwrap();
+    assert!(made.try_recv().is_err());
+}

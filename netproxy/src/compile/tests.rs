@@ -47,13 +47,13 @@ fn a_service_becomes_fronts_and_marks() {
     insta::assert_snapshot!(text(&compile(&t, &policy()), &BTreeSet::new()), @r"
     service default/none
       other ports of 10.96.0.2 are rejected
-      node port 30081/tcp is rejected: no endpoints
+      node port 30081/tcp (V4) is rejected: no endpoints
     service default/web
       cluster IP 10.96.0.1:80/tcp -> 10.244.0.7:8080, 10.244.1.5:8080
       node port 30080/tcp (V4) -> 10.244.0.7:8080, 10.244.1.5:8080
       node port 30080/tcp (V4), outside traffic -> 10.244.0.7:8080
       other ports of 10.96.0.1 are rejected
-      outside traffic to node port 30080/tcp stays on this node
+      outside traffic to node port 30080/tcp (V4) stays on this node
       local endpoint 10.244.0.7: to itself by way of the service is masqueraded
     ");
 }

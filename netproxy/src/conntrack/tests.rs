@@ -5,6 +5,8 @@ use crate::model::{Key, Service, ServicePort};
 use crate::tables::Tables;
 use crate::testing::{pod, policy, vip};
 
+mod churn;
+
 const NODE: &str = "192.168.77.11";
 
 fn service() -> Service {
@@ -65,7 +67,7 @@ fn after(before: Option<&[u8]>, now: Option<&[u8]>, flows: &[Flow]) -> Vec<bool>
     set(&mut tables, now);
     let touched = [key()].into();
     update(&mut rules, &tables, &touched, &BTreeSet::new());
-    let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
+    let gone = Gone::of(&installed, &rules, &tables, &touched, None).unwrap_or_default();
     flows.iter().map(|f| stale(f, &rules, &tables, &BTreeSet::new(), &gone)).collect()
 }
 
@@ -104,6 +106,25 @@ fn a_port_that_a_cluster_ip_has_no_more_ends_its_flows_also_after_a_restart() {
 }
 
 #[test]
+fn what_a_table_led_to_before_a_restart_is_gone_unless_it_still_does() {
+    let mut tables = Tables::default();
+    tables.set_service(key(), Some(service()), &mut Touched::new());
+    tables.set_slice(key(), Some(slice(&[1])), &mut Touched::new());
+    let rules = compile(&tables, &policy());
+    let slot = |address: &str, n: u8| {
+        let front = Front::ClusterIp { ip: address.parse().unwrap(), proto: Proto::Udp, port: 53 };
+        Held::Element(Element::Slot { front, slot: 0, backend: Backend { ip: pod(Family::V4, n), port: 53 } })
+    };
+    let mut gone = Gone::default();
+    // The second service was deleted while nobody looked.
+    for held in [slot("10.96.0.1", 1), slot("10.96.0.9", 1)] {
+        gone.held(&held, &rules);
+    }
+    let judged = |f: &str| stale(&flow(f, "10.244.0.1:53"), &rules, &tables, &BTreeSet::new(), &gone);
+    assert!(!judged("10.96.0.1:53") && judged("10.96.0.9:53") && !judged("10.96.0.8:53"));
+}
+
+#[test]
 fn an_endpoint_that_serves_keeps_its_flows() {
     let mut tables = Tables::default();
     tables.set_service(key(), Some(service()), &mut Touched::new());
@@ -114,17 +135,34 @@ fn an_endpoint_that_serves_keeps_its_flows() {
     // The first one terminates and leaves the frontends, as the second one is ready.
     let mut leaving = slice(&[1, 2]);
     (leaving.endpoints[0].ready, leaving.endpoints[0].terminating) = (false, true);
-    let mut judge = |slice: &crate::model::Slice| {
-        tables.set_slice(key(), Some(slice.clone()), &mut Touched::new());
-        let touched = [key()].into();
+    let (mut kept, touched) = (Kept::default(), Touched::from([key()]));
+    let mut judge = |change: &dyn Fn(&mut Tables)| {
+        change(&mut tables);
         update(&mut rules, &tables, &touched, &BTreeSet::new());
-        let gone = Gone::of(&installed, &rules, &touched, None).unwrap_or_default();
+        let mut gone = None;
+        kept.update(touched.iter(), &rules, &tables, &mut gone);
+        let tx = crate::diff::diff(&installed, &rules);
+        let gone = Gone::of(&installed, &rules, &tables, &touched, gone);
+        installed.apply(tx);
         let flows = [flow("10.96.0.1:53", "10.244.0.1:53"), flow(&format!("{NODE}:30053"), "10.244.0.1:53")];
-        flows.map(|f| stale(&f, &rules, &tables, &BTreeSet::new(), &gone))
+        gone.map(|gone| flows.map(|f| stale(&f, &rules, &tables, &BTreeSet::new(), &gone)))
     };
-    assert_eq!(judge(&leaving), [false, false]);
-    leaving.endpoints[0].serving = false;
-    assert_eq!(judge(&leaving), [true, true]);
+    let set = |slice: &crate::model::Slice| {
+        let slice = slice.clone();
+        move |tables: &mut Tables| tables.set_slice(key(), Some(slice.clone()), &mut Touched::new())
+    };
+    // Nothing to look for while it serves.
+    assert_eq!(judge(&set(&leaving)), None);
+    assert_eq!(judge(&set(&leaving)), None);
+    // It goes: no frontend changes, but its flows end.
+    let mut dead = leaving.clone();
+    dead.endpoints[0].serving = false;
+    assert_eq!(judge(&set(&dead)), Some([true, true]));
+    assert_eq!(judge(&set(&dead)), None);
+    // The same with the whole service.
+    assert_eq!(judge(&set(&slice(&[1, 2]))), None);
+    assert_eq!(judge(&set(&leaving)), None);
+    assert_eq!(judge(&|tables: &mut Tables| tables.set_service(key(), None, &mut Touched::new())), Some([true, true]));
 }
 
 #[test]

@@ -77,19 +77,45 @@ async fn a_service_and_the_node_are_asked_over_http() {
     let (node, watched) = watch::channel(NodeState { known: true, ..NodeState::default() });
     let options = Options { bind: Some((Ipv4Addr::LOCALHOST, node_port).into()), ..Options::default() };
     let cancel = CancellationToken::new();
-    let task = spawn(options, &setup.handle, watched, cancel.clone());
+    let Servers { mut failures, answered, task } = spawn(options, &setup.handle, watched, cancel.clone());
     let page = until(port, "/", |t| t.is_some_and(|t| t.starts_with("HTTP/1.1 200"))).await.unwrap();
     assert!(page.contains("x-load-balancing-endpoint-weight: 1") && page.contains("\"localEndpoints\": 1"), "{page}");
     until(node_port, "/healthz", |t| t.is_some_and(|t| t.starts_with("HTTP/1.1 200"))).await;
     node.send_replace(NodeState { known: true, to_be_deleted: true, ..NodeState::default() });
     until(node_port, "/healthz", |t| t.is_some_and(|t| t.starts_with("HTTP/1.1 503"))).await;
     until(node_port, "/livez", |t| t.is_some_and(|t| t.starts_with("HTTP/1.1 200"))).await;
+    let count = |counters: &[AtomicU64; 2]| counters.each_ref().map(|c| c.load(Ordering::Relaxed) > 0);
+    assert_eq!((count(&answered.healthz), count(&answered.livez)), ([true, true], [true, false]));
+    assert_eq!(*failures.borrow_and_update(), Failures::default());
     // The endpoint goes, then the service.
     setup.without_endpoints().await;
     let page = until(port, "/", |t| t.is_some_and(|t| t.starts_with("HTTP/1.1 503"))).await.unwrap();
     assert!(page.contains("x-load-balancing-endpoint-weight: 0"), "{page}");
     setup.without_services().await;
     until(port, "/", |t| t.is_none()).await;
+    cancel.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn ports_that_are_taken_are_told_with_their_reasons() {
+    let held = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let setup = health_setup(port).await;
+    let (_node, watched) = watch::channel(NodeState::default());
+    let options = Options { bind: Some(holder.local_addr().unwrap()), ..Options::default() };
+    let cancel = CancellationToken::new();
+    let Servers { mut failures, task, .. } = spawn(options, &setup.handle, watched, cancel.clone());
+    let both = |f: &Failures| f.node.is_some() && !f.services.is_empty();
+    let told = tokio::time::timeout(Duration::from_secs(10), failures.wait_for(both)).await.unwrap().unwrap().clone();
+    assert!(told.node.is_some_and(|why| why.contains("in use")));
+    let (_, failure) = told.services.first_key_value().unwrap();
+    assert_eq!(failure.port, port);
+    assert!(failure.reasons[0].contains(&format!("cannot listen on 0.0.0.0:{port}")), "{failure:?}");
+    setup.without_services().await;
+    let gone = |f: &Failures| f.services.is_empty();
+    tokio::time::timeout(Duration::from_secs(10), failures.wait_for(gone)).await.unwrap().unwrap();
     cancel.cancel();
     task.await.unwrap();
 }

@@ -13,11 +13,11 @@ mod read;
 mod socket;
 
 use crate::conntrack::Flow;
-use crate::diff::{Held, Place, Transaction};
+use crate::diff::{Held, Pick, Place, Transaction};
 use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::{Kernel, Layout};
-use crate::ruleset::Policy;
+use crate::ruleset::{Front, Policy};
 use batch::{Batch, encode};
 use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 pub use notify::Watch;
@@ -92,6 +92,11 @@ impl Kernel for Netlink {
     fn delete_flow(&mut self, flow: &Flow) -> Result<(), Error> {
         ct::delete(&mut self.flows, flow)
     }
+}
+
+/// The chain in which a front's endpoint is picked.
+pub fn chain_of(front: &Front, count: u32, affinity: Option<u32>) -> String {
+    layout::pick_chain(&Pick { family: front.family(), kind: front.kind(), count, affinity })
 }
 
 /// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread, and says which tables

@@ -4,11 +4,11 @@
 
 use super::board::Board;
 use super::explain::{Explained, unused};
-use super::resync::MOST_AT_ONCE;
+use super::resync::MOST_IN_A_CHANGE;
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
-use crate::conntrack::{Flow, Gone, stale};
+use crate::conntrack::{Flow, Gone, Kept, stale};
 use crate::convert;
 use crate::diff::{Held, Installed, Place, Transaction, diff_of};
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::overlay::Overlay;
 use crate::ruleset::{Policy, Ruleset};
 use crate::tables::{Tables, Touched};
 use crate::trace::{Outcome, Packet, Verdict, trace};
-use crate::{describe, wire};
+use crate::{describe, netlink, wire};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -84,12 +84,19 @@ pub struct Core {
     have_slices: bool,
     /// Flows are still to be looked at, these fronts being gone.
     pub(super) purge: Option<Gone>,
+    kept: Kept,
     health: HealthChecks,
     overlay: Overlay,
     /// The number of the last change of the agent's words that is in it.
     words: u64,
+    /// When what is not programmed yet changed in the cluster.
+    changed_at: Vec<SystemTime>,
+    began: SystemTime,
     pub stats: Stats,
 }
+
+/// While nothing can be programmed, this many changes are timed and no more.
+const MOST_CHANGES: usize = 4096;
 
 impl Core {
     pub fn new(config: &Config, kernel: Box<dyn Kernel>) -> Core {
@@ -108,14 +115,20 @@ impl Core {
             have_services: false,
             have_slices: false,
             purge: None,
+            kept: Kept::default(),
             health: HealthChecks::default(),
             overlay: Overlay::default(),
             words: 0,
+            changed_at: Vec::new(),
+            began: SystemTime::now(),
             stats: Stats::default(),
         }
     }
 
     pub fn take(&mut self, inputs: Vec<Input>) {
+        if !inputs.is_empty() {
+            self.stats.last_queued = Some(SystemTime::now());
+        }
         for input in inputs {
             self.take_one(input);
         }
@@ -141,7 +154,11 @@ impl Core {
                 let changed = self.overlay.publishes(&key, published);
                 self.lay_over(changed);
                 let new = new.and_then(|s| self.service(&s));
-                self.tables.set_service(key, new, &mut self.touched);
+                let mut touched = Touched::new();
+                self.tables.set_service(key, new, &mut touched);
+                self.stats.service_changes += touched.len() as u64;
+                self.stats.service_changes_pending += touched.len() as u64;
+                self.touched.append(&mut touched);
             }
             Input::Slices(all) => {
                 self.overlay.forget_slices();
@@ -151,8 +168,16 @@ impl Core {
             }
             Input::Slice(key, new) => {
                 self.overlay.forget(&key);
+                let changed_at = new.as_ref().and_then(|s| s.metadata.annotations.last_change.clone());
                 let new = new.and_then(|s| self.slice(&s));
-                self.tables.set_slice(key, new, &mut self.touched);
+                let mut touched = Touched::new();
+                self.tables.set_slice(key, new, &mut touched);
+                if !touched.is_empty() {
+                    self.stats.endpoint_changes += 1;
+                    self.stats.endpoint_changes_pending += 1;
+                    self.note_change(changed_at.as_deref());
+                    self.touched.append(&mut touched);
+                }
             }
             Input::NodeAddresses(all) => self.set_addresses(&all),
             Input::NodeZone(zone) => {
@@ -173,6 +198,23 @@ impl Core {
                 self.change_rules(|policy| replace(&mut policy.service_ranges, ranges));
             }
         }
+    }
+
+    /// What was changed before this process began says nothing about it.
+    fn note_change(&mut self, at: Option<&str>) {
+        let at = at.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(SystemTime::from);
+        if self.changed_at.len() < MOST_CHANGES {
+            self.changed_at.extend(at.filter(|at| *at >= self.began));
+        }
+    }
+
+    fn all_programmed(&mut self) {
+        let now = SystemTime::now();
+        for at in self.changed_at.drain(..) {
+            self.stats.programming.observe(now.duration_since(at).unwrap_or_default());
+        }
+        self.stats.service_changes_pending = 0;
+        self.stats.endpoint_changes_pending = 0;
     }
 
     /// Rules and not elements: if anything changes, all is written anew.
@@ -200,8 +242,14 @@ impl Core {
 
     fn check_health(&mut self, touched: &Touched) {
         let policy = &self.ruleset.policy;
-        let on = || self.node_addresses.iter().filter(|ip| policy.has_node_ports(ip)).copied().collect();
-        self.health.listen = policy.node_port_ranges.as_ref().map(|_| on());
+        let everywhere = |r: &&IpNet| r.prefix_len() == 0;
+        let on = |ranges: &Vec<IpNet>| {
+            // Listening on all addresses of a family needs no change when these change.
+            let all: BTreeSet<IpAddr> = ranges.iter().filter(everywhere).map(IpNet::network).collect();
+            let one_by_one = |ip: &&IpAddr| !all.iter().any(|any| Family::of(any) == Family::of(ip)) && policy.has_node_ports(ip);
+            self.node_addresses.iter().filter(one_by_one).chain(&all).copied().collect()
+        };
+        self.health.listen = policy.node_port_ranges.as_ref().map(on);
         for key in touched {
             match self.tables.service(key).and_then(|s| s.health_check_node_port) {
                 Some(port) => {
@@ -224,14 +272,14 @@ impl Core {
 
     fn set_addresses(&mut self, all: &[IpAddr]) {
         self.node_addresses = all.iter().copied().collect();
-        let policy = &mut self.ruleset.policy;
-        if policy.node_ips != self.node_addresses {
-            policy.node_ips = self.node_addresses.clone();
+        let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
+        let first: Vec<IpAddr> = Family::ALL.into_iter().filter_map(first).collect();
+        // The node is known by its primary addresses; the others come and go with interfaces.
+        if replace(&mut self.ruleset.policy.node_ips, first.iter().copied().collect()) {
             self.touch_all();
         }
         if self.primary {
-            let first = |family| all.iter().copied().find(|ip| Family::of(ip) == family);
-            let ranges = Some(Family::ALL.into_iter().filter_map(first).map(IpNet::from).collect());
+            let ranges = Some(first.into_iter().map(IpNet::from).collect());
             self.change_rules(|policy| replace(&mut policy.node_port_ranges, ranges));
         }
     }
@@ -289,6 +337,7 @@ impl Core {
         let touched = std::mem::take(&mut self.touched);
         self.check_health(&touched);
         let changed = update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
+        self.kept.update(touched.union(&changed), &self.ruleset, &self.tables, &mut self.purge);
         self.stats.services = self.tables.service_count();
         self.stats.endpoints = self.tables.endpoint_count();
         let done = self.install(&changed);
@@ -298,6 +347,7 @@ impl Core {
             self.stats.last_error = Some(e.to_string());
         }
         let operations = done?;
+        self.all_programmed();
         self.stats.set_aside = self.set_aside.iter().map(Key::to_string).collect();
         if let Some((operations, whole)) = operations {
             let took = began.elapsed();
@@ -306,6 +356,7 @@ impl Core {
             if whole {
                 self.stats.full_syncs += 1;
                 self.stats.full_durations.observe(took);
+                crate::memory::give_back();
             }
             self.stats.last_duration = Some(took);
             self.stats.last_sync = Some(SystemTime::now());
@@ -321,13 +372,13 @@ impl Core {
     fn install(&mut self, changed: &Touched) -> Result<Option<(usize, bool)>, Error> {
         let Some(installed) = &mut self.installed else { return self.install_all().map(|n| Some((n, true))) };
         let tx = diff_of(installed, &self.ruleset, changed);
-        self.purge = Gone::of(installed, &self.ruleset, changed, self.purge.take());
+        self.purge = Gone::of(installed, &self.ruleset, &self.tables, changed, self.purge.take());
         let operations = tx.len();
         if tx.is_empty() {
             installed.apply(tx);
             return Ok(None);
         }
-        if operations > MOST_AT_ONCE {
+        if operations > MOST_IN_A_CHANGE {
             // Too much to hold the kernel for; a resync goes in steps.
             self.installed = None;
             return self.install_all().map(|n| Some((n, true)));
@@ -350,7 +401,10 @@ impl Core {
     /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.
     fn purge_flows(&mut self) {
         let Some(gone) = self.purge.take() else { return };
-        match self.try_purge(&gone) {
+        let began = Instant::now();
+        let purged = self.try_purge(&gone);
+        self.stats.purge_durations.observe(began.elapsed());
+        match purged {
             Ok(n) => self.stats.flows_purged += n,
             Err(e) => {
                 warn!(error = %e, "stale flows could not be removed, trying again with the next change");
@@ -381,10 +435,11 @@ impl Core {
     pub fn explain(&self, packet: Packet) -> Explained {
         let with = |random| self.trace(&Packet { random, ..packet.clone() });
         let verdict = with(0);
-        let (mut endpoints, mut affinity) = (Vec::new(), None);
+        let (mut endpoints, mut affinity, mut chain) = (Vec::new(), None, None);
         if let Outcome::Forward { front, .. } = verdict.outcome {
             affinity = self.ruleset.affinity(&front);
             let count = self.ruleset.endpoints(&front).map_or(0, |pool| pool.len() as u32);
+            chain = Some(netlink::chain_of(&front, count, affinity));
             endpoints.extend((0..count).filter_map(|n| match with(n).outcome {
                 Outcome::Forward { to, masquerade, .. } => Some((to, masquerade)),
                 _ => None,
@@ -399,6 +454,6 @@ impl Core {
             service.is_some_and(|s| [&s.cluster_ips, &s.external_ips, &s.load_balancer_ips].into_iter().flatten().any(at))
         };
         let set_aside = self.set_aside.iter().find(meant).cloned();
-        Explained { verdict, endpoints, unused: left, affinity, set_aside }
+        Explained { verdict, endpoints, unused: left, chain, affinity, set_aside }
     }
 }

@@ -16,6 +16,8 @@ pub struct Explained {
     pub endpoints: Vec<(Backend, bool)>,
     /// Addresses in the service's EndpointSlices that the frontend does not use.
     pub unused: Vec<Unused>,
+    /// The chain that picks one of them.
+    pub chain: Option<String>,
     /// For how many seconds a client stays with its endpoint.
     pub affinity: Option<u32>,
     /// A service with this address whose rules the kernel refused.
@@ -38,10 +40,7 @@ pub(super) fn unused<'a>(slices: impl Iterator<Item = &'a Slice>, used: &[(Backe
 
 fn why(e: &Endpoint) -> &'static str {
     match e {
-        Endpoint { ready: true, local: false, .. } => {
-            "ready, but on another node or meant for other nodes or zones, or without this port"
-        }
-        Endpoint { ready: true, .. } => "ready, but meant for other nodes or zones, or without this port",
+        Endpoint { ready: true, .. } => "ready, but not for this port, node or zone",
         Endpoint { serving: true, terminating: true, .. } => "terminating, and others are ready",
         Endpoint { terminating: true, .. } => "terminating, and does not serve any more",
         _ => "not ready",
@@ -75,7 +74,7 @@ mod tests {
         let found = unused([&slice, &slice].into_iter(), &used);
         let shown: Vec<String> = found.iter().map(|u| format!("{} {}", u.ip, u.why)).collect();
         insta::assert_snapshot!(shown.join("\n"), @r"
-        10.0.0.2 ready, but meant for other nodes or zones, or without this port
+        10.0.0.2 ready, but not for this port, node or zone
         10.0.0.3 terminating, and others are ready
         10.0.0.4 not ready
         10.0.0.5 terminating, and does not serve any more

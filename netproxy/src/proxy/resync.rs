@@ -8,6 +8,7 @@
 use super::core::{Core, Kernel, Layout};
 use super::stats::Stats;
 use crate::compile::update;
+use crate::conntrack::Gone;
 use crate::diff::{Found, Installed, Place, Resync, Transaction, full};
 use crate::error::{Class, Error};
 use crate::model::{Family, Key};
@@ -16,8 +17,10 @@ use crate::tables::Touched;
 use std::collections::BTreeSet;
 use tracing::{debug, error, info};
 
-/// Elements in one transaction, so that the kernel is kept for some 30 ms (HOOKS.md).
-pub(super) const MOST_AT_ONCE: usize = 16_000;
+/// Elements in one step, so that the kernel is kept for a small part of 100 ms even where it is slow (HOOKS.md).
+const MOST_AT_ONCE: usize = 8_000;
+/// A change with more elements than this goes in steps too, though that costs a comparison with all the kernel has.
+pub(super) const MOST_IN_A_CHANGE: usize = 16_000;
 
 /// A step that failed.
 struct Failure {
@@ -36,12 +39,13 @@ impl Core {
     pub(super) fn install_all(&mut self) -> Result<usize, Error> {
         loop {
             let mut steps = Steps::new(&mut *self.kernel, &mut self.stats, MOST_AT_ONCE);
-            match steps.resync(&self.ruleset) {
+            let result = steps.resync(&self.ruleset);
+            let Steps { operations, batches, gone, .. } = steps;
+            self.purge.get_or_insert_default().join(gone);
+            match result {
                 Ok(installed) => {
-                    let operations = steps.operations;
-                    self.stats.last_full_batches = steps.batches;
+                    self.stats.last_full_batches = batches;
                     self.installed = Some(installed);
-                    self.purge.get_or_insert_default();
                     return Ok(operations);
                 }
                 // Each round leaves out one service more, or is the last.
@@ -101,11 +105,13 @@ struct Steps<'a> {
     most: usize,
     operations: usize,
     batches: usize,
+    /// Where the tables led that were found, and do not lead any more.
+    gone: Gone,
 }
 
 impl<'a> Steps<'a> {
     fn new(kernel: &'a mut dyn Kernel, stats: &'a mut Stats, most: usize) -> Self {
-        Steps { kernel, stats, most, operations: 0, batches: 0 }
+        Steps { kernel, stats, most, operations: 0, batches: 0, gone: Gone::default() }
     }
 
     fn resync(&mut self, ruleset: &Ruleset) -> Result<Installed, Failure> {
@@ -162,7 +168,10 @@ impl<'a> Steps<'a> {
     ) -> Result<Installed, Failure> {
         let mut found = Found::default();
         for family in keep {
-            self.kernel.read(*family, &mut |held| found.add(held))?;
+            self.kernel.read(*family, &mut |held| {
+                self.gone.held(&held, ruleset);
+                found.add(held);
+            })?;
         }
         let mut way = Resync::new(place, ruleset, families.clone(), found);
         let mut installed = Installed::default();

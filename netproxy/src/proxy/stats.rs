@@ -24,6 +24,33 @@ impl Histogram {
     }
 }
 
+/// From a change of the cluster to the kernel.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Programming {
+    /// Observations at or below each bound, not cumulative; those above the last are only in `count`.
+    pub counts: Vec<u64>,
+    pub sum: f64,
+    pub count: u64,
+}
+
+impl Programming {
+    /// Upper bounds in seconds, as kube-proxy's network programming latency has them.
+    pub fn bounds() -> impl Iterator<Item = f64> {
+        let steps = |first: u32, step: u32, n: u32| (0..n).map(move |i| f64::from(first + i * step));
+        [0.25, 0.5].into_iter().chain(steps(1, 1, 59)).chain(steps(60, 5, 12)).chain(steps(120, 30, 7))
+    }
+
+    pub fn observe(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.counts.resize(Self::bounds().count(), 0);
+        if let Some(count) = Self::bounds().position(|bound| seconds <= bound).and_then(|at| self.counts.get_mut(at)) {
+            *count += 1;
+        }
+        self.sum += seconds;
+        self.count += 1;
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     /// Syncs that changed something in the kernel.
@@ -51,6 +78,17 @@ pub struct Stats {
     pub repairs: u64,
     /// Transactions of the last full sync.
     pub last_full_batches: usize,
+    /// From the time that an EndpointSlice names as its last change.
+    pub programming: Programming,
+    /// Flows looked at for stale ones.
+    pub purge_durations: Histogram,
+    /// When something was last to be programmed.
+    pub last_queued: Option<SystemTime>,
+    pub service_changes: u64,
+    pub endpoint_changes: u64,
+    /// Those of them that are not in the kernel yet.
+    pub service_changes_pending: u64,
+    pub endpoint_changes_pending: u64,
     /// The longest that one transaction has kept the kernel.
     pub longest_batch: Duration,
 }

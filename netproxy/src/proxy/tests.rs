@@ -1,3 +1,6 @@
+mod changes;
+mod own_pods;
+
 use super::*;
 use crate::conntrack::Flow;
 use crate::diff::{Element, Held, Place, Transaction};

@@ -3,10 +3,12 @@
 //! Every test is a table: objects, then who sends where and what becomes of it. `kernel` shows that the tracer tells the truth.
 
 mod addresses;
+mod described;
 mod endpoints;
 mod families;
 mod frontends;
 mod masquerade;
+mod oracle;
 mod policies;
 mod restrictions;
 mod slices;
@@ -77,9 +79,8 @@ impl Cluster {
         compile(&self.tables, &self.policy)
     }
 
-    /// What may become of a packet: `reject`, `drop`, `pass`, or the endpoints it may meet, with ` masqueraded` where its sender
-    /// is hidden from them.
-    fn meets(&self, from: &str, to: &str) -> String {
+    /// What may become of a packet: `reject`, `drop`, `pass`, or an endpoint, with ` masqueraded` where its sender is hidden from it.
+    fn outcomes(&self, rules: &Ruleset, from: &str, to: &str) -> BTreeSet<String> {
         let (to, proto) = to.split_once('/').unwrap_or((to, "tcp"));
         let dst: SocketAddr = to.parse().unwrap();
         let (src, from_interface) = sender(from, dst.ip());
@@ -89,23 +90,27 @@ impl Cluster {
             "sctp" => Proto::Sctp,
             other => panic!("{other} is no protocol"),
         };
-        let rules = self.rules();
-        let mut met = BTreeSet::new();
-        for random in 0..60 {
+        let one = |random| {
             let packet =
                 Packet { src, dst: dst.ip(), proto, dst_port: dst.port(), from_interface: from_interface.clone(), random };
-            met.insert(match trace(&rules, &self.policy.node_ips, &packet).outcome {
-                Outcome::Forward { to, masquerade: true, .. } => (text(to.ip, to.port), " masqueraded"),
-                Outcome::Forward { to, masquerade: false, .. } => (text(to.ip, to.port), ""),
-                Outcome::Reject => ("reject".into(), ""),
-                Outcome::Drop => ("drop".into(), ""),
-                Outcome::Pass => ("pass".into(), ""),
-            });
-        }
-        let how: BTreeSet<_> = met.iter().map(|(_, how)| *how).collect();
-        assert_eq!(how.len(), 1, "{met:?}");
-        let all: Vec<_> = met.iter().map(|(to, _)| to.as_str()).collect();
-        all.join(" ") + how.first().unwrap()
+            match trace(rules, &self.policy.node_ips, &packet).outcome {
+                Outcome::Forward { to, masquerade: true, .. } => text(to.ip, to.port) + " masqueraded",
+                Outcome::Forward { to, masquerade: false, .. } => text(to.ip, to.port),
+                Outcome::Reject => "reject".into(),
+                Outcome::Drop => "drop".into(),
+                Outcome::Pass => "pass".into(),
+            }
+        };
+        (0..60).map(one).collect()
+    }
+
+    /// The same in one line, where all endpoints see the same of the sender.
+    fn meets(&self, from: &str, to: &str) -> String {
+        let met = self.outcomes(&self.rules(), from, to);
+        let plain: Vec<_> = met.iter().map(|m| m.trim_end_matches(" masqueraded")).collect();
+        let hidden = met.iter().filter(|m| m.ends_with(" masqueraded")).count();
+        assert!(hidden == 0 || hidden == met.len(), "{met:?}");
+        plain.join(" ") + if hidden > 0 { " masqueraded" } else { "" }
     }
 
     /// Each line: who sends, where to, and what becomes of it.

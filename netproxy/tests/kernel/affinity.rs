@@ -4,7 +4,7 @@ use super::*;
 
 /// The one endpoint that answers a client's connections.
 #[track_caller]
-fn only(once: impl FnMut() -> std::io::Result<(String, IpAddr)>) -> String {
+pub fn only(once: impl FnMut() -> std::io::Result<(String, IpAddr)>) -> String {
     let counts = spread(once).0;
     assert_eq!(counts.len(), 1, "{counts:?}");
     counts.into_keys().next().unwrap()

@@ -113,31 +113,3 @@ fn what_others_take_away_comes_back() {
     }
     assert_eq!(run.handle.stats().failures, 0, "{:?}", run.handle.stats());
 }
-
-#[test]
-fn many_elements_go_in_one_transaction() {
-    if !lab::able() {
-        return;
-    }
-    let node = Netns::new();
-    let run = Running::start(&node, config());
-    let (mut services, mut slices) = (Vec::new(), Vec::new());
-    for n in 0..1500u32 {
-        let mut s = service(json!({"type": "ClusterIP", "clusterIPs": [std::net::Ipv4Addr::from(0x0a60_0000 + n).to_string()]}));
-        s.metadata.name = format!("s{n}");
-        for p in &mut s.spec.ports {
-            p.node_port = None;
-        }
-        let ips: Vec<IpAddr> = (0..5).map(|e| IpAddr::from((0x0af4_0000 + n * 5 + e).to_be_bytes())).collect();
-        let mut e = slice(&ips, "node-2");
-        e.metadata.name = s.metadata.name.clone();
-        e.metadata.labels.insert("kubernetes.io/service-name".into(), s.metadata.name.clone());
-        services.push(s);
-        slices.push(e);
-    }
-    run.list(services, slices);
-    let stats = run.handle.stats();
-    assert_eq!((stats.services, stats.endpoints, stats.full_syncs), (1500, 7500, 1));
-    let lines = node.nft("list map ip ferrolet service-slots").lines().filter(|l| l.contains(" : 10.244.")).count();
-    assert_eq!(lines, 15_000);
-}

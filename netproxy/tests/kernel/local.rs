@@ -87,4 +87,35 @@ fn unknown_service_addresses_are_dropped_and_invalid_packets_pass_where_that_is_
         times_out(&lab.pods[0].ns, at(address, 80));
     }
     assert_eq!(tcp(&lab.pods[0].ns, at(VIP, 80)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    drop(run);
+    // The same where the host is set so already.
+    let dropped = |value: &str| {
+        lab.node.run(|| std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", value)).unwrap();
+        let run = Running::start(&lab.node, config());
+        run.list(Vec::new(), Vec::new());
+        lab.node.nft("list table ip ferrolet").contains("ct state invalid drop")
+    };
+    assert!(dropped("0") && !dropped("1"));
+}
+
+#[test]
+fn pods_of_a_real_bridge_are_known_by_it() {
+    if !lab::able() {
+        return;
+    }
+    let Some(lab) = Lab::bridged(3) else { return };
+    let v4 = |pod: &lab::Pod, name: &str| Server::start(&pod.ns, (pod.ip, 8080).into(), name);
+    let _servers = [v4(&lab.pods[0], "pod0"), v4(&lab.pods[1], "pod1")];
+    lab.outside.ip(&format!("route replace 10.96.0.0/16 via {NODE_IP}"));
+    let bridge = LocalTraffic::Bridge("cni0".parse().unwrap());
+    let run = Running::start(&lab.node, Config { local: bridge, cluster_cidrs: Vec::new(), ..config() });
+    let mut mixed = slice(&ips(&lab, 0..2), "node-1");
+    mixed.endpoints[1].node_name = Some("node-2".into());
+    run.list(vec![service(json!({"externalTrafficPolicy": "Local"}))], vec![mixed]);
+    let pod = &lab.pods[2];
+    for to in [at(VIP, 80), at(NODE_IP, NODE_PORT)] {
+        assert_eq!(clients(&pod.ns, to), [pod.ip].into());
+    }
+    assert!(!clients(&lab.outside, at(VIP, 80)).contains(&lab.outside_ip()));
+    even(&spread(|| tcp(&lab.outside, at(NODE_IP, NODE_PORT))).0, &["pod0"]);
 }

@@ -6,8 +6,11 @@ mod changes;
 mod external;
 mod flows;
 mod lab;
+mod listed;
 mod local;
 mod policies;
+mod resync;
+mod sctp;
 mod shown;
 
 use ferrolet_netproxy::{Config, Handle, Input, Key, Proxy, Stats, wire};

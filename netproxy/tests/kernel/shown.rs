@@ -1,8 +1,8 @@
 //! What is written can be read, and the tracer says what the kernel does.
 
 use super::*;
-use ferrolet_netproxy::Proto;
 use ferrolet_netproxy::trace::{Outcome, Packet};
+use ferrolet_netproxy::{LocalTraffic, Proto};
 
 #[test]
 fn what_is_written_lists_readably() {
@@ -83,6 +83,110 @@ fn the_tracer_agrees_with_the_kernel() {
             // The node's own address may be any of its addresses either way.
             if *src != own[0] {
                 assert_eq!(clients == [*src].into(), kept, "{policy}: {src} to {dst}: {clients:?}");
+            }
+        }
+    }
+}
+
+/// What the kernel does to a connection, in the tracer's words: who may answer, and what they see of the client.
+#[derive(Debug, PartialEq, Eq)]
+enum Met {
+    Refused,
+    Dropped,
+    Answered { by: BTreeSet<IpAddr>, source_kept: bool },
+}
+
+fn traced_from(run: &Running, src: IpAddr, interface: Option<&str>, dst: SocketAddr) -> Option<Met> {
+    let (mut by, mut source_kept) = (BTreeSet::new(), true);
+    for random in 0..6 {
+        let from_interface = interface.map(String::from);
+        let packet = Packet { src, dst: dst.ip(), proto: Proto::Tcp, dst_port: dst.port(), from_interface, random };
+        match run.rt.block_on(run.handle.trace(packet)).unwrap().outcome {
+            Outcome::Forward { to, masquerade, .. } => {
+                by.insert(to.ip);
+                source_kept &= !masquerade;
+            }
+            Outcome::Reject => return Some(Met::Refused),
+            Outcome::Drop => return Some(Met::Dropped),
+            Outcome::Pass => return None,
+        }
+    }
+    Some(Met::Answered { by, source_kept })
+}
+
+fn tried(lab: &Lab, ns: &Netns, src: IpAddr, dst: SocketAddr, wanted: &Met) -> Met {
+    if !matches!(wanted, Met::Answered { .. }) {
+        // An answer comes within a millisecond; one that is waited for may take longer on a busy host.
+        let limit = Duration::from_millis(if *wanted == Met::Dropped { 100 } else { 3000 });
+        return match ns.run(|| std::net::TcpStream::connect_timeout(&dst, limit)) {
+            Ok(_) => panic!("{src} reaches {dst}"),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => Met::Refused,
+            Err(_) => Met::Dropped,
+        };
+    }
+    let (counts, clients) = spread(|| tcp(ns, dst));
+    let pod = |name: &String| &lab.pods[name[3..].parse::<usize>().unwrap()];
+    let by = counts.keys().map(|name| if dst.is_ipv4() { pod(name).ip } else { pod(name).ip6 }).collect();
+    Met::Answered { by, source_kept: clients == [src].into() }
+}
+
+/// Every kind of frontend, sender and way to tell pods apart, in both families.
+#[test]
+fn the_tracer_agrees_about_every_frontend() {
+    if !lab::able() {
+        return;
+    }
+    let lab = Lab::new(3);
+    let _servers = servers(&lab);
+    for (v4, v6) in [("203.0.113.0/24", "2001:db8:113::/64"), ("10.96.0.0/16", "fd00:96::/64")] {
+        lab.outside.ip(&format!("route replace {v4} via {NODE_IP}"));
+        lab.outside.ip(&format!("-6 route replace {v6} via {NODE_IP6}"));
+    }
+    let shared = json!({
+        "type": "LoadBalancer", "externalIPs": ["203.0.113.1", "2001:db8:113::1"],
+        "loadBalancerSourceRanges": ["192.168.77.0/24", "fd00:244::/64"]
+    });
+    let mut whole = serde_json::to_value(service(shared)).unwrap();
+    whole["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.2"}, {"ip": "2001:db8:113::2"}]}});
+    for (local, external, internal) in [
+        (LocalTraffic::ClusterCidrs, "Local", "Cluster"),
+        (LocalTraffic::InterfacePrefix("pod".parse().unwrap()), "Local", "Local"),
+        (LocalTraffic::Bridge("pod2".parse().unwrap()), "Cluster", "Cluster"),
+    ] {
+        for here in [2, 1, 0] {
+            let run = Running::start(&lab.node, Config { local: local.clone(), ..config() });
+            let own = [NODE_IP, NODE_IP6, "10.244.0.1", "fd00:244::1"].map(|ip| ip.parse().unwrap());
+            run.send(Input::NodeAddresses(own.to_vec()));
+            run.send(Input::ServiceCidrs(vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/64".parse().unwrap()]));
+            (whole["spec"]["externalTrafficPolicy"], whole["spec"]["internalTrafficPolicy"]) = (json!(external), json!(internal));
+            let mut slices = [slice(&ips(&lab, 0..2), "node-2"), slice(&ip6s(&lab, 0..2), "node-2")];
+            for e in slices.iter_mut().flat_map(|s| s.endpoints.iter_mut().take(here)) {
+                e.node_name = Some("node-1".into());
+            }
+            run.list(vec![serde_json::from_value(whole.clone()).unwrap()], slices.to_vec());
+            let senders = [
+                (&lab.pods[2].ns, lab.pods[2].ip, lab.pods[2].ip6, Some("pod2")),
+                (&lab.node, own[0], own[1], None),
+                (&lab.outside, lab.outside_ip(), "fd00:77::1".parse().unwrap(), Some("eth0")),
+            ];
+            let to = [
+                (VIP, VIP6, 80),
+                (VIP, VIP6, 81),
+                ("10.96.0.99", "fd00:96::99", 80),
+                ("203.0.113.1", "2001:db8:113::1", 80),
+                ("203.0.113.2", "2001:db8:113::2", 80),
+                (NODE_IP, NODE_IP6, NODE_PORT),
+            ];
+            for ((ns, v4, v6, interface), (to4, to6, port)) in senders.iter().flat_map(|s| to.map(|t| (*s, t))) {
+                for (src, dst) in [(v4, at(to4, port)), (v6, at(to6, port))] {
+                    let Some(wanted) = traced_from(&run, src, interface, dst) else { panic!("{src} to {dst} passes") };
+                    let met = tried(&lab, ns, src, dst, &wanted);
+                    // The node's own address may be any of its addresses either way.
+                    match (&wanted, &met) {
+                        (Met::Answered { by: a, .. }, Met::Answered { by: b, .. }) if own.contains(&src) && a == b => {}
+                        _ => assert_eq!(met, wanted, "{local:?} {external} {internal} {here} here: {src} to {dst}"),
+                    }
+                }
             }
         }
     }

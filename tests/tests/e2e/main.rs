@@ -9,6 +9,7 @@ mod faults;
 mod kubectl;
 mod nodes;
 mod pods;
+mod rules;
 mod runtime;
 mod services;
 mod shared;
@@ -27,6 +28,7 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         services::trials(),
+        rules::trials(),
         faults::trials(),
     ]
     .into_iter()

@@ -14,7 +14,7 @@ mod topology;
 use crate::shared::{LIMIT, Ns, PAIR};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::load;
-use ferrolet_tests::netns::{ip, node_ip};
+use ferrolet_tests::netns::ip;
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -75,6 +75,7 @@ static PODS: Mutex<Option<Pods>> = Mutex::new(None);
 pub struct Bed<'a, 'b> {
     pub ns: &'a mut Ns<'b>,
     pub pods: Pods,
+    outside: String,
 }
 
 /// A test on the shared pods.
@@ -82,7 +83,8 @@ pub fn test(name: &'static str, body: fn(&mut Bed) -> Result<()>) -> Trial {
     crate::trial(name, move || {
         let result = PAIR.within(NAMESPACE, |ns| {
             let pods = pods(ns)?;
-            body(&mut Bed { ns, pods })
+            let outside = ns.lab.client()?;
+            body(&mut Bed { ns, pods, outside })
         });
         result.and(PAIR.within(NAMESPACE, |ns| clean(ns)))
     })
@@ -184,16 +186,14 @@ impl Bed<'_, '_> {
         Ok(Svc { name: name.into(), object: self.ns.get("service", name)? })
     }
 
-    /// Node addresses of a family, in the order of the nodes.
+    /// A node's address of a family.
     pub fn node(&self, n: u8, like: IpAddr) -> Result<IpAddr> {
-        let node = &self.ns.lab.nodes[usize::from(n) - 1];
-        let _ = node;
-        if like.is_ipv4() { Ok(node_ip(n).parse()?) } else { bail!("no IPv6 yet") }
+        self.ns.lab.nodes[usize::from(n) - 1].ip_like(like)
     }
 
     /// The namespace of a client that is no node.
     pub fn outside(&self) -> String {
-        self.ns.lab.fabric.clone()
+        self.outside.clone()
     }
 
     pub fn netns(&self, n: u8) -> String {
@@ -223,6 +223,18 @@ impl Bed<'_, '_> {
     pub fn load_balancer(&self, name: &str, ingress: Value) -> Result<()> {
         let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}}).to_string();
         self.ns.kubectl(&["patch", "service", name, "--subresource=status", "--type=merge", "-p", &patch]).map(drop)
+    }
+
+    /// An EndpointSlice made by hand, of the family of its first address, for port 8080; `labels` end with a comma.
+    pub fn slice(&self, service: &str, name: &str, labels: &str, ips: &[IpAddr]) -> Result<()> {
+        let kind = if ips.first().is_none_or(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" };
+        let endpoints: Vec<Value> = ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        self.ns
+            .apply(&format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: {{{labels}kubernetes.io/service-name: {service}}}}}\naddressType: {kind}\nports: [{{name: '', port: 8080, protocol: TCP}}]\nendpoints: {}\n",
+                Value::from(endpoints),
+            ))
+            .map(drop)
     }
 
     pub fn patch(&self, kind: &str, name: &str, patch: &str) -> Result<()> {

@@ -1,7 +1,8 @@
 //! The lab that most tests share: one node, made by the first test that needs it and removed after the last.
 
 use anyhow::{Context, Result, bail};
-use ferrolet_tests::cluster::Lab;
+use ferrolet_tests::cluster::{Lab, Shape};
+use ferrolet_tests::netns::Stack;
 use ferrolet_tests::sys::wait_for;
 use ferrolet_tests::{bins, leftovers, setup};
 use libtest_mimic::Trial;
@@ -13,9 +14,9 @@ use std::time::Duration;
 pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// One node, for most tests.
-static ONE: Shared = Shared::new("e2e", 1);
-/// Two nodes with a routed pod network, for what Services do.
-pub static PAIR: Shared = Shared::new("e2e-svc", 2);
+static ONE: Shared = Shared::new("e2e", Shape { nodes: 1, stack: Stack::V4 });
+/// Two nodes with a routed pod network in both IP families, for what Services do.
+pub static PAIR: Shared = Shared::new("e2e-svc", Shape { nodes: 2, stack: Stack::Dual });
 
 /// A test in a fresh Kubernetes namespace of the lab with one node.
 pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
@@ -25,13 +26,13 @@ pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
 /// A lab that is made by the first test that needs it, and removed after the last.
 pub struct Shared {
     name: &'static str,
-    nodes: u8,
+    shape: Shape,
     lab: Mutex<Option<Lab>>,
 }
 
 impl Shared {
-    const fn new(name: &'static str, nodes: u8) -> Shared {
-        Shared { name, nodes, lab: Mutex::new(None) }
+    const fn new(name: &'static str, shape: Shape) -> Shared {
+        Shared { name, shape, lab: Mutex::new(None) }
     }
 
     /// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
@@ -61,7 +62,7 @@ impl Shared {
     fn lab(&'static self) -> Result<MutexGuard<'static, Option<Lab>>> {
         let mut guard = self.lab.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if guard.is_none() {
-            let mut lab = Lab::create(self.name, self.nodes, bins::build(false)?, setup::prepare()?)?;
+            let mut lab = Lab::create(self.name, self.shape, bins::build(false)?, setup::prepare()?)?;
             if let Err(error) = heal(&mut lab) {
                 let tails = lab.log_tails(30);
                 lab.destroy()?;

@@ -42,7 +42,7 @@ async fn services_and_slices_arrive_whole_and_then_one_by_one() {
             Input::Service(key, service) => services.push(format!("{}{}", if service.is_some() { '+' } else { '-' }, key.name)),
             Input::Slices(all) => slices.push(format!("={}", all.len())),
             Input::Slice(key, slice) => slices.push(format!("{}{}", if slice.is_some() { '+' } else { '-' }, key.name)),
-            Input::NodeAddresses(_) | Input::NodeZone(_) => unreachable!(),
+            other => unreachable!("{other:?}"),
         }
     }
     assert_eq!(services, ["=1", "+b", "+a", "-b", "+c"]);

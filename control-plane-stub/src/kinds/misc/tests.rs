@@ -143,6 +143,15 @@ fn namespaces() {
 
 #[test]
 fn nodes_and_leases() {
+    let ranges = |spec: Value| json!({"metadata": {"name": "n"}, "spec": spec});
+    let both = created(&NODE, ranges(json!({"podCIDRs": ["10.244.0.0/24", "fd00::/64"]})));
+    assert_eq!(both["spec"]["podCIDR"], "10.244.0.0/24");
+    assert_eq!(created(&NODE, ranges(json!({"podCIDR": "fd00::/64"})))["spec"]["podCIDRs"], json!(["fd00::/64"]));
+    has(errors(&NODE, ranges(json!({"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]}))), "no more than one CIDR for each IP family");
+    has(errors(&NODE, ranges(json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["fd00::/64"]}))), "first value must match `podCIDR`");
+    has(errors(&NODE, ranges(json!({"podCIDRs": ["x"]}))), "spec.podCIDRs[0]: Invalid value: \"x\"");
+    has(changed(&NODE, both.clone(), ranges(json!({"podCIDR": "10.244.0.0/24"}))), "spec.podCIDRs: Forbidden");
+    assert_eq!(changed(&NODE, both.clone(), both), Vec::<String>::new());
     let node = created(&NODE, json!({"metadata": {"name": "n"}, "status": {"capacity": {"cpu": 2}}}));
     assert_eq!(node["status"], json!({"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}));
     let taint = json!({"key": "a", "effect": "NoSchedule"});
@@ -166,6 +175,15 @@ fn endpoint_slices() {
     assert_eq!(good["ports"][0], json!({"name": "", "port": 80, "protocol": "TCP"}));
     assert_eq!(good["metadata"]["generation"], 1);
     assert_eq!(errors(&ENDPOINT_SLICE, good.clone()), Vec::<String>::new());
+    let hinted = |hints: Value| errors(&ENDPOINT_SLICE, slice(json!([{"addresses": ["10.0.0.1"], "hints": hints}]), json!([])));
+    assert_eq!(hinted(json!({"forZones": [{"name": "z"}], "forNodes": [{"name": "n.example"}]})), Vec::<String>::new());
+    has(hinted(json!({"forZones": [{"name": "a b"}]})), "endpoints[0].hints.forZones[0].name: Invalid value: \"a b\"");
+    has(
+        hinted(json!({"forNodes": [{"name": "n"}, {"name": "n"}]})),
+        "endpoints[0].hints.forNodes[1].name: Duplicate value: \"n\"",
+    );
+    let nine: Vec<Value> = (0..9).map(|n| json!({"name": format!("n{n}")})).collect();
+    has(hinted(json!({"forNodes": nine})), "endpoints[0].hints.forNodes: Too many: 9: must have at most 8 items");
     has(
         errors(&ENDPOINT_SLICE, slice(json!([{"addresses": ["::1"]}]), json!([]))),
         "endpoints[0].addresses[0]: Invalid value: \"::1\": must be a valid IPv4 address",

@@ -23,7 +23,7 @@ impl Changes {
     }
 
     /// A line of the watch and the address that is new in it: one endpoint replaced, or one more.
-    pub fn next(&mut self) -> (String, Ipv4Addr) {
+    pub fn make(&mut self) -> (String, Ipv4Addr) {
         let n = self.made.wrapping_mul(7919) % self.shape.services;
         let mut ips = endpoints(self.shape, n);
         let new = fresh_ip(self.made);
@@ -43,7 +43,7 @@ pub fn one_by_one(plane: &mut Plane, netns: &str, changes: &mut Changes, count: 
     let mut listener = Listener::open(netns)?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
-        let (line, address) = changes.next();
+        let (line, address) = changes.make();
         std::thread::sleep(PAUSE);
         listener.drain()?;
         let began = Instant::now();
@@ -90,7 +90,7 @@ pub fn stream(plane: &mut Plane, netns: &str, changes: &mut Changes, rate: u32, 
     plane.report()?;
     for i in 0..rate * seconds {
         let due = began + Duration::from_secs(1) * i / rate;
-        let (line, _) = changes.next();
+        let (line, _) = changes.make();
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         plane.send(&line)?;
         latest = latest.max(due.elapsed());
@@ -99,7 +99,7 @@ pub fn stream(plane: &mut Plane, netns: &str, changes: &mut Changes, rate: u32, 
         }
     }
     let took = began.elapsed();
-    let cpu = (plane.cpu()? - cpu).as_secs_f64() / took.as_secs_f64();
+    let cpu = (plane.cpu()? - cpu) / took.as_secs_f64();
     let settled = one_by_one(plane, netns, changes, 1)?[0];
     let last = plane.report()?;
     if last.failures > 0 || last.bad_objects > 0 {

@@ -3,7 +3,7 @@
 //! Ends it when dropped. One whose parent was killed ends with its input.
 
 use super::objects::{self, Shape};
-use super::plane::{Answer, REPORT, Report};
+use super::plane::{self, Answer, REPORT, Report, Start};
 use crate::sys::MARK;
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -64,8 +64,8 @@ impl Plane {
         self.to.as_mut().context("the input is closed")?.flush().context("the data plane takes no input")
     }
 
-    /// Lists a whole cluster. From all objects in memory to all rules in the kernel.
-    pub fn list(&mut self, shape: Shape) -> Result<Duration> {
+    /// Lists a whole cluster and waits for its rules.
+    pub fn list(&mut self, shape: Shape) -> Result<Start> {
         for n in 0..shape.services {
             self.push(&objects::service(shape, n))?;
         }
@@ -75,7 +75,7 @@ impl Plane {
         }
         self.send(&objects::end_of("EndpointSlice"))?;
         match self.answer()? {
-            Answer::Synced(seconds) => Ok(Duration::from_secs_f64(seconds)),
+            Answer::Synced(start) => Ok(start),
             other => bail!("the data plane said {other:?}, not that it is synced"),
         }
     }
@@ -101,14 +101,9 @@ impl Plane {
         Ok(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
 
-    /// Processor time so far, the kernel's work in its system calls included.
-    pub fn cpu(&self) -> Result<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |at: usize| -> Result<u64> { fields.get(at).context("stat is short")?.parse().context("stat") };
-        // utime and stime, in hundredths of a second wherever USER_HZ is what it always is.
-        Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+    /// Processor time so far, in seconds.
+    pub fn cpu(&self) -> Result<f64> {
+        plane::cpu(&self.pid().to_string())
     }
 }
 

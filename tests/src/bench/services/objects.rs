@@ -13,7 +13,7 @@ pub const TARGET_PORT: u16 = 8080;
 /// All endpoints are in here.
 pub const ENDPOINTS: &str = "10.128.0.0/9";
 /// Every so many services have a UDP port.
-const UDP_EVERY: u32 = 10;
+pub const UDP_EVERY: u32 = 10;
 /// Endpoints of one node are as many as a node runs pods.
 const PODS_A_NODE: u32 = 100;
 
@@ -54,7 +54,7 @@ pub fn endpoints(shape: Shape, n: u32) -> Vec<Ipv4Addr> {
     (0..shape.endpoints).map(|e| endpoint_ip(n, e)).collect()
 }
 
-pub fn has_udp(shape: Shape, n: u32) -> bool {
+fn has_udp(shape: Shape, n: u32) -> bool {
     shape.udp && n.is_multiple_of(UDP_EVERY)
 }
 

@@ -3,9 +3,13 @@
 //! For each size a client, a node with real rules, and a server that has every endpoint's address, linked by veth. The sizes
 //! take turns in short rounds and medians are compared, so that what else the host does falls on all of them alike; a second
 //! copy of the smallest shows how far that goes. Every flow has a source port of its own: none is known to conntrack.
+//!
+//! Flows go to one service, whose rules are among all others', and in rounds of their own to all services in turn, where in
+//! addition nothing of a service is in the processor's caches: neither its rules, nor what the network stack of client and server
+//! keeps of an address. What the stack alone makes of so many addresses is shown by flows to as many endpoints without any rules.
 
 use super::figures::{Table, median, milliseconds, percentile, spread};
-use super::objects::{self, Shape, endpoint_ip, has_udp, service_ip, thousands};
+use super::objects::{self, Shape, TARGET_PORT, TCP_PORT, UDP_EVERY, UDP_PORT, endpoint_ip, service_ip};
 use super::{Plane, namespace};
 use crate::netns::{ip, within};
 use anyhow::{Context, Result, anyhow};
@@ -24,9 +28,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 60;
-/// Flows of a kind in a round.
-const FLOWS: u32 = 150;
+/// Many and short: a round in which the host had something else to do is far off the median.
+const ROUNDS: usize = 200;
+/// Flows of a kind in a round, and others before them that are not counted.
+const FLOWS: u32 = 40;
+const WARM_UP: u32 = 10;
 const FIRST_PORT: u32 = 10_000;
 /// Sizes may differ by this part.
 const WITHIN: f64 = 0.05;
@@ -74,40 +80,77 @@ impl Path {
         self.flows - count..self.flows
     }
 
-    /// Connections one after another.
-    pub fn tcp(&mut self, count: u32) -> Result<Round> {
-        let (shape, flows) = (self.shape, self.next(count));
+    /// New flows, one after another.
+    pub fn flows(&mut self, kind: Kind, count: u32) -> Result<Round> {
+        let flows: Vec<(u32, SocketAddrV4)> = self.next(count).map(|flow| (flow, kind.target(self.shape, flow))).collect();
         let done = within(&self.client, move || -> Result<Round> {
+            let one = |(flow, to): &(u32, SocketAddrV4)| if kind.tcp { short_connection(*flow, *to) } else { ask(*flow, *to) };
+            let (first, rest) = flows.split_at(WARM_UP.min(count) as usize);
+            first.iter().try_for_each(|flow| one(flow).map(drop))?;
             let began = Instant::now();
-            let each = flows.map(|flow| short_connection(flow, service_ip(flow.wrapping_mul(7919) % shape.services)));
-            let times = each.collect::<Result<Vec<_>>>()?;
+            let times = rest.iter().map(one).collect::<Result<Vec<_>>>()?;
             Ok(Round { rate: times.len() as f64 / began.elapsed().as_secs_f64(), times })
         })?;
-        done.with_context(|| format!("TCP at {}", self.name))
-    }
-
-    /// Datagrams that each begin a flow, and their answers.
-    pub fn udp(&mut self, count: u32) -> Result<Round> {
-        let (shape, flows) = (self.shape, self.next(count));
-        let served: Vec<u32> = (0..shape.services).filter(|n| has_udp(shape, *n)).collect();
-        let done = within(&self.client, move || -> Result<Round> {
-            let began = Instant::now();
-            let service = |flow: u32| served[flow.wrapping_mul(7919) as usize % served.len()];
-            let times = flows.map(|flow| datagram(flow, service_ip(service(flow)))).collect::<Result<Vec<_>>>()?;
-            Ok(Round { rate: times.len() as f64 / began.elapsed().as_secs_f64(), times })
-        })?;
-        done.with_context(|| format!("UDP at {}", self.name))
+        done.with_context(|| format!("{kind:?} at {}", self.name))
     }
 
     /// A datagram straight to an endpoint: whether the namespaces are linked as they should be.
     fn check(&mut self) -> Result<()> {
         let flow = self.next(1).start;
-        let done = within(&self.client, move || ask(flow, SocketAddrV4::new(endpoint_ip(0, 0), objects::TARGET_PORT)))?;
+        let done = within(&self.client, move || ask(flow, SocketAddrV4::new(endpoint_ip(0, 0), TARGET_PORT)))?;
         done.map(drop).with_context(|| format!("no way from client to server at {}", self.name))
     }
 
     pub fn end(self) -> Result<()> {
         self.server.end()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Always the same.
+    Service,
+    /// One after another.
+    Services,
+    /// One after another, where there are no rules.
+    Endpoints,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    tcp: bool,
+    to: Target,
+}
+
+impl Kind {
+    const RULES: [Kind; 4] = [
+        Kind { tcp: true, to: Target::Service },
+        Kind { tcp: false, to: Target::Service },
+        Kind { tcp: true, to: Target::Services },
+        Kind { tcp: false, to: Target::Services },
+    ];
+    const NO_RULES: [Kind; 2] = [Kind { tcp: true, to: Target::Endpoints }, Kind { tcp: false, to: Target::Endpoints }];
+
+    fn target(self, shape: Shape, flow: u32) -> SocketAddrV4 {
+        let among = |count: u32| flow.wrapping_mul(7919) % count;
+        // Every tenth has UDP; the one at half is as good as any.
+        let step = if self.tcp { 1 } else { UDP_EVERY };
+        let service = match self.to {
+            Target::Service => shape.services / 2 / UDP_EVERY * UDP_EVERY,
+            Target::Services | Target::Endpoints => among(shape.services.div_ceil(step)) * step,
+        };
+        match self.to {
+            Target::Endpoints => SocketAddrV4::new(endpoint_ip(service, flow % shape.endpoints), TARGET_PORT),
+            _ => SocketAddrV4::new(service_ip(service), if self.tcp { TCP_PORT } else { UDP_PORT }),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self.to {
+            Target::Service => "",
+            Target::Services => ": all services in turn",
+            Target::Endpoints => ": without rules to all endpoints in turn",
+        }
     }
 }
 
@@ -123,27 +166,23 @@ fn source_port(flow: u32) -> u16 {
 }
 
 /// How long the connection took to be there. A byte goes over and back; the end is a reset, which leaves nothing waiting.
-fn short_connection(flow: u32, to: Ipv4Addr) -> Result<Duration> {
+fn short_connection(flow: u32, to: SocketAddrV4) -> Result<Duration> {
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(3))?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(3))?;
     bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, source_port(flow)))?;
-    let address = SockaddrIn::from(SocketAddrV4::new(to, objects::TCP_PORT));
     let began = Instant::now();
-    connect(fd.as_raw_fd(), &address).with_context(|| format!("connect to {address}"))?;
+    connect(fd.as_raw_fd(), &SockaddrIn::from(to)).with_context(|| format!("connect to {to}"))?;
     let took = began.elapsed();
     let mut stream = TcpStream::from(fd);
     stream.write_all(b"?")?;
-    stream.read_exact(&mut [0]).with_context(|| format!("no answer from {address}"))?;
+    stream.read_exact(&mut [0]).with_context(|| format!("no answer from {to}"))?;
     Ok(took)
 }
 
-fn datagram(flow: u32, to: Ipv4Addr) -> Result<Duration> {
-    ask(flow, SocketAddrV4::new(to, objects::UDP_PORT))
-}
-
+/// How long a datagram that begins a flow and its answer took.
 fn ask(flow: u32, to: SocketAddrV4) -> Result<Duration> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, source_port(flow)))?;
     socket.set_read_timeout(Some(Duration::from_secs(3)))?;
@@ -163,7 +202,7 @@ struct Server {
 impl Server {
     /// In the namespace of the calling thread.
     fn start() -> Result<Server> {
-        let any = (Ipv4Addr::UNSPECIFIED, objects::TARGET_PORT);
+        let any = (Ipv4Addr::UNSPECIFIED, TARGET_PORT);
         let (tcp, udp) = (TcpListener::bind(any)?, UdpSocket::bind(any)?);
         let patience = TimeVal::milliseconds(300);
         setsockopt(&tcp, sockopt::ReceiveTimeout, &patience)?;
@@ -220,14 +259,14 @@ fn answer_one(udp: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// What was seen of one path.
-#[derive(Default)]
+/// What was seen of one path in rounds of one kind.
+#[derive(Clone, Default)]
 struct Seen {
+    /// Flows a second, of each round.
     rates: Vec<f64>,
-    connects: Vec<Duration>,
-    connect_medians: Vec<f64>,
-    datagrams: Vec<Duration>,
-    datagram_medians: Vec<f64>,
+    /// In microseconds, the median of each round.
+    medians: Vec<f64>,
+    times: Vec<Duration>,
 }
 
 pub fn measure(table: &mut Table) -> Result<()> {
@@ -236,72 +275,68 @@ pub fn measure(table: &mut Table) -> Result<()> {
     let mut paths = Vec::new();
     for (i, shape) in sizes.into_iter().enumerate() {
         let name = if i == 3 { "1 service again".to_owned() } else { shape.to_string() };
-        let mut path = Path::new(10 * (i as u8 + 1), shape, name)?;
-        path.check()?;
+        let path = Path::new(10 * (i as u8 + 1), shape, name)?;
         // The rules stay when the process ends.
         Plane::start(&path.node)?.list(shape)?;
         paths.push(path);
     }
-    let seen = rounds(&mut paths)?;
-    for path in &paths {
-        println!("  {} flows at {}", path.flows, path.name);
+    compare(table, paths, &Kind::RULES)?;
+    let bare = |(i, shape): (usize, &Shape)| Path::new(100 + 10 * i as u8, *shape, shape.to_string());
+    compare(table, sizes.iter().take(3).enumerate().map(bare).collect::<Result<_>>()?, &Kind::NO_RULES)
+}
+
+fn compare(table: &mut Table, mut paths: Vec<Path>, kinds: &[Kind]) -> Result<()> {
+    paths.iter_mut().try_for_each(Path::check)?;
+    let seen = rounds(&mut paths, kinds)?;
+    for (kind, seen) in kinds.iter().zip(&seen) {
+        report(table, *kind, &paths, seen);
     }
-    report(table, &paths, &seen);
     paths.into_iter().try_for_each(Path::end)
 }
 
-fn rounds(paths: &mut [Path]) -> Result<Vec<Seen>> {
-    let mut seen: Vec<Seen> = paths.iter().map(|_| Seen::default()).collect();
+/// For each kind, what was seen of each path.
+fn rounds(paths: &mut [Path], kinds: &[Kind]) -> Result<Vec<Vec<Seen>>> {
     let count = paths.len();
+    let mut seen = vec![vec![Seen::default(); count]; kinds.len()];
     for round in 0..=ROUNDS {
-        for turn in 0..count {
-            // Another one begins each round.
-            let at = (turn + round) % count;
-            let (tcp, udp) = (paths[at].tcp(FLOWS)?, paths[at].udp(FLOWS)?);
-            if round == 0 {
-                // Neighbours are found, caches are filled.
-                continue;
+        for (kind, seen) in kinds.iter().zip(&mut seen) {
+            for turn in 0..count {
+                // Another one begins each round.
+                let at = (turn + round) % count;
+                let done = paths[at].flows(*kind, WARM_UP + FLOWS)?;
+                if round > 0 {
+                    // In the first one neighbours are found and caches are filled.
+                    seen[at].rates.push(done.rate);
+                    seen[at].medians.push(percentile(&milliseconds(&done.times), 0.5) * 1e3);
+                    seen[at].times.extend(done.times);
+                }
             }
-            let seen = &mut seen[at];
-            seen.rates.push(tcp.rate);
-            seen.connect_medians.push(percentile(&milliseconds(&tcp.times), 0.5));
-            seen.connects.extend(tcp.times);
-            seen.datagram_medians.push(percentile(&milliseconds(&udp.times), 0.5));
-            seen.datagrams.extend(udp.times);
         }
     }
     Ok(seen)
 }
 
-fn report(table: &mut Table, paths: &[Path], seen: &[Seen]) {
+fn report(table: &mut Table, kind: Kind, paths: &[Path], seen: &[Seen]) {
     type Of = (&'static str, fn(&Seen) -> &Vec<f64>, fn(f64) -> String);
-    let figures: [Of; 3] = [
-        ("short TCP connections a second", |s| &s.rates, |v| format!("{v:.0}")),
-        ("new TCP flow, connect() p50", |s| &s.connect_medians, |v| format!("{:.1} us", v * 1e3)),
-        ("new UDP flow, there and back p50", |s| &s.datagram_medians, |v| format!("{:.1} us", v * 1e3)),
-    ];
-    for (what, of, print) in figures {
+    let rate: Of = ("short TCP connections a second", |s| &s.rates, |v| format!("{v:.0}"));
+    let latency: Of = match kind.tcp {
+        true => ("new TCP flow, connect() p50", |s| &s.medians, |v| format!("{v:.1} us")),
+        false => ("new UDP flow, there and back p50", |s| &s.medians, |v| format!("{v:.1} us")),
+    };
+    for (what, of, print) in [rate, latency].into_iter().skip(usize::from(!kind.tcp)) {
         let base = median(of(&seen[0]));
         for (i, (path, seen)) in paths.iter().zip(seen).enumerate() {
             let (middle, (low, high)) = (median(of(seen)), spread(of(seen)));
-            let spread = format!("middle half of {ROUNDS} rounds {:+.0} to {:+.0} %", low * 100.0, high * 100.0);
-            let figure = format!("{what}, {}", path.name);
-            if i == 0 {
-                table.note(figure, format!("{}; {spread}", print(middle)));
-                continue;
-            }
+            let p99 = percentile(&milliseconds(&seen.times), 0.99) * 1e3;
+            let spread = format!("half of {ROUNDS} rounds {:+.0} to {:+.0} %, p99 {p99:.0} us", low * 100.0, high * 100.0);
+            let figure = format!("{what}, {}{}", path.name, kind.name());
             let change = middle / base - 1.0;
-            let text = format!("{}, {:+.1} % of 1 service; {spread}", print(middle), change * 100.0);
-            if path.name.ends_with("again") {
-                table.note(figure, format!("{text} (noise)"));
+            let text = format!("{}, {:+.1} %; {spread}", print(middle), change * 100.0);
+            if i == 0 || path.name.ends_with("again") || kind.to == Target::Endpoints {
+                table.note(figure, text);
             } else {
                 table.row(figure, text, "within 5 % of 1 service", change.abs() <= WITHIN);
             }
         }
-    }
-    for (path, seen) in paths.iter().zip(seen) {
-        let p99 = |times: &[Duration]| percentile(&milliseconds(times), 0.99) * 1e3;
-        let figure = format!("new flow p99, {} services", thousands(path.shape.services));
-        table.note(figure, format!("TCP {:.0} us, UDP {:.0} us", p99(&seen.connects), p99(&seen.datagrams)));
     }
 }

@@ -9,7 +9,7 @@ use ferrolet_netproxy::{Config, Handle, Input, Key, Proxy, wire};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -24,9 +24,31 @@ pub const QUEUE: usize = 256;
 pub enum Answer {
     /// Started, nothing listed yet.
     Ready,
-    /// Everything listed is in the kernel, after that many seconds.
-    Synced(f64),
+    /// Everything listed is in the kernel.
+    Synced(Start),
     Report(Report),
+}
+
+/// A cold start.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// From all objects in memory to all rules in the kernel.
+    pub seconds: f64,
+    /// Processor time of the process within that, which other load on the host does not stretch much.
+    pub cpu: f64,
+    pub batches: usize,
+    /// The longest that one batch kept the kernel, in seconds.
+    pub longest_batch: f64,
+}
+
+/// Processor time of a process so far, in seconds, the kernel's work in its system calls included.
+pub fn cpu(process: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<f64> { fields.get(at).context("stat is short")?.parse().context("stat") };
+    // utime and stime, in hundredths of a second: USER_HZ is the same everywhere.
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -143,8 +165,7 @@ impl Plane {
             Line::ListEnd(_) => {
                 self.complete += 1;
                 if self.complete == 2 {
-                    let took = self.first_sync().await?;
-                    say(&Answer::Synced(took.as_secs_f64()))?;
+                    say(&Answer::Synced(self.first_sync().await?))?;
                 }
             }
             Line::Service(_, Some(service)) if self.complete < 2 => self.services.push(service),
@@ -156,12 +177,15 @@ impl Plane {
     }
 
     /// From the objects in memory to the kernel.
-    async fn first_sync(&mut self) -> Result<Duration> {
-        let began = Instant::now();
+    async fn first_sync(&mut self) -> Result<Start> {
+        let (cpu_before, began) = (cpu("self")?, Instant::now());
         self.inputs.send(Input::Services(std::mem::take(&mut self.services))).await?;
         self.inputs.send(Input::Slices(std::mem::take(&mut self.slices))).await?;
         self.handle.synced.wait_for(|synced| *synced).await?;
-        Ok(began.elapsed())
+        let seconds = began.elapsed().as_secs_f64();
+        let stats = self.handle.stats();
+        let (batches, longest_batch) = (stats.last_full_batches, stats.longest_batch.as_secs_f64());
+        Ok(Start { seconds, cpu: cpu("self")? - cpu_before, batches, longest_batch })
     }
 
     async fn pass_on(&mut self, input: Input) -> Result<()> {

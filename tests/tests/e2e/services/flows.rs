@@ -113,20 +113,23 @@ fn first_endpoint(bed: &mut Bed) -> Result<()> {
 
 fn agent_away(bed: &mut Bed) -> Result<()> {
     endpoints(bed, &["one"])?;
-    let svc = datagrams(bed, "u", 90)?;
-    let flows = ways(bed, &svc, 90, 23_400)?;
+    let (svc, deleted) = (datagrams(bed, "u", 90)?, datagrams(bed, "deleted", 92)?);
+    let (flows, ending) = (ways(bed, &svc, 90, 23_400)?, ways(bed, &deleted, 92, 23_500)?);
     answered("at first", &flows, "one")?;
+    answered("at first", &ending, "one")?;
     for node in &mut bed.ns.lab.nodes {
         node.kill_agent()?;
     }
     endpoints(bed, &["two"])?;
+    bed.ns.kubectl(&["delete", "service", "deleted"])?;
     // Whoever goes on sending keeps its flow alive.
     answered("while the agents are away", &flows, "one")?;
     for index in 0..2 {
         bed.ns.lab.start_agent(index)?;
     }
     bed.ns.lab.wait_ready()?;
-    answered("after the agents came back", &flows, "two")
+    answered("after the agents came back", &flows, "two")?;
+    unanswered("of the service deleted meanwhile", &ending)
 }
 
 fn sctp_follows(bed: &mut Bed) -> Result<()> {

@@ -150,7 +150,9 @@ fn no_rules(bed: &mut Bed) -> Result<()> {
     bed.service("elsewhere", "type: ExternalName, externalName: example.com")?;
     let ours = "labels: {service.kubernetes.io/service-proxy-name: somebody-else}";
     let other = bed.service_like(ours, "other", WEB)?;
-    let labelled = bed.service_like("labels: {service.kubernetes.io/headless: ''}", "labelled", WEB)?;
+    // Without a selector, its endpoints are made by hand, and labelled as those of a headless service.
+    let labelled = bed.service("labelled", "ports: [{port: 80}]")?;
+    bed.slice("labelled", "labelled-1", "service.kubernetes.io/headless: '', ", &bed.pods.one.ips[..1])?;
     // Made last: when it answers, the ones before it have been seen.
     let last = bed.service("last", WEB)?;
     answered_by(&bed.netns(1), last.at(80)?[0], &["one", "two"])?;
@@ -159,11 +161,13 @@ fn no_rules(bed: &mut Bed) -> Result<()> {
     if !is_listed(&last)? {
         bail!("the service that answers is not listed:\n{rules}");
     }
-    for svc in [&other, &labelled] {
-        if is_listed(svc)? {
-            bail!("{} is listed:\n{rules}", svc.name);
-        }
+    if is_listed(&other)? {
+        bail!("{} is listed:\n{rules}", other.name);
     }
+    let by_hand = labelled.at(80)?[0];
+    meets(&bed.netns(1), by_hand, Fate::Refused)?;
+    bed.ns.kubectl(&["label", "endpointslice", "labelled-1", "service.kubernetes.io/headless-"])?;
+    answered_by(&bed.netns(1), by_hand, &["one"])?;
     // Taken back from the other proxy.
     bed.ns.kubectl(&["label", "service", "other", "service.kubernetes.io/service-proxy-name-"])?;
     answered_by(&bed.netns(1), other.at(80)?[0], &["one", "two"])

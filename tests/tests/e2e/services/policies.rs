@@ -48,6 +48,10 @@ fn external_local(bed: &mut Bed) -> Result<()> {
                     meets(&netns, address, Fate::Dropped)?;
                     continue;
                 }
+                if who == "a pod of node-1" && address.port() == port {
+                    // Its own address is kept, so the answer would not come back through node-2, as with kube-proxy.
+                    continue;
+                }
                 answered_by(&netns, address, &["one"]).with_context(|| format!("{address} from {who}"))?;
             }
         }

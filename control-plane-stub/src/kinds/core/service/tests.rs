@@ -2,6 +2,7 @@ use super::families::settle;
 use super::*;
 use crate::kinds::Op;
 use crate::ranges::Family::{self, V4, V6};
+use proptest::prelude::*;
 use serde_json::json;
 
 fn service(spec: Value) -> Value {
@@ -310,4 +311,64 @@ fn fields_of_load_balancers_and_affinity_are_checked() {
     );
     let sticky = write(service(json!({"sessionAffinity": "ClientIP"})), None, &[V4]).unwrap();
     assert_eq!(sticky["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"], 10800);
+}
+
+fn specs() -> impl Strategy<Value = Value> {
+    let policy = prop::option::of(prop::sample::select(vec!["SingleStack", "PreferDualStack", "RequireDualStack"]));
+    let families = prop::sample::select(vec![vec![], vec!["IPv4"], vec!["IPv6"], vec!["IPv4", "IPv6"], vec!["IPv6", "IPv4"]]);
+    let ips = prop::sample::select(vec![vec![], vec!["None"], vec!["10.0.0.1"], vec!["fd00::1"], vec!["10.0.0.1", "fd00::1"]]);
+    (policy, families, ips, any::<bool>()).prop_map(|(policy, families, ips, selects)| {
+        let mut spec = json!({});
+        if let Some(policy) = policy {
+            spec["ipFamilyPolicy"] = json!(policy);
+        }
+        if !families.is_empty() {
+            spec["ipFamilies"] = json!(families);
+        }
+        if let Some(first) = ips.first() {
+            spec["clusterIP"] = json!(first);
+            spec["clusterIPs"] = json!(ips);
+        }
+        if selects {
+            spec["selector"] = json!({"a": "b"});
+        }
+        spec
+    })
+}
+
+proptest! {
+    /// Whatever is asked for: what is accepted fits the policy and the cluster, keeps the order asked for, and the same
+    /// write once more changes nothing.
+    #[test]
+    fn what_is_settled_fits(spec in specs(), cluster in prop::sample::select(vec![vec![V4], vec![V6], vec![V4, V6], vec![V6, V4]])) {
+        if let Ok(made) = write(service(spec.clone()), None, &cluster) {
+            let families: Vec<Family> = list(&made["spec"], "ipFamilies").iter().map(|f| Family::parse(f.as_str().unwrap()).unwrap()).collect();
+            let free = str(&made["spec"], "clusterIP") == "None" && made["spec"].get("selector").is_none();
+            match str(&made["spec"], "ipFamilyPolicy") {
+                "SingleStack" => prop_assert_eq!(families.len(), 1),
+                "PreferDualStack" => prop_assert_eq!(families.len(), if free { 2 } else { cluster.len() }),
+                _ => prop_assert_eq!(families.len(), 2),
+            }
+            prop_assert!(free || families.iter().all(|f| cluster.contains(f)));
+            let asked = list(&spec, "ipFamilies");
+            prop_assert_eq!(&list(&made["spec"], "ipFamilies")[..asked.len()], asked);
+            // As it is once addresses were given out.
+            let mut stored = made.clone();
+            if str(&stored["spec"], "clusterIP") != "None" {
+                let of = |f: &Family| match f { V4 => "10.0.0.1", V6 => "fd00::1" };
+                let ips: Vec<&str> = families.iter().map(of).collect();
+                stored["spec"]["clusterIP"] = json!(ips[0]);
+                stored["spec"]["clusterIPs"] = json!(ips);
+            }
+            prop_assert_eq!(&write(stored.clone(), Some(&stored), &cluster).unwrap()["spec"], &stored["spec"]);
+            // The request itself sent again: the API refuses it where it named one of what are two by now.
+            let whole = |field: &str| [0, list(&stored["spec"], field).len()].contains(&list(&spec, field).len());
+            let again = write(service(spec.clone()), Some(&stored), &cluster);
+            if whole("ipFamilies") && whole("clusterIPs") {
+                prop_assert_eq!(&again.unwrap()["spec"], &stored["spec"]);
+            } else {
+                prop_assert!(again.unwrap_err()[0].contains("'SingleStack'"));
+            }
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! How long it takes from objects in memory to rules, and from rules to the kernel, at 10,000 services of 10 endpoints.
 //!
-//! The kernel part runs in a network namespace of its own and needs root.
+//! The kernel part runs in a network namespace of its own and needs root. `live` prints figures of a whole proxy.
+
+mod live;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ferrolet_netproxy::compile::{compile, update};
@@ -80,10 +82,12 @@ fn bench(c: &mut Criterion) {
         eprintln!("SKIPPED: the kernel part needs root and network namespaces");
         return;
     }
+    live::figures(10_000, 10);
+    live::figures(44_000, 4);
     let mut kernel = Netlink::open().expect("a netlink socket");
     let tx = full(&rules);
-    group.bench_function("kernel, everything replaced", |b| b.iter(|| kernel.commit(&tx).expect("taken")));
-    group.bench_function("from objects to the kernel, everything", |b| {
+    group.bench_function("kernel, everything replaced in one transaction", |b| b.iter(|| kernel.commit(&tx).expect("taken")));
+    group.bench_function("from tables to the kernel, everything in one transaction", |b| {
         b.iter(|| kernel.commit(&full(&compile(&tables, &policy()))).expect("taken"));
     });
     group.finish();
