@@ -28,8 +28,8 @@ pub struct NodeView {
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub allocatable: Amounts,
-    /// The runtime knows `supplementalGroupsPolicy: Strict`.
-    pub strict_groups: bool,
+    /// The runtime knows `supplementalGroupsPolicy: Strict`; `None` before the runtime has been asked.
+    pub strict_groups: Option<bool>,
 }
 
 /// One reason against a pod.
@@ -59,8 +59,10 @@ impl NodeView {
     pub fn with(mut self, node: &Node) -> NodeView {
         self.labels.extend(node.metadata.labels.clone().unwrap_or_default());
         self.taints = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-        let features = node.status.as_ref().and_then(|s| s.features.as_ref());
-        self.strict_groups = features.and_then(|f| f.supplemental_groups_policy).unwrap_or(false);
+        let status = node.status.as_ref();
+        let asked = status.and_then(|s| s.node_info.as_ref()).is_some_and(|info| !info.container_runtime_version.is_empty());
+        let strict = status.and_then(|s| s.features.as_ref()).and_then(|f| f.supplemental_groups_policy);
+        self.strict_groups = strict.or(asked.then_some(false));
         self
     }
 }
@@ -141,7 +143,7 @@ fn hopeless(node: &NodeView, pod: &Pod, spec: &PodSpec) -> Option<Refusal> {
         return Some(Refusal::OsField);
     }
     let policy = spec.security_context.as_ref().and_then(|s| s.supplemental_groups_policy.as_deref());
-    (policy == Some("Strict") && !node.strict_groups).then_some(Refusal::GroupsPolicy)
+    (policy == Some("Strict") && node.strict_groups == Some(false)).then_some(Refusal::GroupsPolicy)
 }
 
 fn reasons(node: &NodeView, others: &[&Pod], pod: &Pod, spec: &PodSpec) -> Vec<Refusal> {

@@ -8,7 +8,7 @@ fn node() -> NodeView {
         labels: [("zone", "a"), ("size", "7")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         taints: Vec::new(),
         allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into(),
-        strict_groups: false,
+        strict_groups: Some(false),
     }
 }
 
@@ -100,7 +100,7 @@ fn what_is_not_for_this_system_is_refused() {
     assert_eq!(reason(&node(), &labelled).as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
     let strict = pod(json!({"securityContext": {"supplementalGroupsPolicy": "Strict"}}));
     assert_eq!(reason(&node(), &strict).as_deref(), Some("SupplementalGroupsPolicyNotSupported"));
-    assert_eq!(reason(&NodeView { strict_groups: true, ..node() }, &strict), None);
+    assert_eq!(reason(&NodeView { strict_groups: Some(true), ..node() }, &strict), None);
     assert_eq!(reason(&node(), &pod(json!({"nodeName": "other"}))).as_deref(), Some("NodeName"));
 }
 

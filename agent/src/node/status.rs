@@ -74,7 +74,7 @@ pub fn registered(config: &Config, machine: &Machine, allocatable: &BTreeMap<Str
         labels,
         taints: config.node.taints.clone(),
         allocatable: allocatable.clone(),
-        strict_groups: false,
+        strict_groups: None,
     }
 }
 
