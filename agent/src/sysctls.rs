@@ -29,6 +29,8 @@ pub enum Rule {
     AtLeast,
     /// The same where the file is there; the module behind it may not be loaded, and then there is nothing to set.
     IsIfThere,
+    /// At least this value, unless the setting before it may not be written: then this is not ours to write either.
+    AtLeastWithLast,
     /// Exactly this value, but for an administrator to set.
     Wanted,
 }
@@ -50,7 +52,7 @@ pub fn plan(conntrack: &Conntrack, cores: u64, v6: bool) -> Vec<Setting> {
     }
     if let Some(most) = most_connections(conntrack, cores) {
         all.push(sysctl("netfilter/nf_conntrack_max", most, Rule::AtLeast));
-        all.push(setting("sys/module/nf_conntrack/parameters/hashsize", most / 4, Rule::AtLeast));
+        all.push(setting("sys/module/nf_conntrack/parameters/hashsize", most / 4, Rule::AtLeastWithLast));
     }
     let timeouts = [
         ("nf_conntrack_tcp_timeout_established", conntrack.tcp_established_timeout),
@@ -92,7 +94,16 @@ pub enum Outcome {
 
 /// Sets what differs, below a folder that is `/` except in tests.
 pub fn apply(root: &Path, settings: &[Setting]) -> Vec<Outcome> {
-    settings.iter().map(|setting| one(&root.join(&setting.path), setting)).collect()
+    let mut outcomes: Vec<Outcome> = Vec::with_capacity(settings.len());
+    for setting in settings {
+        let refused = matches!(outcomes.last(), Some(Outcome::Refused(error)) if error.kind() != io::ErrorKind::NotFound);
+        let outcome = match setting.rule {
+            Rule::AtLeastWithLast if refused => Outcome::Kept,
+            _ => one(&root.join(&setting.path), setting),
+        };
+        outcomes.push(outcome);
+    }
+    outcomes
 }
 
 fn one(path: &Path, setting: &Setting) -> Outcome {
@@ -103,7 +114,7 @@ fn one(path: &Path, setting: &Setting) -> Outcome {
     };
     let good = before.is_some_and(|now| match setting.rule {
         Rule::Is | Rule::IsIfThere | Rule::Wanted => now == setting.value,
-        Rule::AtLeast => now >= setting.value,
+        Rule::AtLeast | Rule::AtLeastWithLast => now >= setting.value,
     });
     if good {
         return Outcome::Kept;

@@ -131,7 +131,7 @@ fn block(tables: &Tables, key: &Key, service: &Service, policy: &Policy) -> Bloc
         for port in &service.ports {
             let selection = select(tables, key, port, family, &policy.zone);
             let pools = Pools { cluster: selection.cluster.into(), local: selection.local.into() };
-            parts.marks.extend(pools.local.iter().map(|b| Mark::Hairpin(b.ip)));
+            parts.marks.extend(pools.local.iter().chain(&selection.unplaced).map(|b| Mark::Hairpin(b.ip)));
             let inside = if service.internal_local { &pools.local } else { &pools.cluster };
             let (proto, number) = (port.proto, port.port);
             for ip in ips.iter().copied() {

@@ -83,33 +83,32 @@ impl Gone {
 pub struct Kept(BTreeMap<Key, BTreeMap<Front, BTreeSet<Backend>>>);
 
 impl Kept {
-    /// Looks at these services again; what serves no more goes to `gone`.
+    /// Looks at these services again; what serves no more goes to `gone`. A frontend that has lost all it led to may still have flows.
     pub fn update<'a>(
         &mut self,
         services: impl Iterator<Item = &'a Key>,
+        installed: Option<&Installed>,
         ruleset: &Ruleset,
         tables: &Tables,
         gone: &mut Option<Gone>,
     ) {
         for key in services {
-            for (front, mut kept) in self.0.remove(key).unwrap_or_default() {
-                let living = living(&front, ruleset, tables);
-                kept.retain(|b| !living.contains(b));
-                if !kept.is_empty() {
-                    gone.get_or_insert_default().backends.entry(front).or_default().extend(kept);
+            let mut had = self.0.remove(key).unwrap_or_default();
+            let blocks = [installed.and_then(|i| i.block(key)), ruleset.block(key)];
+            let now = blocks.into_iter().flatten().flat_map(|b| b.fronts.iter().map(|(f, _)| *f));
+            let fronts: BTreeSet<Front> = now.filter(|f| f.proto().connectionless()).chain(had.keys().copied()).collect();
+            for front in fronts {
+                let mut living = living(&front, ruleset, tables);
+                let lost: BTreeSet<Backend> = had.remove(&front).into_iter().flatten().filter(|b| !living.contains(b)).collect();
+                if !lost.is_empty() {
+                    gone.get_or_insert_default().backends.entry(front).or_default().extend(lost);
                 }
-            }
-            let fronts = ruleset.block(key).map_or(&[][..], |b| &b.fronts);
-            let mut all = BTreeMap::new();
-            for (front, pool) in fronts.iter().filter(|(f, _)| f.proto().connectionless()) {
-                let mut kept = living(front, ruleset, tables);
-                kept.retain(|b| pool.binary_search(b).is_err());
-                if !kept.is_empty() {
-                    all.insert(*front, kept);
+                let pool = ruleset.endpoints(&front);
+                living.retain(|b| pool.is_none_or(|pool| pool.binary_search(b).is_err()));
+                // Another service may have it now.
+                if let Some(owner) = ruleset.owner(&front.claim()).filter(|_| !living.is_empty()) {
+                    self.0.entry(owner.clone()).or_default().insert(front, living);
                 }
-            }
-            if !all.is_empty() {
-                self.0.insert(key.clone(), all);
             }
         }
     }

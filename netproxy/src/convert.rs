@@ -184,6 +184,7 @@ pub fn slice(s: &wire::EndpointSlice, node_name: &str, faults: &mut Vec<ConvertE
             serving: e.conditions.serving.unwrap_or(true),
             terminating: e.conditions.terminating.unwrap_or(false),
             local: !node_name.is_empty() && e.node_name.as_deref() == Some(node_name),
+            placed: e.node_name.as_deref().is_some_and(|n| !n.is_empty()),
             hints: e.hints.as_ref().and_then(|h| hints(h, node_name, &mut shared)),
         });
     }

@@ -140,6 +140,8 @@ pub struct Endpoint {
     pub terminating: bool,
     /// It runs on this node.
     pub local: bool,
+    /// The node it runs on is named; otherwise it may be this one.
+    pub placed: bool,
     /// Shared by the endpoints of a slice that have the same.
     pub hints: Option<Arc<Hints>>,
 }

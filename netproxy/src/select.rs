@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub struct Selection {
     pub cluster: Vec<Backend>,
     pub local: Vec<Backend>,
+    /// Those of `cluster` whose node is not told.
+    pub unplaced: Vec<Backend>,
 }
 
 pub fn select(tables: &Tables, service: &Key, port: &ServicePort, family: Family, zone: &str) -> Selection {
@@ -28,7 +30,9 @@ pub fn select(tables: &Tables, service: &Key, port: &ServicePort, family: Family
         }
     }
     let near = Nearness::of(all.values());
-    Selection { cluster: usable(&all, |s| near.has(s)), local: usable(&all, |s| s.local) }
+    let cluster = usable(&all, |s| near.has(s));
+    let unplaced = cluster.iter().filter(|b| !all[b].placed).copied().collect();
+    Selection { cluster, local: usable(&all, |s| s.local), unplaced }
 }
 
 /// Endpoints that serve, whatever policies, hints and their termination say: flows that they have need not end.
@@ -69,6 +73,7 @@ struct Seen {
     serving: bool,
     terminating: bool,
     local: bool,
+    placed: bool,
     any_node: bool,
     this_node: bool,
     any_zone: bool,
@@ -83,6 +88,7 @@ impl Seen {
             serving: e.serving,
             terminating: e.terminating,
             local: e.local,
+            placed: e.placed,
             any_node: hints.is_some_and(|h| h.nodes),
             this_node: hints.is_some_and(|h| h.this_node),
             any_zone: hints.is_some_and(|h| !h.zones.is_empty()),
@@ -102,6 +108,7 @@ impl Seen {
         self.ready |= other.ready;
         self.serving |= other.serving;
         self.local |= other.local;
+        self.placed |= other.placed;
         self.any_node |= other.any_node;
         self.this_node |= other.this_node;
         self.any_zone |= other.any_zone;

@@ -126,6 +126,7 @@ fn slice() -> impl Strategy<Value = Slice> {
             serving,
             terminating,
             local,
+            placed: true,
             hints: None,
         };
         let port = |(proto, name, number)| SlicePort { name: format!("p{name}").into(), proto, port: 8080 + number };

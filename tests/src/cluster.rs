@@ -88,6 +88,8 @@ pub struct Node {
     pub agent: Option<Proc>,
     /// `key=value`, which the agent gives its node when it registers; see [`Lab::label`] for later.
     pub labels: Vec<String>,
+    /// Fields of the KubeProxyConfiguration besides the lab's own, or instead of them, from the agent's next start on.
+    pub proxy: serde_json::Map<String, Value>,
     stack: Stack,
     lab: String,
     ferrolet: PathBuf,
@@ -142,7 +144,20 @@ impl Lab {
         }
         let (ip, stack, ferrolet) = (netns::node_ip(n), self.stack, self.bins.ferrolet.clone());
         let ips = stack.join(&ip, &netns::node_ip6(n)).split(',').map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Node { name, netns, ip, ips, dir, containerd, agent: None, labels: vec![], stack, lab: self.name.clone(), ferrolet })
+        Ok(Node {
+            name,
+            netns,
+            ip,
+            ips,
+            dir,
+            containerd,
+            agent: None,
+            labels: vec![],
+            proxy: Default::default(),
+            stack,
+            lab: self.name.clone(),
+            ferrolet,
+        })
     }
 
     /// The network namespace of a host outside the cluster, made when it is first asked for: on the fabric's bridge, with
@@ -298,10 +313,11 @@ impl Node {
         let config = self.dir.join("kubelet.yaml");
         std::fs::write(&config, serde_json::to_string_pretty(&self.kubelet_config(ca, cgroups))?)?;
         let proxy = self.dir.join("kube-proxy.yaml");
-        let proxy_config = json!({
+        let mut proxy_config = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "clusterCIDR": self.stack.join(netns::CLUSTER_CIDR, netns::CLUSTER_CIDR6), "mode": "nftables",
         });
+        self.proxy.iter().for_each(|(field, value)| proxy_config[field] = value.clone());
         std::fs::write(&proxy, serde_json::to_string_pretty(&proxy_config)?)?;
         let ips: Vec<String> = self.ips.iter().map(ToString::to_string).collect();
         let mut argv: Vec<String> = vec![

@@ -1,7 +1,7 @@
 //! What the lab needs on the host, installed by apt; and newer Debian packages unpacked into the lab's cache.
 //!
 //! Nothing on the host is replaced: packages that Debian stable has are installed with apt, newer ones (kubectl,
-//! containerd 2.x) are only unpacked below the cache folder. A second run needs no network.
+//! containerd 2.x, nft 1.1) are only unpacked below the cache folder. A second run needs no network.
 
 use crate::sys::{run, sh};
 use anyhow::{Context, Result, bail};
@@ -114,6 +114,80 @@ fn kubectl() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A command line for the `nft` of Debian's newest suite, which needs a newer libc than this host may have: it is unpacked with
+/// all libraries it needs into a folder of its own, and started by the loader there.
+pub fn newest_nft() -> Result<Vec<String>> {
+    let root = cache().join("debian-nft");
+    let nft = root.join("usr/sbin/nft");
+    if !nft.exists() {
+        println!("fetching into {}: nftables and its libraries", root.display());
+        let apt = Apt::new("apt-nft")?;
+        // With the empty list of installed packages apt brings every library.
+        apt.get(&["install", "-y", "--download-only", "--no-install-recommends", "nftables"])?;
+        let half = apt.dir.join("unpacked");
+        for file in std::fs::read_dir(apt.dir.join("archives"))?.flatten().map(|e| e.path()) {
+            if file.extension().is_some_and(|e| e == "deb") {
+                sh("dpkg-deb", &["-x", &file.to_string_lossy(), &half.to_string_lossy()])?;
+            }
+        }
+        std::fs::rename(&half, &root).with_context(|| format!("cannot make {}", root.display()))?;
+        apt.remove()?;
+    }
+    let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let entries = std::fs::read_dir(&libraries).with_context(|| format!("no {}", libraries.display()))?;
+    let mut loaders = entries.flatten().map(|e| e.path());
+    let loader = loaders.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ld-linux")));
+    let loader = loader.with_context(|| format!("no loader in {}", libraries.display()))?;
+    let words = [loader.as_path(), Path::new("--library-path"), &libraries, &nft];
+    Ok(words.iter().map(|w| w.display().to_string()).collect())
+}
+
+/// apt for Debian's newest suite, with all its state in a folder of the cache.
+struct Apt {
+    dir: PathBuf,
+    options: Vec<String>,
+}
+
+impl Apt {
+    /// Reads the suite's lists.
+    fn new(name: &str) -> Result<Apt> {
+        let dir = cache().join(name);
+        for sub in ["lists/partial", "sources", "archives/partial"] {
+            std::fs::create_dir_all(dir.join(sub))?;
+        }
+        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        if !Path::new(keyring).exists() {
+            install(&["debian-archive-keyring"])?;
+        }
+        let source = format!("Types: deb\nURIs: {}\nSuites: sid\nComponents: main\nSigned-By: {keyring}\n", debian_mirror());
+        std::fs::write(dir.join("sources/newest.sources"), source)?;
+        // An empty status: the host's own packages must not take part in the choice of versions.
+        std::fs::write(dir.join("status"), "")?;
+        let options = vec![
+            "Dir::Etc::SourceList=/dev/null".to_owned(),
+            format!("Dir::Etc::SourceParts={}", dir.join("sources").display()),
+            format!("Dir::State::Lists={}", dir.join("lists").display()),
+            format!("Dir::State::status={}", dir.join("status").display()),
+            format!("Dir::Cache={}", dir.display()),
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        let apt = Apt { dir, options };
+        apt.get(&["update"]).context("cannot read the lists of Debian's newest suite; set FERROLET_DEBIAN_MIRROR to a mirror")?;
+        Ok(apt)
+    }
+
+    /// apt-get in the folder of the archives.
+    fn get(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new("apt-get");
+        command.args(self.options.iter().flat_map(|o| ["-o", o])).current_dir(self.dir.join("archives"));
+        run(command.args(args))
+    }
+
+    fn remove(self) -> Result<()> {
+        std::fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))
+    }
+}
+
 /// The folder in which packages of Debian's newest suite lie unpacked; fetched if `probe` is not there yet.
 fn unpacked(packages: &[&str], probe: &str) -> Result<PathBuf> {
     let root = cache().join("debian");
@@ -121,37 +195,12 @@ fn unpacked(packages: &[&str], probe: &str) -> Result<PathBuf> {
         return Ok(root);
     }
     println!("fetching into {}: {}", root.display(), packages.join(" "));
-    let (apt, debs) = (cache().join("apt"), cache().join("debs"));
-    for dir in ["lists/partial", "sources", "archives/partial"] {
-        std::fs::create_dir_all(apt.join(dir))?;
-    }
-    std::fs::create_dir_all(&debs)?;
     std::fs::create_dir_all(&root)?;
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    if !Path::new(keyring).exists() {
-        install(&["debian-archive-keyring"])?;
-    }
-    let source = format!("Types: deb\nURIs: {}\nSuites: sid\nComponents: main\nSigned-By: {keyring}\n", debian_mirror());
-    std::fs::write(apt.join("sources/newest.sources"), source)?;
-    // An empty status: the host's own packages must not take part in the choice of versions.
-    std::fs::write(apt.join("status"), "")?;
-    let options = [
-        "Dir::Etc::SourceList=/dev/null".to_owned(),
-        format!("Dir::Etc::SourceParts={}", apt.join("sources").display()),
-        format!("Dir::State::Lists={}", apt.join("lists").display()),
-        format!("Dir::State::status={}", apt.join("status").display()),
-        format!("Dir::Cache={}", apt.display()),
-        "APT::Sandbox::User=root".to_owned(),
-    ];
-    let apt_get = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(options.iter().flat_map(|o| ["-o", o]));
-        run(command.args(args).current_dir(&debs))
-    };
-    apt_get(&["update"]).context("cannot read the lists of Debian's newest suite; set FERROLET_DEBIAN_MIRROR to a mirror")?;
+    let apt = Apt::new("apt")?;
     let mut args = vec!["download"];
     args.extend(packages);
-    apt_get(&args)?;
+    apt.get(&args)?;
+    let debs = apt.dir.join("archives");
     for package in packages {
         let name = format!("{package}_");
         let file = std::fs::read_dir(&debs)?.flatten().map(|e| e.path());
@@ -160,7 +209,7 @@ fn unpacked(packages: &[&str], probe: &str) -> Result<PathBuf> {
         let file = found.pop().with_context(|| format!("apt-get download brought no {package}"))?;
         sh("dpkg-deb", &["-x", &file.to_string_lossy(), &root.to_string_lossy()])?;
     }
-    std::fs::remove_dir_all(&apt)?;
+    apt.remove()?;
     if !root.join(probe).exists() {
         bail!("{} did not bring {probe}", packages.join(" "));
     }

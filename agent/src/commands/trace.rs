@@ -24,7 +24,7 @@ pub struct Args {
     /// Its destination, such as 10.96.0.10:53/udp or [fd00::a]:443/tcp; without a protocol tcp
     #[arg(long, value_name = "IP:PORT/PROTOCOL")]
     pub to: String,
-    /// The interface by which it comes, where local traffic is told by interface
+    /// The interface by which it comes, where pods are told by interface; without it the packet is this host's own
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
     /// The root folder of the daemon that is asked

@@ -13,7 +13,7 @@ fn the_defaults_are_those_of_kube_proxy() {
     proc/sys/net/bridge/bridge-nf-call-iptables 1 IsIfThere
     proc/sys/net/bridge/bridge-nf-call-ip6tables 1 IsIfThere
     proc/sys/net/netfilter/nf_conntrack_max 524288 AtLeast
-    sys/module/nf_conntrack/parameters/hashsize 131072 AtLeast
+    sys/module/nf_conntrack/parameters/hashsize 131072 AtLeastWithLast
     proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established 86400 Is
     proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait 3600 Is
     ");
@@ -53,7 +53,8 @@ fn what_is_zero_is_left_alone_and_the_rest_is_asked_for() {
 fn only_what_differs_is_written() {
     let root = tempfile::tempdir().unwrap();
     let setting = |path: &str, value, rule| Setting { path: path.into(), value, rule };
-    let there = [("same", "1\n"), ("other", "0\n"), ("larger", "500\n"), ("smaller", "5\n"), ("words", "many\n")];
+    let there =
+        [("same", "1\n"), ("other", "0\n"), ("larger", "500\n"), ("smaller", "5\n"), ("small", "5\n"), ("words", "many\n")];
     for (name, text) in there {
         std::fs::write(root.path().join(name), text).unwrap();
     }
@@ -67,6 +68,8 @@ fn only_what_differs_is_written() {
         setting("missing", 1, Rule::Is),
         setting("not-needed", 1, Rule::IsIfThere),
         setting("folder", 1, Rule::Is),
+        setting("small", 9, Rule::AtLeastWithLast),
+        setting("small", 9, Rule::AtLeastWithLast),
         setting("larger", 1, Rule::Wanted),
         setting("same", 1, Rule::Wanted),
     ];
@@ -86,6 +89,8 @@ fn only_what_differs_is_written() {
     refused NotFound
     Kept
     refused IsADirectory
+    Kept
+    Written { before: Some(5) }
     Differs
     Kept
     ");

@@ -24,7 +24,8 @@ fn key(n: u32) -> Key {
 
 fn slice(n: u32, endpoints: std::ops::Range<u32>) -> Slice {
     let address = |e: u32| IpAddr::from((0x0a80_0000 + n * 16 + e).to_be_bytes());
-    let endpoint = |e| Endpoint { ip: address(e), ready: true, serving: true, terminating: false, local: false, hints: None };
+    let endpoint =
+        |e| Endpoint { ip: address(e), ready: true, serving: true, terminating: false, local: false, placed: true, hints: None };
     Slice {
         service: key(n),
         family: Family::V4,

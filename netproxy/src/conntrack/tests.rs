@@ -27,6 +27,7 @@ fn slice(pods: &[u8]) -> crate::model::Slice {
         serving: true,
         terminating: false,
         local: false,
+        placed: true,
         hints: None,
     };
     crate::model::Slice {
@@ -140,7 +141,7 @@ fn an_endpoint_that_serves_keeps_its_flows() {
         change(&mut tables);
         update(&mut rules, &tables, &touched, &BTreeSet::new());
         let mut gone = None;
-        kept.update(touched.iter(), &rules, &tables, &mut gone);
+        kept.update(touched.iter(), Some(&installed), &rules, &tables, &mut gone);
         let tx = crate::diff::diff(&installed, &rules);
         let gone = Gone::of(&installed, &rules, &tables, &touched, gone);
         installed.apply(tx);

@@ -109,6 +109,7 @@ fn slice_of(service: &Key, endpoints: std::ops::Range<u16>) -> Slice {
         serving: true,
         terminating: false,
         local: false,
+        placed: true,
         hints: None,
     };
     Slice {

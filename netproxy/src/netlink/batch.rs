@@ -9,11 +9,15 @@ use super::{layout, *};
 use crate::diff::{Element, Place, Stray, Transaction, code};
 use crate::model::{Family, Proto};
 use crate::ruleset::{Front, Mark, Policy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Leaves room below the 16 bits of an attribute's length for one more element.
 const LIST_ROOM: usize = 64_000;
 const RES_NFTABLES: u16 = 10;
+/// Where a rule says by what bytes it was made: an entry of its user data of a kind that `nft` does not know.
+pub const RULE_USERDATA: u16 = 7;
+pub const RULE_DIGEST: u8 = 0x46;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
@@ -24,6 +28,18 @@ pub struct Batch {
     what: Vec<String>,
     last_at: usize,
     sets: Vec<String>,
+    /// Of tables whose rules are there already: nothing is written of a chain until it is known whether it differs.
+    kept: BTreeSet<Family>,
+    wanted: BTreeMap<(Family, String), Vec<Vec<u8>>>,
+}
+
+/// The rules of some tables: of each chain the digests they were written with. Zero: not one of ours.
+pub type Rules = BTreeMap<(Family, String), Vec<u64>>;
+
+/// FNV-1a; never zero.
+fn digest(bytes: &[u8]) -> u64 {
+    let h = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    h.max(1)
 }
 
 /// Ready to be sent.
@@ -48,7 +64,15 @@ impl Batch {
         let mut w = Writer::default();
         let open = w.message(BATCH_BEGIN, REQUEST, 0, 0, RES_NFTABLES);
         w.end_message(open);
-        Batch { table: layout::table(place), w, what: vec!["the batch as a whole".into()], last_at: 0, sets: Vec::new() }
+        Batch {
+            table: layout::table(place),
+            w,
+            what: vec!["the batch as a whole".into()],
+            last_at: 0,
+            sets: Vec::new(),
+            kept: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+        }
     }
 
     pub fn next_set_id(&mut self, name: &str) -> u32 {
@@ -72,6 +96,55 @@ impl Batch {
         let open = self.start(kind, flags, family, format!("{what} of table {} {}", family_text(family), self.table));
         body(&mut self.w);
         self.w.end_message(open);
+    }
+
+    /// A rule by the bytes of its expressions, at the end of a chain. It carries a digest of them, which the kernel keeps and `nft`
+    /// does not print.
+    pub fn rule(&mut self, family: Family, chain: &str, expressions: Vec<u8>) {
+        if self.kept.contains(&family) {
+            self.wanted.entry((family, chain.to_owned())).or_default().push(expressions);
+            return;
+        }
+        let table = self.table;
+        self.message(NEWRULE, CREATE | APPEND, family, &format!("a rule of chain {chain}"), |w| {
+            w.text(1, table);
+            w.text(2, chain);
+            let open = w.nest(4);
+            w.bytes.extend_from_slice(&expressions);
+            w.end(open);
+            let mut user = vec![RULE_DIGEST, 8];
+            user.extend_from_slice(&digest(&expressions).to_ne_bytes());
+            w.attr(RULE_USERDATA, &user);
+        });
+    }
+
+    /// From here on the rules of these tables are only collected.
+    fn keep_rules(&mut self, families: &BTreeSet<Family>) {
+        self.kept.clone_from(families);
+    }
+
+    /// Writes anew the chains whose rules are not those collected. Binding a large map to a chain costs the kernel a walk over all
+    /// its elements, so that a chain which is right is better left alone.
+    fn settle_rules(&mut self, there: &Rules) {
+        self.kept.clear();
+        let wanted = std::mem::take(&mut self.wanted);
+        for (family, chain) in there.keys().chain(wanted.keys()).collect::<BTreeSet<_>>() {
+            let rules = wanted.get(&(*family, chain.clone())).map_or(&[][..], |r| r);
+            let had = there.get(&(*family, chain.clone())).map_or(&[][..], |r| r);
+            if rules.iter().map(|r| digest(r)).eq(had.iter().copied()) {
+                continue;
+            }
+            if !had.is_empty() {
+                let table = self.table;
+                self.message(DELRULE, 0, *family, &format!("the rules of chain {chain}"), |w| {
+                    w.text(1, table);
+                    w.text(2, chain);
+                });
+            }
+            for r in rules {
+                self.rule(*family, chain, r.clone());
+            }
+        }
     }
 
     /// Elements of one set, in as many messages as they need.
@@ -143,7 +216,8 @@ fn remove_table(b: &mut Batch, family: Family) {
     table(b, DELTABLE, 0, family, |_| {});
 }
 
-pub fn encode(tx: &Transaction, policy: &Policy) -> Batch {
+/// `there`: the rules of the tables that the base keeps.
+pub fn encode(tx: &Transaction, policy: &Policy, there: &Rules) -> Batch {
     let mut b = Batch::new(tx.place);
     for family in &tx.delete {
         remove_table(&mut b, *family);
@@ -156,18 +230,19 @@ pub fn encode(tx: &Transaction, policy: &Policy) -> Batch {
         for family in &base.keep {
             // Somebody may have put it to sleep.
             table(&mut b, NEWTABLE, CREATE, *family, |w| w.be32(2, 0));
-            layout::without_rules(&mut b, *family);
         }
+        b.keep_rules(&base.keep);
         layout::skeleton(&mut b, policy, base.make.union(&base.keep));
-        for pick in &base.picks {
-            layout::pick_rules(&mut b, pick, policy);
-        }
     }
+    for pick in tx.base.iter().flat_map(|base| &base.picks).chain(&tx.picks) {
+        layout::pick_rules(&mut b, pick, policy);
+    }
+    b.settle_rules(there);
     for stray in &tx.strays {
         remove_stray(&mut b, stray);
     }
     for pick in &tx.picks {
-        layout::pick(&mut b, pick, policy);
+        layout::pick_element(&mut b, pick);
     }
     changes(&mut b, DELSETELEM, &tx.remove);
     changes(&mut b, NEWSETELEM, &tx.add);
@@ -185,7 +260,7 @@ fn remove_stray(b: &mut Batch, stray: &Stray) {
 
 /// Elements grouped by the set they belong to.
 fn changes(b: &mut Batch, kind: u16, elements: &[Element]) {
-    let mut groups: std::collections::BTreeMap<(Family, &'static str), Vec<&Element>> = std::collections::BTreeMap::new();
+    let mut groups: BTreeMap<(Family, &'static str), Vec<&Element>> = BTreeMap::new();
     for e in elements {
         groups.entry((e.family(), set_of(e))).or_default().push(e);
     }

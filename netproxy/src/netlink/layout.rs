@@ -8,13 +8,12 @@ mod names;
 mod picks;
 mod sets;
 
-use super::DELRULE;
 use super::batch::Batch;
 use crate::diff::Place;
 use crate::model::Family;
 use crate::ruleset::Policy;
 pub use names::*;
-pub use picks::{pick, pick_rules};
+pub use picks::{pick_element, pick_rules};
 
 /// All sets and maps, the chains, and the rules in them. What is there already stays.
 pub fn skeleton<'a>(b: &mut Batch, policy: &Policy, families: impl Iterator<Item = &'a Family>) {
@@ -44,10 +43,4 @@ pub fn set_names(family: Family) -> std::collections::BTreeSet<String> {
     let mut b = Batch::new(Place::Main);
     sets::sets(&mut b, family);
     b.sets_named().iter().cloned().chain([marker(family)]).collect()
-}
-
-/// Takes out the rules, and nothing else.
-pub fn without_rules(b: &mut Batch, family: Family) {
-    let table = b.table;
-    b.message(DELRULE, 0, family, "all rules", |w| w.text(1, table));
 }

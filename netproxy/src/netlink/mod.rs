@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::{Kernel, Layout};
 use crate::ruleset::{Front, Policy};
-use batch::{Batch, encode};
+use batch::{Batch, Rules, encode};
 use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 pub use notify::Watch;
 use socket::Netfilter;
@@ -29,6 +29,7 @@ const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
+const GETRULE: u16 = 7;
 const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const GETSET: u16 = 10;
@@ -64,12 +65,16 @@ impl Kernel for Netlink {
         if let Some(base) = &tx.base {
             self.policy = base.policy.clone();
         }
-        let sealed = encode(tx, &self.policy).seal(true);
+        let mut there = Rules::new();
+        for family in tx.base.iter().flat_map(|base| &base.keep) {
+            read::rules(&mut self.tables, tx.place, *family, &mut there)?;
+        }
+        let sealed = encode(tx, &self.policy, &there).seal(true);
         self.tables.transact(&sealed)
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let sealed = encode(tx, tx.base.as_ref().map_or(&self.policy, |base| &base.policy)).seal(false);
+        let sealed = encode(tx, tx.base.as_ref().map_or(&self.policy, |base| &base.policy), &Rules::new()).seal(false);
         self.tables.transact(&sealed)
     }
 

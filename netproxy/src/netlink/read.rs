@@ -4,10 +4,11 @@
 //! set's elements are in memory as they came.
 
 use super::attr::{Message, Writer, attrs, find};
+use super::batch::{RULE_DIGEST, RULE_USERDATA, Rules};
 use super::expr::{DATA_VALUE, family_number};
 use super::layout::{self, Keyed};
 use super::socket::Netfilter;
-use super::{DUMP, GETSET, GETSETELEM, NFTABLES, REQUEST};
+use super::{DUMP, GETRULE, GETSET, GETSETELEM, NFTABLES, REQUEST};
 use crate::diff::{Element, Held, Pick, Place, Stray, code_parts};
 use crate::error::Error;
 use crate::model::{Family, Proto};
@@ -41,6 +42,40 @@ pub fn layout_of(socket: &mut Netfilter, place: Place, family: Family) -> Result
         Ok(_) => Ok(Layout::Other),
         Err(Error::Socket { source, .. }) if matches!(source.raw_os_error(), Some(ENOENT | EAFNOSUPPORT)) => Ok(Layout::Absent),
         Err(e) => Err(e),
+    }
+}
+
+/// The rules of a table, by their digests.
+pub fn rules(socket: &mut Netfilter, place: Place, family: Family, there: &mut Rules) -> Result<(), Error> {
+    for n in 1..=MOST_TRIES {
+        let mut w = Writer::default();
+        let open = w.message(NFTABLES << 8 | GETRULE, REQUEST | DUMP, 0, family_number(family), 0);
+        w.text(1, layout::table(place));
+        w.end_message(open);
+        there.retain(|(f, _), _| *f != family);
+        let whole = socket.dump(&w.bytes, |m| {
+            let Some(attributes) = m.body.get(4..) else { return };
+            let chain = find(attributes, 2).map(|v| String::from_utf8_lossy(v).trim_end_matches('\0').to_string());
+            let digest = find(attributes, RULE_USERDATA).and_then(digest_of).unwrap_or(0);
+            there.entry((family, chain.unwrap_or_default())).or_default().push(digest);
+        })?;
+        if whole {
+            return Ok(());
+        }
+        debug!(n, "a list of rules was interrupted");
+    }
+    Ok(())
+}
+
+/// Of the entries of user data, each a kind and a length in a byte and the value.
+fn digest_of(mut user: &[u8]) -> Option<u64> {
+    loop {
+        let (&[kind, len], rest) = user.split_first_chunk::<2>()?;
+        let value = rest.get(..usize::from(len))?;
+        if kind == RULE_DIGEST {
+            return Some(u64::from_ne_bytes(value.try_into().ok()?));
+        }
+        user = &rest[usize::from(len)..];
     }
 }
 

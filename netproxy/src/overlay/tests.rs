@@ -65,6 +65,7 @@ impl World {
             serving: c.serving,
             terminating: c.terminating,
             local: true,
+            placed: true,
             hints: None,
         };
         let ports = [SlicePort { name: "".into(), proto: Proto::Tcp, port: 80 }];
@@ -250,7 +251,7 @@ fn early_readiness_does_not_void_hints() {
     use crate::model::Hints;
     let hints = Some(Arc::new(Hints { zones: ["a".into()].into(), ..Hints::default() }));
     let endpoint =
-        |n, ready, hints| Endpoint { ip: pod(Family::V4, n), ready, serving: ready, terminating: false, local: true, hints };
+        |n, ready, hints| Endpoint { ip: pod(Family::V4, n), ready, serving: ready, terminating: false, local: true, placed: true, hints };
     let endpoints = [endpoint(1, false, None), endpoint(2, true, hints)];
     let mut slice = Slice { service: service(), family: Family::V4, ports: [].into(), endpoints: endpoints.into() };
     let mut overlay = Overlay::default();

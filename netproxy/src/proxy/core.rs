@@ -337,7 +337,8 @@ impl Core {
         let touched = std::mem::take(&mut self.touched);
         self.check_health(&touched);
         let changed = update(&mut self.ruleset, &self.tables, &touched, &self.set_aside);
-        self.kept.update(touched.union(&changed), &self.ruleset, &self.tables, &mut self.purge);
+        let installed = self.installed.as_ref();
+        self.kept.update(touched.union(&changed), installed, &self.ruleset, &self.tables, &mut self.purge);
         self.stats.services = self.tables.service_count();
         self.stats.endpoints = self.tables.endpoint_count();
         let done = self.install(&changed);

@@ -60,6 +60,7 @@ mod tests {
             serving,
             terminating,
             local: true,
+            placed: true,
             hints: None,
         };
         let all = [

@@ -4,10 +4,15 @@ use crate::tables::Touched;
 use crate::testing::pod;
 
 fn endpoint(n: u8, ready: bool, serving: bool, terminating: bool, local: bool) -> Endpoint {
-    Endpoint { ip: pod(Family::V4, n), ready, serving, terminating, local, hints: None }
+    Endpoint { ip: pod(Family::V4, n), ready, serving, terminating, local, placed: true, hints: None }
 }
 
 fn chosen(endpoints: &[Endpoint]) -> (Vec<u8>, Vec<u8>) {
+    let (cluster, local, _) = selected(endpoints);
+    (cluster, local)
+}
+
+fn selected(endpoints: &[Endpoint]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let key = Key::new("ns", "web");
     let mut tables = Tables::default();
     // Every endpoint in two slices, as while it moves from one to the other.
@@ -23,7 +28,14 @@ fn chosen(endpoints: &[Endpoint]) -> (Vec<u8>, Vec<u8>) {
     let s = select(&tables, &key, &port, Family::V4, "z1");
     assert_eq!(select(&tables, &key, &port, Family::V6, "z1"), Selection::default());
     let last = |all: Vec<Backend>| all.iter().map(|b| b.ip.to_string().rsplit('.').next().unwrap().parse().unwrap()).collect();
-    (last(s.cluster), last(s.local))
+    (last(s.cluster), last(s.local), last(s.unplaced))
+}
+
+#[test]
+fn an_endpoint_whose_node_is_not_told_may_be_here() {
+    let far = endpoint(1, true, true, false, false);
+    let anywhere = Endpoint { placed: false, ..endpoint(2, true, true, false, false) };
+    assert_eq!(selected(&[far, anywhere]), (vec![1, 2], vec![], vec![2]));
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod frontends;
 mod ingress;
 mod policies;
 mod repair;
+mod tools;
 mod topology;
 
 use crate::shared::{LIMIT, Ns, PAIR};
@@ -36,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         affinity::trials(),
         flows::trials(),
         repair::trials(),
+        tools::trials(),
     ]
     .into_iter()
     .flatten()
@@ -80,14 +82,16 @@ pub struct Bed<'a, 'b> {
 
 /// A test on the shared pods.
 pub fn test(name: &'static str, body: fn(&mut Bed) -> Result<()>) -> Trial {
-    crate::trial(name, move || {
-        let result = PAIR.within(NAMESPACE, |ns| {
-            let pods = pods(ns)?;
-            let outside = ns.lab.client()?;
-            body(&mut Bed { ns, pods, outside })
-        });
-        result.and(PAIR.within(NAMESPACE, |ns| clean(ns)))
-    })
+    crate::trial(name, move || on_pods(body))
+}
+
+fn on_pods(body: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+    let result = PAIR.within(NAMESPACE, |ns| {
+        let pods = pods(ns)?;
+        let outside = ns.lab.client()?;
+        body(&mut Bed { ns, pods, outside })
+    });
+    result.and(PAIR.within(NAMESPACE, |ns| clean(ns)))
 }
 
 /// A server's manifest; `more` are further lines of its container, `labels` of its labels.
@@ -262,7 +266,7 @@ impl Drop for Route {
 }
 
 /// How often to ask, to see every one of two endpoints with near certainty.
-const ENOUGH: usize = 24;
+pub const ENOUGH: usize = 24;
 
 /// Waits until exactly these pods answer.
 pub fn answered_by(netns: &str, address: SocketAddr, wanted: &[&str]) -> Result<()> {

@@ -1,8 +1,52 @@
 //! Random changes under UDP flows to everything: which of them end, and when.
 
 use super::*;
-use crate::testing::{apply, changes};
+use crate::testing::{Change, apply, external};
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Two services of one UDP port that come, go and change, and four slices whose endpoints go through all their states.
+fn change() -> impl Strategy<Value = Change> {
+    let service = (0..2u8, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), 0..2u16).prop_map(
+        |(n, external_local, internal_local, node_port, outside, port)| {
+            let port = ServicePort { name: "".into(), proto: Proto::Udp, port: 53 + port, node_port: node_port.then_some(30053) };
+            let service = Service {
+                cluster_ips: vec![vip(Family::V4, n)],
+                ports: vec![port],
+                external_local,
+                internal_local,
+                external_ips: outside.then(|| external(Family::V4, 1)).into_iter().collect(),
+                ..Service::default()
+            };
+            (n, service)
+        },
+    );
+    let states = [(true, true, false), (true, true, false), (false, true, true), (false, false, true), (false, false, false)];
+    let endpoints = vec((0..4u8, select(states.to_vec()), any::<bool>()), 0..4);
+    let slice = (0..4u8, 0..2u8, endpoints).prop_map(|(name, of, endpoints)| {
+        let endpoint = |(n, (ready, serving, terminating), local)| crate::model::Endpoint {
+            ip: pod(Family::V4, n),
+            ready,
+            serving,
+            terminating,
+            local,
+            placed: true,
+            hints: None,
+        };
+        let slice =
+            crate::model::Slice { service: named(of), endpoints: endpoints.into_iter().map(endpoint).collect(), ..slice(&[]) };
+        (Key::new("ns", &format!("slice{name}")), slice)
+    });
+    prop_oneof![
+        2 => (service, proptest::bool::weighted(0.8)).prop_map(|((n, s), there)| Change::Service(named(n), there.then_some(s))),
+        5 => (slice, proptest::bool::weighted(0.9)).prop_map(|((key, s), there)| Change::Slice(key, there.then_some(s))),
+    ]
+}
+
+fn named(n: u8) -> Key {
+    Key::new("ns", &format!("svc{n}"))
+}
 
 /// What one service has at an address and port, straight from the objects: whether it is the destination's owner, and whether the
 /// endpoint is among those that serve it.
@@ -43,7 +87,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_flow_outlives_its_endpoint_and_none_that_serves_is_ended(steps in changes(25)) {
+    fn no_flow_outlives_its_endpoint_and_none_that_serves_is_ended(steps in vec(change(), 0..30)) {
         let mut tables = Tables::default();
         let mut rules = compile(&tables, &policy());
         let (mut installed, mut kept, mut flows) = (Installed::default(), Kept::default(), Vec::<Flow>::new());
@@ -53,7 +97,7 @@ proptest! {
             apply(&mut tables, step, &mut touched);
             let changed = update(&mut rules, &tables, &touched, &BTreeSet::new());
             let mut gone = None;
-            kept.update(touched.union(&changed), &rules, &tables, &mut gone);
+            kept.update(touched.union(&changed), Some(&installed), &rules, &tables, &mut gone);
             let tx = crate::diff::diff_of(&installed, &rules, &changed);
             let gone = Gone::of(&installed, &rules, &tables, &changed, gone);
             installed.apply(tx);

@@ -5,7 +5,7 @@ use crate::local::PodTraffic;
 use crate::model::Family;
 use crate::netlink::batch::Batch;
 use crate::netlink::expr::{DROP, GOTO, JUMP, Rule, Side};
-use crate::netlink::{APPEND, CREATE, NEWCHAIN, NEWRULE};
+use crate::netlink::{CREATE, NEWCHAIN};
 use crate::ruleset::{PickKind, Policy};
 use ipnet::IpNet;
 
@@ -56,14 +56,7 @@ pub(super) fn chain(b: &mut Batch, family: Family, name: &str) {
 }
 
 pub(super) fn rule(b: &mut Batch, family: Family, chain: &str, rule: Rule) {
-    let table = b.table;
-    b.message(NEWRULE, CREATE | APPEND, family, &format!("a rule of chain {chain}"), |w| {
-        w.text(1, table);
-        w.text(2, chain);
-        let open = w.nest(4);
-        w.bytes.extend_from_slice(&rule.writer.bytes);
-        w.end(open);
-    });
+    b.rule(family, chain, rule.writer.bytes);
 }
 
 /// Loads destination address, protocol and port; returns the first register after them.

@@ -10,9 +10,8 @@ use crate::netlink::batch::Batch;
 use crate::netlink::expr::{GOTO, Rule, Side, value, verdict};
 use crate::ruleset::{PickKind, Policy};
 
-/// The chain that takes one of N, and the element that leads to it.
-pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
-    pick_rules(b, pick, policy);
+/// The element that leads to the chain that takes one of N.
+pub fn pick_element(b: &mut Batch, pick: &Pick) {
     let name = pick_chain(pick);
     b.elements(NEWSETELEM, pick.family, picks(pick.kind), [()].iter(), |w: &mut Writer, ()| {
         value(w, 1, &code(pick.count, pick.affinity).to_ne_bytes());
@@ -22,7 +21,7 @@ pub fn pick(b: &mut Batch, pick: &Pick, policy: &Policy) {
     });
 }
 
-/// The chain alone.
+/// That chain.
 pub fn pick_rules(b: &mut Batch, pick: &Pick, policy: &Policy) {
     let Pick { family, kind, count, affinity } = *pick;
     let name = pick_chain(pick);

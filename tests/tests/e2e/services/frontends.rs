@@ -22,6 +22,9 @@ pub fn trials() -> Vec<Trial> {
 /// The target port is named, and another one on each pod.
 fn cluster_ip(bed: &mut Bed) -> Result<()> {
     let svc = bed.service("web", WEB)?;
+    if bed.ns.lab.stack.has_v6() != (svc.ips()?.len() == 2) {
+        bail!("the lab is {:?}, and the service has {:?}", bed.ns.lab.stack, svc.ips()?);
+    }
     for address in svc.at(80)? {
         for (who, netns) in bed.inside() {
             answered_by(&netns, address, &["one", "two"]).context(who)?;

@@ -14,6 +14,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         test("services::foreign_changes_are_repaired_within_a_second", repaired),
         test("services::odd_objects_leave_the_others_right", odd),
+        test("services::a_thousand_endpoints_come_and_go", thousand),
         test("services::no_connection_fails_while_all_changes", churn),
     ]
 }
@@ -150,6 +151,51 @@ fn odd(bed: &mut Bed) -> Result<()> {
     // What this test left is as it should be for whoever comes next: a new service works at once.
     let later = bed.service("later", &format!("selector: {{pod: two}}, {HTTP}"))?;
     later.at(80)?.into_iter().try_for_each(|a| answered_by(&bed.pods.near.netns, a, &["two"]))
+}
+
+/// In one slice, the most that the API takes. Only two of them are there, at both ends.
+fn thousand(bed: &mut Bed) -> Result<()> {
+    let svc = bed.service("many", "ports: [{port: 80}]")?;
+    let (first, last) = (bed.pods.near.ips[0], bed.pods.far.ips[0]);
+    // Within the pods' range, where the fabric has no node and no way.
+    let nobody = |n: u32| std::net::IpAddr::from([10, 244, 200 + (n / 250) as u8, 1 + (n % 250) as u8]);
+    let mut ips = vec![first];
+    ips.extend((0..998).map(nobody));
+    ips.push(last);
+    bed.slice("many", "many-1", "", &ips)?;
+    let address = svc.at(80)?[0];
+    for n in [1, 2] {
+        wait_for("a thousand endpoints", LIMIT, || match slots(bed, n, address)? {
+            1000 => Ok(()),
+            n => bail!("{n} endpoints"),
+        })?;
+    }
+    // Those in between go, and the two that are left are moved to the first slots.
+    bed.slice("many", "many-1", "", &[first, last])?;
+    for n in [1, 2] {
+        wait_for("two endpoints", LIMIT, || match slots(bed, n, address)? {
+            2 => Ok(()),
+            n => bail!("{n} endpoints"),
+        })?;
+        answers_now(&bed.netns(n), address, &["near", "far"])?;
+    }
+    bed.slice("many", "many-1", "", &ips[1..])?;
+    bed.slice("many", "many-2", "", &ips[..1])?;
+    bed.slice("many", "many-1", "", &[last])?;
+    for n in [1, 2] {
+        wait_for("two endpoints", LIMIT, || match slots(bed, n, address)? {
+            2 => Ok(()),
+            n => bail!("{n} endpoints"),
+        })?;
+        answers_now(&bed.netns(n), address, &["near", "far"])?;
+    }
+    Ok(())
+}
+
+/// Endpoints of an address in a node's rules.
+fn slots(bed: &Bed, node: u8, address: SocketAddr) -> Result<usize> {
+    let listed = nft(bed, node, "list map ip ferrolet service-slots")?;
+    Ok(listed.matches(&format!("{} . tcp . {} . ", address.ip(), address.port())).count())
 }
 
 const DEPLOYMENT: &str = "apiVersion: apps/v1

@@ -8,13 +8,15 @@ const SHAPE: Shape = Shape { services: 40, endpoints: 10, udp: true };
 fn what_is_written_reads_as_rules() {
     let Line::Service(key, Some(service)) = read(service(SHAPE, 10).as_bytes()).unwrap() else { panic!("no service") };
     assert_eq!(key.to_string(), "shop/service-10");
-    let service = convert::service(&service).unwrap().unwrap();
+    let mut wrong = Vec::new();
+    let service = convert::service(&service, &mut wrong).unwrap();
     assert_eq!(service.cluster_ips, [service_ip(10)]);
     assert_eq!(service.ports.len(), 2);
 
     let line = slice(SHAPE, "MODIFIED", 11, &endpoints(SHAPE, 11), 7);
     let Line::Slice(_, Some(slice)) = read(line.as_bytes()).unwrap() else { panic!("no slice") };
-    let slice = convert::slice(&slice, NODE).unwrap().unwrap();
+    let slice = convert::slice(&slice, NODE, &mut wrong).unwrap();
+    assert!(wrong.is_empty());
     assert_eq!(slice.service.to_string(), "shop/service-11");
     assert_eq!(slice.endpoints.iter().map(|e| e.ip).collect::<Vec<_>>(), endpoints(SHAPE, 11));
     assert_eq!(slice.ports.len(), 1);
