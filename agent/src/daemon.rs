@@ -209,6 +209,7 @@ async fn build(
     let (node, task) = snapshot::spawn::<Node>(client.clone(), own, root.clone());
     supervisor.watch("node watcher", task);
 
+    let own_node = node.clone();
     let (state, task) = own::spawn(node.clone(), inputs, root.clone());
     supervisor.watch("own node", task);
     let bind = config.proxy.healthz;
@@ -232,8 +233,10 @@ async fn build(
     let exec = Arc::new(CriExec { cri: cri.clone() });
     let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
     supervisor.watch("probe driver", task);
+    let allocatable = status::node_allocatable(&config, &machine, facts::file_system(&config.root_dir));
     let deps = pod::Deps {
-        allocatable: status::node_allocatable(&config, &machine, facts::file_system(&config.root_dir)),
+        registered: status::registered(&config, &machine, &allocatable),
+        allocatable,
         volumes: volume::Manager::new(config.root_dir.clone(), client.clone()),
         kube: client,
         cri,
@@ -241,6 +244,7 @@ async fn build(
         probes: driver,
         probe_events,
         pods,
+        node: own_node,
         gate: proxy.synced.clone(),
         own_pods: proxy.own_pods.clone(),
         events,

@@ -5,22 +5,27 @@
 //! the API list is complete, and never while the API has an unreadable object of its name; what else such pods left on the host
 //! is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
 
+mod entry;
+mod gatekeeper;
 mod leftovers;
 mod mirror;
 
+use crate::admission::NodeView;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
-use crate::observe::{self, RuntimeSnapshot};
+use crate::observe::RuntimeSnapshot;
 use crate::pod::actor;
 use crate::pod::container::NodeLimits;
-use crate::pod::desired::id_of;
+use crate::pod::desired::{Ended, id_of};
 use crate::pod::execute::Shared;
 use crate::pod::status::NodeFacts;
 use crate::pod::{Deps, PodId};
 use crate::report;
+use entry::Entry;
 use ferrolet_probes::{EventKind, ProbeEvent};
-use k8s_openapi::api::core::v1::Pod;
+use gatekeeper::taken_before;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -53,6 +58,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         cgroups,
         probes,
         probe_events,
+        registered,
+        node: own_node,
         pods,
         gate,
         own_pods,
@@ -100,6 +107,10 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         sweep: Sweep::Due,
         sweeper: JoinSet::new(),
         mirrors: BTreeMap::new(),
+        node: own_node,
+        registered,
+        over: Arc::default(),
+        awaiting: BTreeMap::new(),
     };
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events) => {}
@@ -128,14 +139,6 @@ fn node_memory() -> i64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-struct Entry {
-    id: PodId,
-    pod: watch::Sender<Option<Arc<Pod>>>,
-    runtime: Arc<Notify>,
-    /// What the actor was last woken for.
-    last: Option<Arc<observe::PodRuntime>>,
-}
-
 struct Dispatcher {
     shared: Arc<Shared>,
     gate: watch::Receiver<bool>,
@@ -150,6 +153,12 @@ struct Dispatcher {
     sweeper: JoinSet<Leftovers>,
     /// Mirror pods, by uid, and the deletions of their objects.
     mirrors: BTreeMap<String, AbortOnDropHandle<()>>,
+    node: Watched<Node>,
+    registered: NodeView,
+    /// Some actor's pod is over.
+    over: Arc<Notify>,
+    /// Pods that have been taken, and those that must end before they start.
+    awaiting: BTreeMap<String, (Arc<Pod>, BTreeSet<String>)>,
 }
 
 /// How far the one search for what gone pods left has come.
@@ -183,6 +192,8 @@ impl Dispatcher {
                         break;
                     }
                     Ok(()) = snapshots.changed() => break,
+                    Ok(()) = self.node.changed() => break,
+                    () = self.over.notified() => break,
                     Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                         self.reap(done);
                         break;
@@ -207,18 +218,18 @@ impl Dispatcher {
         let (mirrors, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = wanted.into_iter().partition(|(_, pod)| mirror::is(pod));
         self.mirrors(mirrors);
         self.finished.retain(|uid| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
+        let mut new = Vec::new();
         for (uid, pod) in &wanted {
             match self.actors.get(uid) {
-                Some(entry) => {
-                    let same = entry.pod.borrow().as_ref().is_some_and(|known| Arc::ptr_eq(known, pod));
-                    if !same {
-                        entry.pod.send_replace(Some((*pod).clone()));
-                    }
-                }
+                Some(entry) => entry.update(pod),
                 None if self.finished.contains(uid) => {}
-                None => self.start(id_of(pod), Some((*pod).clone())),
+                // What has been taken once stays taken, also by an agent that starts again.
+                None if runtime.pods.contains_key(uid) || taken_before(pod) => self.start(id_of(pod), Some((*pod).clone()), None),
+                None => new.push(*pod),
             }
         }
+        self.awaiting.retain(|uid, _| wanted.contains_key(uid));
+        self.admit(new);
         if api.synced {
             let unreadable = |id: &PodId| {
                 let key = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
@@ -232,7 +243,7 @@ impl Dispatcher {
             let orphans: Vec<PodId> = orphans.filter(|p| !self.actors.contains_key(&p.id.uid)).map(|p| p.id.clone()).collect();
             for id in orphans {
                 tracing::info!(pod = %id, "the runtime has a pod that the api does not know: it is ended");
-                self.start(id, None);
+                self.start(id, None, None);
             }
         }
         let stale = runtime.stale.is_some();
@@ -288,14 +299,12 @@ impl Dispatcher {
         }
     }
 
-    fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>) {
+    fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>, ended: Option<Ended>) {
         let uid = id.uid.clone();
-        let (sender, receiver) = watch::channel(pod);
-        let notify = Arc::new(Notify::new());
-        let inputs = actor::Inputs { id: id.clone(), pod: receiver, runtime: notify.clone(), gate: self.gate.clone() };
+        let (entry, inputs) = Entry::new(id, pod, ended, self.gate.clone(), &self.over);
         let task = self.tasks.spawn(actor::run(self.shared.clone(), inputs, self.cancel.child_token()));
         self.uids.insert(task.id(), uid.clone());
-        self.actors.insert(uid, Entry { id, pod: sender, runtime: notify, last: None });
+        self.actors.insert(uid, entry);
     }
 
     fn reap(&mut self, done: Result<(tokio::task::Id, ()), JoinError>) {

@@ -1,4 +1,5 @@
 //! The node agent: kubelet and kube-proxy in one process. See ARCHITECTURE.md for the picture.
+pub mod admission;
 pub mod api;
 pub mod cgroup;
 pub mod commands;

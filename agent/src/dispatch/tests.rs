@@ -1,5 +1,6 @@
 //! The whole shell, dispatcher to reporter, over the fake runtime and an API in memory.
 
+mod admission;
 mod refusals;
 mod rules;
 mod starts;

@@ -4,6 +4,7 @@
 
 use super::facts::{FileSystem, Machine};
 use super::runtime::{Health, ListedImage};
+use crate::admission::NodeView;
 use crate::config::{Config, Threshold};
 use ferrolet_quantity::Quantity;
 use jiff::Timestamp;
@@ -46,7 +47,7 @@ pub fn not_ready_because(inputs: &Inputs<'_>) -> Vec<String> {
 pub fn initial(inputs: &Inputs<'_>, now: Timestamp) -> Node {
     let config = inputs.config;
     let annotations = BTreeMap::from([(ATTACH_ANNOTATION.to_owned(), "true".to_owned())]);
-    let mut labels = own_labels(inputs);
+    let mut labels = own_labels(config, inputs.machine);
     labels.extend(config.node.labels.clone());
     Node {
         metadata: ObjectMeta {
@@ -64,10 +65,23 @@ pub fn initial(inputs: &Inputs<'_>, now: Timestamp) -> Node {
     }
 }
 
-fn own_labels(inputs: &Inputs<'_>) -> BTreeMap<String, String> {
-    let arch = inputs.machine.architecture;
+/// The node as admission sees it before the API has its object.
+pub fn registered(config: &Config, machine: &Machine, allocatable: &BTreeMap<String, Quantity>) -> NodeView {
+    let mut labels = own_labels(config, machine);
+    labels.extend(config.node.labels.clone());
+    NodeView {
+        name: config.node_name.clone(),
+        labels,
+        taints: config.node.taints.clone(),
+        allocatable: allocatable.clone(),
+        strict_groups: None,
+    }
+}
+
+fn own_labels(config: &Config, machine: &Machine) -> BTreeMap<String, String> {
+    let arch = machine.architecture;
     [
-        ("kubernetes.io/hostname", inputs.config.node_name.as_str()),
+        ("kubernetes.io/hostname", config.node_name.as_str()),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", arch),
         ("beta.kubernetes.io/os", "linux"),
@@ -83,7 +97,7 @@ pub fn metadata_patch(existing: &Node, inputs: &Inputs<'_>) -> Option<Value> {
         map.as_ref().and_then(|map| map.get(key)).is_some_and(|known| known == value)
     };
     let mut labels = Map::new();
-    for (key, value) in own_labels(inputs) {
+    for (key, value) in own_labels(inputs.config, inputs.machine) {
         // A label that was set by hand when the node registered wins over ours.
         let value = inputs.config.node.labels.get(&key).unwrap_or(&value);
         if !has(&existing.metadata.labels, &key, value) {

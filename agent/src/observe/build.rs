@@ -124,6 +124,7 @@ fn container(sandbox_id: String, s: cri::ContainerStatus, message: String) -> Co
         hash: s.annotations.get(labels::OWN_HASH).cloned(),
         backoff: Duration::from_millis(number(labels::OWN_BACKOFF).unwrap_or(0)),
         resources: s.annotations.get(labels::OWN_RESOURCES).and_then(|text| serde_json::from_str(text).ok()),
+        stop_signal: s.stop_signal,
         user: s.user.map(|u| (u.uid, u.gid, u.supplemental_groups)),
         name: s.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(s.name),
         id: s.id,

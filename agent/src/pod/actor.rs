@@ -9,7 +9,7 @@
 use crate::events::Severity;
 use crate::pod::backoff::Backoffs;
 use crate::pod::container::ImageFacts;
-use crate::pod::desired::Desired;
+use crate::pod::desired::{Desired, Ended};
 use crate::pod::execute::{self, Failed, Job, Outcome, Shared};
 use crate::pod::lifecycle::Lifecycle;
 use crate::pod::observed::{Local, Observed, Verdicts};
@@ -24,6 +24,7 @@ use ferrolet_probes::{InitialVerdicts, Probe};
 use k8s_openapi::api::core::v1 as api;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -38,6 +39,33 @@ pub struct Inputs {
     pub runtime: Arc<Notify>,
     /// No new pod starts before this is true.
     pub gate: watch::Receiver<bool>,
+    /// Once there is something in it the pod fails with it.
+    pub ended: watch::Receiver<Option<Ended>>,
+    pub over: Over,
+}
+
+/// Tells the dispatcher that nothing of the pod runs any more and nothing will.
+#[derive(Debug, Clone, Default)]
+pub struct Over {
+    flag: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+}
+
+impl Over {
+    /// All that come from one tell the same listener.
+    pub fn listener(wake: &Arc<Notify>) -> Over {
+        Over { flag: Arc::default(), wake: wake.clone() }
+    }
+
+    fn tell(&self) {
+        if !self.flag.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub fn told(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
 }
 
 /// Pause between tries to look at the pod while the runtime does not answer.
@@ -95,10 +123,11 @@ impl Actor {
     async fn new(shared: Arc<Shared>, mut inputs: Inputs) -> Actor {
         let pod = inputs.pod.borrow_and_update().clone();
         let known = pod.as_ref().and_then(|p| p.status.clone()).unwrap_or_default();
-        let desired = match &pod {
+        let mut desired = match &pod {
             Some(pod) => desired_of(pod),
             None => Desired::orphan(inputs.id.clone()),
         };
+        desired.ended = inputs.ended.borrow_and_update().clone();
         let slots = shared.report_slots.clone();
         let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), known.clone(), &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
@@ -141,6 +170,9 @@ impl Actor {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
             }
             self.lifecycle = step.lifecycle.clone();
+            if self.lifecycle.rank() >= 2 {
+                self.inputs.over.tell();
+            }
             self.report(&observed, &verdicts, now);
             self.set_probes(&observed).await;
             let observed = Arc::new(observed);
@@ -246,6 +278,7 @@ impl Actor {
             },
             () = self.inputs.runtime.notified() => {}
             Ok(()) = self.inputs.gate.changed() => {}
+            Ok(()) = self.inputs.ended.changed() => self.ended(),
             Ok(()) = self.verdicts.changed() => {}
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();
@@ -257,6 +290,12 @@ impl Actor {
             Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
         }
+    }
+
+    fn ended(&mut self) {
+        let mut next = Desired::clone(&self.desired);
+        next.ended = self.inputs.ended.borrow_and_update().clone();
+        self.desired = Arc::new(next);
     }
 
     fn new_pod(&mut self) {
@@ -272,6 +311,7 @@ impl Actor {
         next.started = self.status.start_time.as_ref().map(|t| t.0);
         // A deletion is never taken back, whatever an old object says.
         next.deletion = next.deletion.or(self.desired.deletion);
+        next.ended = self.desired.ended.clone();
         self.desired = Arc::new(next);
     }
 

@@ -186,6 +186,7 @@ pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigEr
         working_dir: i.spec.working_dir.clone().unwrap_or_default(),
         labels: own_labels,
         annotations: annotations(&i),
+        stop_signal: i.spec.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
         log_path: log_path(&i.spec.name, i.attempt),
         stdin: i.spec.stdin == Some(true),
         stdin_once: i.spec.stdin_once == Some(true),

@@ -80,6 +80,15 @@ pub struct Deletion {
     pub grace: Duration,
 }
 
+/// The node will not have the pod, or not any longer: it fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub reason: String,
+    pub message: String,
+    /// Message of the condition `DisruptionTarget`, for a pod that had been taken.
+    pub disruption: Option<&'static str>,
+}
+
 /// Something in the spec that this agent does not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
@@ -109,6 +118,8 @@ pub struct Desired {
     pub passed_over: Vec<Unsupported>,
     /// True for a pod that exists only in the runtime.
     pub orphan: bool,
+    /// Never taken back.
+    pub ended: Option<Ended>,
     pub pod: Arc<api::Pod>,
 }
 
@@ -153,6 +164,7 @@ impl Desired {
             unsupported,
             passed_over: support::passed_over(spec),
             orphan: false,
+            ended: None,
             pod: pod.clone(),
         }
     }

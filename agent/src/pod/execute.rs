@@ -3,6 +3,7 @@
 //! Owns no state: what an action needs is handed to it. It never decides whether something should be done. Cancelled by
 //! dropping its future, when the plan no longer wants it or the agent stops; the actor then looks at the runtime again.
 
+mod hook;
 mod image;
 mod start;
 mod stop;

@@ -59,24 +59,33 @@ fn of(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Spec {
 }
 
 fn check(p: &api::Probe, c: &api::Container, pod_ip: &str) -> Result<Check, String> {
-    let host = |h: &Option<String>| h.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
     if let Some(e) = &p.exec {
         return Ok(Check::Exec { command: e.command.clone().unwrap_or_default() });
     }
     if let Some(h) = &p.http_get {
-        let headers = h.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
-        let scheme = if h.scheme.as_deref() == Some("HTTPS") { Scheme::Https } else { Scheme::Http };
-        let path = h.path.clone().unwrap_or_default();
-        return Ok(Check::Http { host: host(&h.host), port: port("httpGet", &h.port, c)?, path, scheme, headers });
+        return http_check(h, c, pod_ip);
     }
     if let Some(t) = &p.tcp_socket {
-        return Ok(Check::Tcp { host: host(&t.host), port: port("tcpSocket", &t.port, c)? });
+        return Ok(Check::Tcp { host: host_or(t.host.as_ref(), pod_ip), port: port("tcpSocket", &t.port, c)? });
     }
     let Some(g) = &p.grpc else {
         return Err("none of exec, httpGet, tcpSocket and grpc is set".to_owned());
     };
     let service = g.service.clone().unwrap_or_default();
     Ok(Check::Grpc { host: pod_ip.to_owned(), port: number("grpc", g.port)?, service })
+}
+
+/// Also that of a lifecycle hook.
+pub(super) fn http_check(h: &api::HTTPGetAction, c: &api::Container, pod_ip: &str) -> Result<Check, String> {
+    let headers = h.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect();
+    let scheme = if h.scheme.as_deref() == Some("HTTPS") { Scheme::Https } else { Scheme::Http };
+    let path = h.path.clone().unwrap_or_default();
+    let host = host_or(h.host.as_ref(), pod_ip);
+    Ok(Check::Http { host, port: port("httpGet", &h.port, c)?, path, scheme, headers })
+}
+
+fn host_or(host: Option<&String>, pod_ip: &str) -> String {
+    host.filter(|h| !h.is_empty()).map_or_else(|| pod_ip.to_owned(), Clone::clone)
 }
 
 /// A port by number, or by the name that the container's own list gives it.

@@ -40,6 +40,9 @@ pub struct Deps {
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,
+    /// What the node registers with, and its object: whether a new pod may start depends on labels and taints.
+    pub registered: crate::admission::NodeView,
+    pub node: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Node>,
     /// The pods bound to this node.
     pub pods: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Pod>,
     /// True once Services can answer: no new pod starts before.

@@ -44,6 +44,8 @@ pub struct Container {
     /// How long to wait before its successor, written down when it was created.
     pub backoff: Duration,
     pub user: Option<(i64, i64, Vec<i64>)>,
+    /// Where the runtime knows it.
+    pub stop_signal: Option<String>,
     /// What it was started with; `None` where something else made it.
     pub resources: Option<Resources>,
 }

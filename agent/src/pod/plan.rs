@@ -79,6 +79,10 @@ impl Planner<'_> {
         if self.d.terminal {
             return life.terminate(self.now, self.d.grace, Why::Completed);
         }
+        if let Some(ended) = &self.d.ended {
+            let why = Why::Failed { reason: ended.reason.clone(), message: ended.message.clone() };
+            return life.terminate(self.now, self.d.grace, why);
+        }
         if let (Some(limit), Some(started)) = (self.d.active_deadline, self.d.started)
             && elapsed(started, self.now) >= limit
         {

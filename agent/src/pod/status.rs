@@ -43,7 +43,10 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
     let mut main = containers::statuses(i, false);
     let mut init = containers::statuses(i, true);
     let terminal = i.lifecycle.rank() >= 2;
-    if terminal {
+    if never_taken(i) {
+        main.clear();
+        init.clear();
+    } else if terminal {
         containers::close(i, &mut main, &mut init);
     }
     let mut phase = phase::phase(i, &main, &init, terminal);
@@ -74,7 +77,7 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         reason,
         message,
         conditions: Some(conditions),
-        container_statuses: Some(main),
+        container_statuses: some_list(main),
         init_container_statuses: (!init.is_empty()).then_some(init),
         host_ip: host_ips.first().cloned(),
         host_ips: some_list(host_ips.into_iter().map(|ip| api::HostIP { ip }).collect()),
@@ -89,6 +92,12 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),
         ..Default::default()
     }
+}
+
+/// The node refused the pod, now or before a restart of the agent: there is nothing to say of its containers.
+fn never_taken(i: &Inputs<'_>) -> bool {
+    let failed = i.desired.ended.is_some() || i.prev.phase.as_deref() == Some("Failed");
+    failed && i.prev.container_statuses.iter().flatten().next().is_none() && i.observed.containers.is_empty()
 }
 
 fn some_list<T>(list: Vec<T>) -> Option<Vec<T>> {

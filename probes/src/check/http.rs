@@ -63,51 +63,88 @@ enum Broken {
     Failure(String),
     /// Does not.
     Error(String),
+    /// The server does not speak TLS.
+    InTheClear(String),
+}
+
+impl Target {
+    fn of(request: &Request<'_>) -> Target {
+        Target {
+            scheme: request.scheme,
+            host: request.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: request.port,
+            path: wire_path(request.path),
+        }
+    }
 }
 
 pub(super) async fn probe(request: &Request<'_>, timeout: Duration) -> Outcome {
-    let first = Target {
-        scheme: request.scheme,
-        host: request.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-        port: request.port,
-        path: wire_path(request.path),
-    };
-    let headers = match Headers::new(request.headers) {
+    let headers = match Headers::new(request.headers, USER_AGENT) {
         Ok(headers) => headers,
         Err(message) => return Outcome::Error(message),
     };
     let deadline = tokio::time::Instant::now() + timeout;
-    follow(first, headers, deadline).await
+    match follow(Target::of(request), &headers, deadline).await {
+        Ok(answer) => verdict(&answer),
+        Err(Broken::Failure(why) | Broken::InTheClear(why)) => Outcome::Failure(why),
+        Err(Broken::Error(why)) => Outcome::Error(why),
+    }
 }
 
-async fn follow(first: Target, headers: Headers, deadline: tokio::time::Instant) -> Outcome {
+/// Why a hook's request gave nothing.
+pub(super) enum Unheard {
+    /// The server does not speak TLS.
+    InTheClear(String),
+    Other(String),
+}
+
+/// Whether the server answers, whatever it says. Also its address.
+pub(super) async fn reach(request: &Request<'_>, agent: &'static str, limit: Option<Duration>) -> Result<String, Unheard> {
+    /// Where nobody gave a limit: connections have their own ends, this is for a server that never says anything.
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let headers = Headers::new(request.headers, agent).map_err(Unheard::Other)?;
+    let first = Target::of(request);
+    let deadline = tokio::time::Instant::now() + limit.unwrap_or(LONGEST);
+    match follow(first.clone(), &headers, deadline).await {
+        Ok(_) => Ok(first.authority()),
+        // It did answer.
+        Err(Broken::Error(why)) if why.contains("reading body") => Ok(first.authority()),
+        Err(Broken::InTheClear(why)) => Err(Unheard::InTheClear(why)),
+        Err(Broken::Failure(why) | Broken::Error(why)) => Err(Unheard::Other(why)),
+    }
+}
+
+/// Redirects on the same host only; one that leads elsewhere is the answer.
+async fn follow(first: Target, headers: &Headers, deadline: tokio::time::Instant) -> Result<Answer, Broken> {
+    let about = |target: &Target, why: String| format!("Get {:?}: {why}", target.url());
     let mut target = first.clone();
     let mut host_header = headers.host.clone();
     for _ in 0..MAX_REDIRECTS {
         let host = host_header.clone().unwrap_or_else(|| default_host(&target));
         let answer = match exchange(&target, &host, &headers.others, deadline).await {
             Ok(answer) => answer,
-            Err(Broken::Failure(why)) => return Outcome::Failure(format!("Get {:?}: {why}", target.url())),
-            Err(Broken::Error(why)) => return Outcome::Error(why),
+            Err(Broken::Failure(why)) => return Err(Broken::Failure(about(&target, why))),
+            Err(Broken::InTheClear(why)) => return Err(Broken::InTheClear(about(&target, why))),
+            Err(error) => return Err(error),
         };
         if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
-            return verdict(&answer);
+            return Ok(answer);
         }
         let Some(location) = &answer.location else {
             let why = format!("{} response missing Location header", answer.status);
-            return Outcome::Failure(format!("Get {:?}: {why}", target.url()));
+            return Err(Broken::Failure(about(&target, why)));
         };
         match resolve(&target, location) {
-            Ok((next, _)) if next.host != first.host => return verdict(&answer),
+            Ok((next, _)) if next.host != first.host => return Ok(answer),
             Ok((next, relative)) => {
                 // An overridden Host stays only while the server speaks of paths on itself.
                 host_header = host_header.filter(|_| relative);
                 target = next;
             }
-            Err(why) => return Outcome::Failure(format!("Get {:?}: {why}", target.url())),
+            Err(why) => return Err(Broken::Failure(about(&target, why))),
         }
     }
-    Outcome::Failure(format!("Get {:?}: stopped after {MAX_REDIRECTS} redirects", target.url()))
+    Err(Broken::Failure(about(&target, format!("stopped after {MAX_REDIRECTS} redirects"))))
 }
 
 fn verdict(answer: &Answer) -> Outcome {
@@ -150,7 +187,7 @@ struct Headers {
 }
 
 impl Headers {
-    fn new(pairs: &[(String, String)]) -> Result<Headers, String> {
+    fn new(pairs: &[(String, String)], agent: &'static str) -> Result<Headers, String> {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("httpHeaders name {name:?} is invalid"))?;
@@ -158,7 +195,7 @@ impl Headers {
             map.append(key, value);
         }
         let host = map.get(HOST).filter(|h| !h.is_empty()).cloned();
-        map.entry(AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        map.entry(AGENT).or_insert(HeaderValue::from_static(agent));
         map.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         for name in [AGENT, ACCEPT] {
             if map.get(&name).is_some_and(HeaderValue::is_empty) {
@@ -191,8 +228,15 @@ async fn exchange(
         Scheme::Http => talk(stream, request, deadline).await,
         Scheme::Https => {
             let shaken = tokio::time::timeout_at(deadline, tls::connect(&target.host, stream)).await.map_err(late)?;
-            talk(shaken.map_err(Broken::Failure)?, request, deadline).await
+            talk(shaken.map_err(tls_broken)?, request, deadline).await
         }
+    }
+}
+
+fn tls_broken(why: tls::Failed) -> Broken {
+    match why {
+        tls::Failed::NotTls => Broken::InTheClear("http: server gave HTTP response to HTTPS client".to_owned()),
+        tls::Failed::Other(why) => Broken::Failure(why),
     }
 }
 

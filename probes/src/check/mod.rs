@@ -6,10 +6,12 @@
 mod dial;
 mod exec;
 mod grpc;
+mod hook;
 mod http;
 mod tcp;
 
 pub use exec::{Exec, ExecError, ExecOutcome};
+pub use hook::{HookAnswer, http_hook};
 
 use crate::spec::{Check, Spec};
 use std::sync::Arc;

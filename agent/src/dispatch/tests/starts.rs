@@ -129,3 +129,36 @@ async fn the_start_after_a_failed_one_is_not_taken_for_its_leftover() {
         assert_eq!(w.fake.count("RemoveContainer"), 1, "the first one's leftover");
     }
 }
+
+#[tokio::test]
+async fn http_hooks_reach_the_container_and_a_failed_one_kills_it() {
+    let w = World::start(Profile::containerd_2()).await;
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let requests = std::thread::spawn(move || {
+        let paths = server.incoming().take(2).map(|stream| {
+            let mut stream = stream.unwrap();
+            let mut data = [0; 1024];
+            let n = std::io::Read::read(&mut stream, &mut data).unwrap();
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&data[..n]).split(' ').nth(1).unwrap().to_owned()
+        });
+        paths.collect::<Vec<_>>()
+    });
+    let mut spec = plain();
+    spec["containers"][0]["ports"] = json!([{"name": "web", "containerPort": port}]);
+    let hook = |path: &str| json!({"httpGet": {"host": "127.0.0.1", "port": "web", "path": path}});
+    spec["containers"][0]["lifecycle"] = json!({"postStart": hook("/begun"), "preStop": hook("/ending")});
+    w.create("p", spec);
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    w.delete("p", 5);
+    w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
+    assert_eq!(requests.join().unwrap(), ["/begun", "/ending"]);
+
+    // Nobody listens there any more.
+    let mut spec = plain();
+    spec["containers"][0]["lifecycle"] = json!({"postStart": {"httpGet": {"host": "127.0.0.1", "port": port}}});
+    w.create("q", spec);
+    w.until("told", |w| w.api.reasons().contains(&"FailedPostStartHook".to_owned()).then_some(())).await;
+    w.until("killed", |w| (w.fake.count("StopContainer") >= 2).then_some(())).await;
+}

@@ -1,5 +1,6 @@
 //! An agent's pods, a fake runtime, and an API in memory behind `kube::Client`.
 
+use crate::admission::{Amounts, NodeView};
 use crate::api::snapshot::{ObjectKey, Snapshot};
 use crate::config::Config;
 use crate::events::EventRecorder;
@@ -12,7 +13,7 @@ use ferrolet_netproxy::overlay::Words;
 use ferrolet_probes::{Driver, Exec, ExecError, ExecOutcome, Limits};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::client::Body;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,9 +47,24 @@ struct Objects {
 pub struct Api {
     objects: Arc<Mutex<Objects>>,
     pods: Arc<watch::Sender<Arc<Snapshot<Pod>>>>,
+    node: Arc<watch::Sender<Arc<Snapshot<Node>>>>,
 }
 
 impl Api {
+    pub fn node_unknown(&self) {
+        self.node.send_replace(Arc::default());
+    }
+
+    /// This node's object, or that there is none (null).
+    pub fn node(&self, object: Value) {
+        let items = (!object.is_null()).then(|| {
+            let key = ObjectKey { namespace: String::new(), name: "n".into() };
+            (key, Arc::new(serde_json::from_value(object).unwrap()))
+        });
+        let snapshot = Snapshot { synced: true, items: items.into_iter().collect(), malformed: BTreeSet::new() };
+        self.node.send_replace(Arc::new(snapshot));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Objects> {
         self.objects.lock().unwrap()
     }
@@ -278,7 +294,9 @@ impl World {
         fake.add_image("docker.io/library/web:1", ImageConfig::default());
         fake.add_image("web:1", ImageConfig::default());
         let objects = Arc::new(Mutex::new(Objects { synced: true, ..Default::default() }));
-        let api = Api { objects, pods: Arc::new(watch::channel(Arc::default()).0) };
+        let (pods, node) = (Arc::new(watch::channel(Arc::default()).0), Arc::new(watch::channel(Arc::default()).0));
+        let api = Api { objects, pods, node };
+        api.node(Value::Null);
         api.publish();
         let mut w = World { fake, api, dir, gate: watch::channel(true).0, rules: Arc::default(), agent: None };
         w.start_agent();
@@ -314,6 +332,8 @@ impl World {
         let (runtime, _) = observe::spawn(cri.clone(), cancel.clone());
         let exec = Arc::new(CriExec(cri.clone()));
         let (probes, probe_events, _) = Driver::spawn(exec, Limits::default(), cancel.clone());
+        let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "4")];
+        let allocatable: Amounts = allocatable.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into();
         let (own_pods, rules) = ferrolet_netproxy::board::channel();
         let deps = Deps {
             config,
@@ -324,12 +344,14 @@ impl World {
             probes,
             probe_events,
             pods: self.api.pods.subscribe(),
+            node: self.api.node.subscribe(),
+            registered: NodeView { name: "n".into(), allocatable: allocatable.clone(), ..NodeView::default() },
             gate: self.gate.subscribe(),
             own_pods,
             events,
             runtime: runtime.clone(),
             services: None,
-            allocatable: BTreeMap::new(),
+            allocatable,
         };
         tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());

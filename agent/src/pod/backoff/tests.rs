@@ -18,6 +18,7 @@ fn ended(created: i64, finished: i64, backoff: u64) -> Container {
         hash: None,
         backoff: Duration::from_secs(backoff),
         user: None,
+        stop_signal: None,
         resources: None,
     }
 }

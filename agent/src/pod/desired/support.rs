@@ -118,14 +118,12 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
     if let Some(lifecycle) = &c.lifecycle {
         for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };
-            f.add_if(hook.http_get.is_some(), format!("{path}.lifecycle.{name}.httpGet"), NOT_YET);
             f.add_if(
                 hook.tcp_socket.is_some(),
                 format!("{path}.lifecycle.{name}.tcpSocket"),
                 "the API has deprecated this handler",
             );
         }
-        f.add_if(lifecycle.stop_signal.is_some(), format!("{path}.lifecycle.stopSignal"), NOT_YET);
     }
     let odd_policy = init && c.restart_policy.as_deref().is_some_and(|p| !matches!(p, "Always" | "OnFailure" | "Never"));
     f.add_if(odd_policy, format!("{path}.restartPolicy"), "unknown value");

@@ -23,7 +23,6 @@ fn what_cannot_be_done_is_named() {
             c(json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "recursiveReadOnly": "Enabled"}]})),
             "spec.containers[0].volumeMounts[0].recursiveReadOnly",
         ),
-        (c(json!({"lifecycle": {"preStop": {"httpGet": {"port": 80}}}})), "spec.containers[0].lifecycle.preStop.httpGet"),
         (c(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})), "spec.containers[0].resources.limits[nvidia.com/gpu]"),
         (c(json!({"resources": {"requests": {"cpu": "lots"}}})), "spec.containers[0].resources.requests[cpu]"),
     ] {

@@ -34,6 +34,7 @@ impl Job {
     }
 
     async fn start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        self.check_stop_signal(name, id).await;
         if let Err(error) = self.shared.cri.start_container(id).await {
             let message = error.to_string();
             self.warn(Some(name), "Failed", format!("Error: {message}"));
@@ -42,7 +43,7 @@ impl Job {
         self.normal(Some(name), "Started", "Container started");
         let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.post_start.as_ref());
         if let Some(hook) = hook
-            && let Err(error) = self.hook(id, hook, Duration::ZERO).await
+            && let Err(error) = self.hook(name, id, hook, Duration::ZERO).await
         {
             tracing::warn!(pod = %self.desired.id, container = name, error, "postStart hook failed");
             // The hook's own words may hold secrets: they stay in the log.
@@ -54,17 +55,18 @@ impl Job {
         Ok(Outcome::Done)
     }
 
-    /// Runs a hook; a zero limit is none.
-    pub(super) async fn hook(&self, id: &str, hook: &api::LifecycleHandler, limit: Duration) -> Result<(), String> {
-        if let Some(sleep) = &hook.sleep {
-            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
-            tokio::time::sleep(if limit.is_zero() { wanted } else { wanted.min(limit) }).await;
-            return Ok(());
+    /// Runtimes before CRI 1.33 do not know the field and would stop the container with another signal: the user is told.
+    async fn check_stop_signal(&self, name: &str, id: &str) {
+        let wanted = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.stop_signal.clone());
+        let Some(wanted) = wanted else { return };
+        match self.shared.cri.container_status(id, false).await {
+            Ok(status) if status.stop_signal.as_ref() != Some(&wanted) => {
+                let message = format!("the container runtime does not know stop signals: {wanted} will not be used");
+                self.warn(Some(name), "StopSignalUnsupported", message);
+            }
+            // What is wrong with the runtime shows in what follows.
+            Ok(_) | Err(_) => {}
         }
-        let Some(exec) = &hook.exec else { return Ok(()) };
-        let command = exec.command.clone().unwrap_or_default();
-        let output = self.shared.cri.exec_sync(id, &command, limit).await.map_err(|e| e.to_string())?;
-        if output.exit_code == 0 { Ok(()) } else { Err(format!("the command ended with code {}", output.exit_code)) }
     }
 
     async fn create(&self, name: &str, sandbox_id: &str, attempt: u32, backoff: Duration) -> Result<String, Failed> {

@@ -50,7 +50,7 @@ impl Job {
         let running = self.observed.containers.iter().any(|c| c.id == id && c.running());
         let Some(hook) = hook.filter(|_| running && !grace.is_zero()) else { return grace };
         let begun = Instant::now();
-        match tokio::time::timeout(grace, self.hook(id, hook, grace)).await {
+        match tokio::time::timeout(grace, self.hook(name, id, hook, grace)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.desired.id, container = name, error, "preStop hook failed");

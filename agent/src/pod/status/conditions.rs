@@ -10,6 +10,8 @@ const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "C
 
 /// Ours too, but only there while there is something to say.
 pub(crate) const OCCASIONAL: [&str; 2] = [RESIZE_PENDING, "PodResizeInProgress"];
+/// Set once and left to the API then, as those of others.
+const DISRUPTION: &str = "DisruptionTarget";
 pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
 pub(crate) const NO_RESIZE: &str = "in-place resize is not supported by this node agent yet";
 
@@ -50,6 +52,11 @@ pub(super) fn conditions(
         containers,
         Says::yes(),
     ];
+    if let Some(message) = i.desired.ended.as_ref().and_then(|e| e.disruption) {
+        all.retain(|c| c.type_ != DISRUPTION);
+        let says = Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message.to_owned()) };
+        all.push(condition(i, DISRUPTION, says));
+    }
     for (name, says) in OURS.into_iter().zip(says) {
         all.push(condition(i, name, says));
     }

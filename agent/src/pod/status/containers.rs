@@ -33,6 +33,7 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
     if let Some(spec) = i.desired.spec_of(&c.name) {
         s.volume_mounts = mounts(spec);
         if let Some(n) = newest {
+            s.stop_signal = n.stop_signal.clone();
             // What it has, which is not what it should have once that was changed.
             let given = n.resources.as_ref().map(Resources::api);
             let given = given.unwrap_or_else(|| spec.resources.clone().unwrap_or_default());

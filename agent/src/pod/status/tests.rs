@@ -55,6 +55,7 @@ impl World {
             hash: None,
             backoff: Duration::from_secs(backoff),
             user: None,
+            stop_signal: None,
             resources: None,
         });
     }

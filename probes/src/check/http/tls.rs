@@ -3,7 +3,7 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -56,11 +56,24 @@ pub(super) fn config() -> ClientConfig {
     config
 }
 
-pub(super) async fn connect<S>(host: &str, stream: S) -> Result<TlsStream<S>, String>
+pub(super) enum Failed {
+    /// What came is no TLS record.
+    NotTls,
+    Other(String),
+}
+
+pub(super) async fn connect<S>(host: &str, stream: S) -> Result<TlsStream<S>, Failed>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("host {host:?} is not a name or an address"))?;
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|_| Failed::Other(format!("host {host:?} is not a name or an address")))?;
     let connector = TlsConnector::from(super::tls_config().clone());
-    connector.connect(name, stream).await.map_err(|e| format!("tls: {}", super::dial::reason(&e)))
+    connector.connect(name, stream).await.map_err(|e| {
+        let inner = e.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        match inner {
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Failed::NotTls,
+            _ => Failed::Other(format!("tls: {}", super::dial::reason(&e))),
+        }
+    })
 }

@@ -220,6 +220,7 @@ impl Model {
                     hash: None,
                     backoff: *backoff,
                     user: None,
+                    stop_signal: None,
                     resources: None,
                 });
             }

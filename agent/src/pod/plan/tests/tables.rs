@@ -27,6 +27,7 @@ fn container(name: &str, state: State) -> Container {
         hash: None,
         backoff: Duration::ZERO,
         user: None,
+        stop_signal: None,
         resources: None,
     }
 }
