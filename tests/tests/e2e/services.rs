@@ -298,7 +298,12 @@ pub enum Fate {
 }
 
 pub fn fate(netns: &str, address: SocketAddr) -> Result<Fate> {
-    let error = match load::fetch(netns, address, "/", SOON) {
+    fate_within(netns, address, SOON)
+}
+
+/// The same where an answer is expected, and a busy machine may take its time.
+pub fn fate_within(netns: &str, address: SocketAddr, limit: Duration) -> Result<Fate> {
+    let error = match load::fetch(netns, address, "/", limit) {
         Ok(_) => return Ok(Fate::Answered),
         Err(error) => error,
     };

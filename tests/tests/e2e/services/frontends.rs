@@ -1,6 +1,6 @@
 //! Cluster IPs: who reaches whom, on which protocols, and what is refused.
 
-use super::{Bed, Fate, HTTP, SOON, Svc, WEB, answered_by, fate, meets, server, source, test, udp_answered_by};
+use super::{Bed, Fate, HTTP, SOON, Svc, WEB, answered_by, meets, server, source, test, udp_answered_by};
 use crate::shared::LIMIT;
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::load;
@@ -100,7 +100,7 @@ fn protocols(bed: &mut Bed) -> Result<()> {
             let node = bed.node(n, address.ip())?;
             answered_by(&outside, (node, tcp).into(), &["two"])?;
             udp_answered_by(&outside, from, (node, udp).into(), "two")?;
-            let seen = sctp(bed, &outside, from, (node, stream).into()).with_context(|| format!("node port of {node}"))?;
+            let seen = wait_for("an SCTP answer", LIMIT, || sctp(bed, &outside, from, (node, stream).into()))?;
             if !seen.starts_with("two ") {
                 bail!("SCTP from outside: {seen}");
             }
@@ -130,10 +130,7 @@ fn refused(bed: &mut Bed) -> Result<()> {
     for ip in served.ips()? {
         answered_by(&bed.pods.far.netns, (ip, 80).into(), &["one", "two"])?;
         for (who, netns) in bed.inside() {
-            let seen = fate(&netns, (ip, 81).into())?;
-            if seen != Fate::Refused {
-                bail!("an undefined port from {who}: {seen:?}");
-            }
+            meets(&netns, (ip, 81).into(), Fate::Refused).with_context(|| format!("an undefined port from {who}"))?;
         }
         udp_is_refused(&bed.pods.far.netns, (ip, 80).into(), "refused")?;
     }
@@ -141,11 +138,13 @@ fn refused(bed: &mut Bed) -> Result<()> {
 }
 
 fn udp_is_refused(netns: &str, to: SocketAddr, wanted: &str) -> Result<()> {
-    let error = match load::ask_udp(netns, 22_000, to, "who", SOON) {
-        Ok(text) => bail!("{to} answered {text:?}"),
-        Err(error) => format!("{error:#}"),
-    };
-    if error.contains(wanted) { Ok(()) } else { bail!("UDP to {to}: {error}") }
+    wait_for(&format!("UDP to {to} to be {wanted}"), LIMIT, || {
+        let error = match load::ask_udp(netns, 22_000, to, "who", SOON) {
+            Ok(text) => bail!("{to} answered {text:?}"),
+            Err(error) => format!("{error:#}"),
+        };
+        if error.contains(wanted) { Ok(()) } else { bail!("{error}") }
+    })
 }
 
 fn no_rules(bed: &mut Bed) -> Result<()> {

@@ -1,7 +1,9 @@
 //! What an operator sees and sets: `nft` of two ages, `ferrolet trace`, and the proxy's configuration.
 
 use super::ingress::{source_outside, vips};
-use super::{Bed, Fate, HTTP, NO_DRAIN, WEB, answered_by, answers_now, fate, meets, on_pods, running, server, source, test};
+use super::{
+    Bed, Fate, HTTP, NO_DRAIN, SOON, WEB, answered_by, answers_now, fate_within, meets, on_pods, running, server, source, test,
+};
 use crate::shared::LIMIT;
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::netns::ip;
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -180,7 +183,8 @@ fn agree(bed: &Bed, client: &Client, to: SocketAddr) -> Result<()> {
         Some("dropped") => Fate::Dropped,
         _ => bail!("trace said {text}"),
     };
-    let seen = fate(&client.netns, to)?;
+    let limit = if wanted == Fate::Dropped { SOON } else { Duration::from_secs(3) };
+    let seen = fate_within(&client.netns, to, limit)?;
     if seen != wanted {
         bail!("a connection is {seen:?}, and trace said {text}");
     }
