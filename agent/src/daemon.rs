@@ -14,7 +14,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, facts, lease, own, ranges, report, runtime, status};
-use crate::{commands, dispatch, observe, pod, server, services, sysctls, volume};
+use crate::{commands, dispatch, observe, pod, server, services, static_pods, sysctls, volume};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use ferrolet_probes as probes;
@@ -222,7 +222,11 @@ async fn build(
 
     let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy, answered };
     let progress = parts.report_node(&machine, node, supervisor, root);
-    parts.serve(pods.clone(), supervisor, root).await?;
+    let (statics, sources) = static_pods::spawn(&config.static_pods, &config.node_name, root);
+    for (name, task) in sources {
+        supervisor.watch(name, task);
+    }
+    parts.serve(pods.clone(), statics.clone(), supervisor, root).await?;
 
     let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
     supervisor.watch("events", task);
@@ -244,6 +248,7 @@ async fn build(
         probes: driver,
         probe_events,
         pods,
+        statics,
         node: own_node,
         gate: proxy.synced.clone(),
         own_pods: proxy.own_pods.clone(),
@@ -369,7 +374,13 @@ impl Parts<'_> {
     }
 
     /// The HTTPS server and the plain health server.
-    async fn serve(&self, pods: Watched<Pod>, supervisor: &mut Supervisor, root: &CancellationToken) -> Result<(), Error> {
+    async fn serve(
+        &self,
+        pods: Watched<Pod>,
+        statics: static_pods::Watched,
+        supervisor: &mut Supervisor,
+        root: &CancellationToken,
+    ) -> Result<(), Error> {
         let config = self.config;
         let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
         if let Some((address, port)) = config.server.healthz {
@@ -388,7 +399,7 @@ impl Parts<'_> {
         }
         if config.server.enabled {
             let (cri, client) = (self.cri.clone(), self.client.clone());
-            let deps = server::Deps { config: config.clone(), cri, client, pods, metrics, health };
+            let deps = server::Deps { config: config.clone(), cri, client, pods, statics, metrics, health };
             let serving = server::serve(deps, root.clone()).await?;
             info!(address = %serving.address, "serving");
             supervisor.watch("server", serving.task);

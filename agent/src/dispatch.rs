@@ -1,6 +1,6 @@
-//! Gives every pod its actor: pods of the API, and pods that only the runtime knows.
+//! Gives every pod its actor: pods of the API, static pods, and pods that only the runtime knows.
 //!
-//! Owns the map from uid to actor. It decides nothing about a pod, but that mirror pods are none. Nobody is started before the runtime has been listed
+//! Owns the map from uid to actor. It decides nothing about a pod, but that mirror pods are none of their own. Nobody is started before the runtime has been listed
 //! once, so that what runs is adopted; a pod that only the runtime has becomes an orphan, which its actor ends, only once
 //! the API list is complete, and never while the API has an unreadable object of its name; what else such pods left on the host
 //! is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
@@ -9,12 +9,13 @@ mod entry;
 mod gatekeeper;
 mod leftovers;
 mod mirror;
+mod statics;
 
 use crate::admission::NodeView;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
-use crate::observe::RuntimeSnapshot;
+use crate::observe::{PodRuntime, RuntimeSnapshot};
 use crate::pod::actor;
 use crate::pod::container::NodeLimits;
 use crate::pod::desired::{Ended, id_of};
@@ -22,7 +23,8 @@ use crate::pod::execute::Shared;
 use crate::pod::status::NodeFacts;
 use crate::pod::{Deps, PodId};
 use crate::report;
-use entry::Entry;
+use crate::static_pods::StaticPods;
+use entry::{Entry, Origin};
 use ferrolet_probes::{EventKind, ProbeEvent};
 use gatekeeper::taken_before;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -32,8 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 
 /// Starts the dispatcher and the image puller. Once cancelled the task ends when all statuses that were due have been
 /// taken by the API; the caller decides how long to wait for that.
@@ -61,6 +64,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         registered,
         node: own_node,
         pods,
+        statics,
         gate,
         own_pods,
         events,
@@ -106,7 +110,9 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         stale: false,
         sweep: Sweep::Due,
         sweeper: JoinSet::new(),
-        mirrors: BTreeMap::new(),
+        mirrors: mirror::Mirrors::default(),
+        statics,
+        patience: Some(Instant::now() + statics::PATIENCE),
         node: own_node,
         registered,
         over: Arc::default(),
@@ -151,8 +157,10 @@ struct Dispatcher {
     stale: bool,
     sweep: Sweep,
     sweeper: JoinSet<Leftovers>,
-    /// Mirror pods, by uid, and the deletions of their objects.
-    mirrors: BTreeMap<String, AbortOnDropHandle<()>>,
+    mirrors: mirror::Mirrors,
+    statics: crate::static_pods::Watched,
+    /// Until then static pods that run already are adopted only with the status that the API has of them.
+    patience: Option<Instant>,
     node: Watched<Node>,
     registered: NodeView,
     /// Some actor's pod is over.
@@ -179,10 +187,12 @@ impl Dispatcher {
         let (mut pods_open, mut events_open) = (true, true);
         loop {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
+            let statics = self.statics.borrow_and_update().clone();
             if runtime.synced {
-                self.reconcile(&api, &runtime);
+                self.reconcile(&api, &statics, &runtime);
                 // Whose folders an unreadable object owns is not known: then nothing is swept.
-                self.sweep(api.synced && api.malformed.is_empty() && runtime.stale.is_none());
+                let known = api.synced && api.malformed.is_empty() && statics.synced && !statics.broken;
+                self.sweep(known && runtime.stale.is_none());
             }
             // Probe events change nothing here.
             loop {
@@ -193,6 +203,11 @@ impl Dispatcher {
                     }
                     Ok(()) = snapshots.changed() => break,
                     Ok(()) = self.node.changed() => break,
+                    Ok(()) = self.statics.changed() => break,
+                    () = tokio::time::sleep_until(self.patience.unwrap_or_else(Instant::now)), if self.patience.is_some() => {
+                        self.patience = None;
+                        break;
+                    }
                     () = self.over.notified() => break,
                     Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                         self.reap(done);
@@ -212,11 +227,10 @@ impl Dispatcher {
         }
     }
 
-    fn reconcile(&mut self, api: &Snapshot<Pod>, runtime: &RuntimeSnapshot) {
+    fn reconcile(&mut self, api: &Snapshot<Pod>, statics: &StaticPods, runtime: &RuntimeSnapshot) {
         let wanted: BTreeMap<String, &Arc<Pod>> =
             api.items.values().filter_map(|p| Some((p.metadata.uid.clone().filter(|u| !u.is_empty())?, p))).collect();
         let (mirrors, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = wanted.into_iter().partition(|(_, pod)| mirror::is(pod));
-        self.mirrors(mirrors);
         self.finished.retain(|uid| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
         let mut new = Vec::new();
         for (uid, pod) in &wanted {
@@ -228,18 +242,23 @@ impl Dispatcher {
                 None => new.push(*pod),
             }
         }
-        self.awaiting.retain(|uid, _| wanted.contains_key(uid));
-        self.admit(new);
+        self.awaiting.retain(|uid, _| wanted.contains_key(uid) || statics.pods.contains_key(uid));
+        self.end_static_orphans(statics, runtime, &wanted);
+        let own = self.static_pods(statics, api, runtime);
+        self.admit(own.iter().chain(new).collect());
+        self.mirror(statics, api, &mirrors);
         if api.synced {
             let unreadable = |id: &PodId| {
                 let key = ObjectKey { namespace: id.namespace.clone(), name: id.name.clone() };
                 api.malformed.contains(&key)
             };
-            let gone = self.actors.iter().filter(|(uid, entry)| !wanted.contains_key(*uid) && !unreadable(&entry.id));
+            let ours = self.actors.iter().filter(|(_, entry)| !matches!(entry.origin, Origin::Static(_)));
+            let gone = ours.filter(|(uid, entry)| !wanted.contains_key(*uid) && !unreadable(&entry.id));
             for (_, entry) in gone {
                 entry.pod.send_if_modified(|pod| pod.take().is_some());
             }
-            let orphans = runtime.pods.values().filter(|p| !wanted.contains_key(&p.id.uid) && !unreadable(&p.id));
+            let nobodys = |p: &&Arc<PodRuntime>| !wanted.contains_key(&p.id.uid) && !statics.pods.contains_key(&p.id.uid);
+            let orphans = runtime.pods.values().filter(nobodys).filter(|p| !unreadable(&p.id) && !p.is_static && statics.synced);
             let orphans: Vec<PodId> = orphans.filter(|p| !self.actors.contains_key(&p.id.uid)).map(|p| p.id.clone()).collect();
             for id in orphans {
                 tracing::info!(pod = %id, "the runtime has a pod that the api does not know: it is ended");
@@ -286,19 +305,6 @@ impl Dispatcher {
         });
     }
 
-    /// There are no static pods here, so every mirror pod shows one that is gone: its object goes too.
-    fn mirrors(&mut self, now: BTreeMap<String, &Arc<Pod>>) {
-        self.mirrors.retain(|uid, _| now.contains_key(uid));
-        for (uid, pod) in now {
-            if !self.mirrors.contains_key(&uid) {
-                let id = id_of(pod);
-                tracing::info!(pod = %id, "a mirror pod without its static pod is not run: its object is deleted");
-                let deletion = mirror::delete(self.shared.kube.clone(), id);
-                self.mirrors.insert(uid, AbortOnDropHandle::new(tokio::spawn(deletion)));
-            }
-        }
-    }
-
     fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>, ended: Option<Ended>) {
         let uid = id.uid.clone();
         let (entry, inputs) = Entry::new(id, pod, ended, self.gate.clone(), &self.over);
@@ -314,8 +320,11 @@ impl Dispatcher {
             Err(error) => error.id(),
         };
         if let Some(uid) = self.uids.remove(&id) {
-            self.actors.remove(&uid);
-            self.finished.insert(uid);
+            let entry = self.actors.remove(&uid);
+            // A static pod may come back as the same one.
+            if !entry.is_some_and(|entry| matches!(entry.origin, Origin::Static(_))) {
+                self.finished.insert(uid);
+            }
         }
     }
 

@@ -15,5 +15,6 @@ pub mod pod;
 pub mod report;
 pub mod server;
 pub mod services;
+pub mod static_pods;
 pub mod sysctls;
 pub mod volume;

@@ -31,6 +31,8 @@ pub struct PodRuntime {
     pub id: PodId,
     pub sandboxes: Vec<Sandbox>,
     pub containers: Vec<Container>,
+    /// It was made for a static pod.
+    pub is_static: bool,
 }
 
 impl PodRuntime {

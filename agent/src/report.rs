@@ -40,6 +40,14 @@ pub struct Taken {
     pub gone: bool,
 }
 
+/// The object that the status is brought to.
+pub enum Recipient {
+    /// The pod's own, with the status in the API when the actor began.
+    Own(Box<api::PodStatus>),
+    /// The mirror of a static pod, while there is one. It comes and goes without the pod, and is never deleted from here.
+    Mirror(watch::Receiver<Option<Arc<api::Pod>>>),
+}
+
 /// The actor's end.
 pub struct Reporter {
     wanted: watch::Sender<Report>,
@@ -47,11 +55,14 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// `known` is the status in the API when the actor began.
-    pub fn spawn(kube: kube::Client, slots: Arc<Semaphore>, id: PodId, known: api::PodStatus, tracker: &TaskTracker) -> Reporter {
+    pub fn spawn(kube: kube::Client, slots: Arc<Semaphore>, id: PodId, to: Recipient, tracker: &TaskTracker) -> Reporter {
         let (wanted, wants) = watch::channel(Report::default());
         let (took, taken) = watch::channel(Taken { status: None, gone: false });
-        let task = Task { api: Api::namespaced(kube, &id.namespace), slots, id, known, took };
+        let (known, mirror) = match to {
+            Recipient::Own(known) => (*known, None),
+            Recipient::Mirror(mirror) => (api::PodStatus::default(), Some(mirror)),
+        };
+        let task = Task { api: Api::namespaced(kube, &id.namespace), slots, id, known, mirror, took };
         tracker.spawn(task.run(wants));
         Reporter { wanted, taken }
     }
@@ -79,6 +90,7 @@ struct Task {
     slots: Arc<Semaphore>,
     id: PodId,
     known: api::PodStatus,
+    mirror: Option<watch::Receiver<Option<Arc<api::Pod>>>>,
     took: watch::Sender<Taken>,
 }
 
@@ -86,13 +98,19 @@ enum Outcome {
     Taken,
     Gone,
     Again,
+    /// There is no mirror to bring it to.
+    Nowhere,
 }
 
 impl Task {
     async fn run(mut self, mut wants: watch::Receiver<Report>) {
         let mut pause = FIRST_PAUSE;
         loop {
-            if wants.changed().await.is_err() {
+            let wanted = tokio::select! {
+                changed = wants.changed() => changed.is_ok(),
+                () = other(&mut self.mirror) => true,
+            };
+            if !wanted {
                 return;
             }
             loop {
@@ -107,6 +125,7 @@ impl Task {
                         self.took.send_replace(Taken { status: report.status, gone: true });
                         return;
                     }
+                    Outcome::Nowhere => break,
                     Outcome::Again => {
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(LAST_PAUSE);
@@ -117,6 +136,9 @@ impl Task {
     }
 
     async fn bring(&mut self, report: &Report) -> Outcome {
+        if self.mirror.is_some() {
+            return self.reflect(report).await;
+        }
         let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again };
         if let Some(status) = &report.status
             && let Some(patch) = patch::between(&self.id.uid, &self.known, status)
@@ -136,6 +158,35 @@ impl Task {
             }
         }
         if report.delete { self.delete().await } else { Outcome::Taken }
+    }
+
+    /// Brings the status to the mirror of the moment. The pod's own end waits for nobody.
+    async fn reflect(&mut self, report: &Report) -> Outcome {
+        if report.delete {
+            return Outcome::Gone;
+        }
+        let mirror = self.mirror.as_mut().and_then(|m| m.borrow_and_update().clone());
+        let (Some(mirror), Some(status)) = (mirror, &report.status) else { return Outcome::Nowhere };
+        let uid = mirror.metadata.uid.clone().unwrap_or_default();
+        if uid != self.id.uid {
+            self.id.uid = uid;
+            self.known = mirror.status.clone().unwrap_or_default();
+        }
+        let Some(patch) = patch::between(&self.id.uid, &self.known, status) else { return Outcome::Taken };
+        let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again };
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+        match tokio::time::timeout(LIMIT, self.api.patch_status(&self.id.name, &params, &patch)).await {
+            Ok(Ok(pod)) => {
+                self.known = pod.status.unwrap_or_default();
+                Outcome::Taken
+            }
+            // It went meanwhile; another one will come.
+            Ok(Err(error)) => match self.refused(&error, "patch the status of the mirror") {
+                Some(Outcome::Gone) => Outcome::Nowhere,
+                other => other.unwrap_or(Outcome::Again),
+            },
+            Err(_) => Outcome::Again,
+        }
     }
 
     async fn delete(&self) -> Outcome {
@@ -171,6 +222,17 @@ impl Task {
                 Some(Outcome::Again)
             }
         }
+    }
+}
+
+/// Returns when there is another mirror, or none any more.
+async fn other(mirror: &mut Option<watch::Receiver<Option<Arc<api::Pod>>>>) {
+    let changed = match mirror {
+        Some(mirror) => mirror.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
 

@@ -303,6 +303,11 @@ impl Node {
         self.dir.join("kubelet")
     }
 
+    /// Where the agent looks for static pods. Nobody makes the folder but a test that needs it.
+    pub fn manifests(&self) -> PathBuf {
+        self.dir.join("manifests")
+    }
+
     /// Its address of the family of another address.
     pub fn ip_like(&self, like: IpAddr) -> Result<IpAddr> {
         let found = self.ips.iter().find(|ip| ip.is_ipv4() == like.is_ipv4()).copied();
@@ -345,6 +350,7 @@ impl Node {
             "clusterDNS": [DNS_IP], "clusterDomain": "cluster.local",
             "cgroupDriver": "cgroupfs", "cgroupRoot": format!("{cgroups}/{}", self.name),
             "podLogsDir": self.dir.join("pod-logs"),
+            "staticPodPath": self.manifests(),
         })
     }
 

@@ -9,6 +9,7 @@ mod requests;
 mod selector;
 
 use crate::cgroup::Qos;
+use crate::static_pods::read::SOURCE as SOURCE_ANNOTATION;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint, Toleration};
 pub use requests::requests;
@@ -19,7 +20,6 @@ pub type Amounts = BTreeMap<String, Quantity>;
 
 /// Pods of this priority and above are critical (`system-cluster-critical`).
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-const SOURCE_ANNOTATION: &str = "kubernetes.io/config.source";
 
 /// The node as admission sees it: its object in the API, or what it will register with while there is none.
 #[derive(Debug, Clone, Default)]
@@ -221,8 +221,11 @@ fn priority(pod: &Pod) -> Option<i32> {
     pod.spec.as_ref().and_then(|s| s.priority)
 }
 
-/// From a file or a URL and not from the API.
+/// From a file or a URL and not from the API, whose objects all have a version: the annotation alone proves nothing.
 pub fn is_static(pod: &Pod) -> bool {
+    if pod.metadata.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
+        return false;
+    }
     let source = pod.metadata.annotations.as_ref().and_then(|a| a.get(SOURCE_ANNOTATION));
     source.is_some_and(|source| source != "api")
 }

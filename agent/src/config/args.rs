@@ -42,6 +42,21 @@ pub struct Args {
     /// Labels for the node when it registers
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub node_labels: Option<String>,
+    /// A folder with the manifests of static pods, or one such file
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Where to get further static pods from
+    #[arg(long, value_name = "URL")]
+    pub manifest_url: Option<String>,
+    /// Headers for --manifest-url; may be given more than once
+    #[arg(long, value_name = "NAME:VALUE,...")]
+    pub manifest_url_header: Vec<String>,
+    /// How often the folder is listed though nothing was heard of it
+    #[arg(long, value_name = "DURATION")]
+    pub file_check_frequency: Option<String>,
+    /// How often --manifest-url is asked
+    #[arg(long, value_name = "DURATION")]
+    pub http_check_frequency: Option<String>,
     /// Log verbosity: 0 and 1 info, 2 to 4 debug, more trace; RUST_LOG wins
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub v: u8,

@@ -25,6 +25,7 @@ pub fn apply(config: &mut Config, document: Value, problems: &mut Vec<Problem>) 
     node(config, &mut fields);
     runtime(config, &mut fields);
     upkeep(config, &mut fields);
+    super::statics::apply(&mut config.static_pods, &mut fields);
     for (name, plain) in UNSUPPORTED {
         fields.unsupported(name, *plain);
     }
@@ -300,12 +301,7 @@ const NO_EFFECT: &[&str] = &[
 
 /// Fields of v1beta1 that are known and must be left at their defaults.
 const UNSUPPORTED: &[(&str, Plain)] = &[
-    ("staticPodPath", Plain::Text("")),
     ("syncFrequency", Plain::Time("1m")),
-    ("fileCheckFrequency", Plain::Time("20s")),
-    ("httpCheckFrequency", Plain::Time("20s")),
-    ("staticPodURL", Plain::Text("")),
-    ("staticPodURLHeader", Plain::Empty),
     ("readOnlyPort", Plain::Int(0)),
     ("tlsCipherSuites", Plain::Empty),
     ("tlsCurvePreferences", Plain::Empty),

@@ -1,7 +1,7 @@
 //! Files and flags to `Config`: the only part of the configuration that touches the host.
 
 use super::fields::Problem;
-use super::{Args, Config, hostinfo, kubelet, proxy};
+use super::{Args, Config, hostinfo, kubelet, proxy, statics};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub fn load(args: &Args) -> Result<Config, Error> {
     let mut config = Config { node_name: node_name(args)?, ..Config::default() };
     apply_file(&mut config, "--config", args.config.as_deref(), kubelet::apply)?;
     apply_file(&mut config, "--proxy-config", args.proxy_config.as_deref(), proxy::apply)?;
+    statics::anchor(&mut config.static_pods, args.config.as_deref());
+    statics::flags(&mut config.static_pods, args).map_err(|(name, detail)| flag(name, detail))?;
     config.kubeconfig = match &args.kubeconfig {
         Some(path) => path.clone(),
         None => return Err(flag("kubeconfig", "required: without an API server there is nothing to run")),
@@ -122,7 +124,7 @@ fn node_name(args: &Args) -> Result<String, Error> {
 }
 
 /// RFC 1123 subdomain, which names of nodes must be.
-pub(super) fn is_subdomain(name: &str) -> bool {
+pub(crate) fn is_subdomain(name: &str) -> bool {
     let label = |label: &str| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = label.as_bytes();

@@ -13,6 +13,7 @@ pub mod hostinfo;
 mod kubelet;
 mod load;
 mod proxy;
+mod statics;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use args::Args;
 pub use fields::Problem;
+pub(crate) use load::is_subdomain;
 pub use load::{Error, for_trace, load};
 
 /// What the agent runs with. Names follow KubeletConfiguration v1beta1.
@@ -72,6 +74,7 @@ pub struct Config {
     pub authorization: Authorization,
     pub node: NodeConfig,
     pub upkeep: Upkeep,
+    pub static_pods: StaticPods,
     pub proxy: ProxyConfig,
     /// Fields that are set, and valid, but change nothing yet: said once at the start.
     pub no_effect: BTreeSet<String>,
@@ -156,6 +159,21 @@ pub struct Upkeep {
     pub image_gc_low_percent: u32,
     pub container_log_max_size: u64,
     pub container_log_max_files: u32,
+}
+
+/// Where pods come from besides the API.
+#[derive(Debug, Clone)]
+pub struct StaticPods {
+    /// `staticPodPath`: a folder, or one file.
+    pub path: Option<PathBuf>,
+    /// `staticPodURL`
+    pub url: Option<String>,
+    /// `staticPodURLHeader`
+    pub headers: http::HeaderMap,
+    /// `fileCheckFrequency`: how often the folder is listed though nothing has been heard of it.
+    pub file_check: Duration,
+    /// `httpCheckFrequency`
+    pub http_check: Duration,
 }
 
 /// What of KubeProxyConfiguration is honoured.
@@ -247,9 +265,17 @@ impl Default for Config {
                 container_log_max_size: 10 << 20,
                 container_log_max_files: 5,
             },
+            static_pods: StaticPods::default(),
             proxy: ProxyConfig::default(),
             no_effect: BTreeSet::new(),
         }
+    }
+}
+
+impl Default for StaticPods {
+    fn default() -> Self {
+        let check = Duration::from_secs(20);
+        StaticPods { path: None, url: None, headers: http::HeaderMap::new(), file_check: check, http_check: check }
     }
 }
 

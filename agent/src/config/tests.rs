@@ -107,7 +107,7 @@ fn every_problem_is_named_with_its_path() {
         "prot": 1, "port": "10250", "healthzPort": 70000, "maxPods": -1, "clusterDNS": ["10.96.0.10", "dns"],
         "authentication": {"x509": {"clientCaFile": "/ca"}, "anonymous": {"enabled": true}},
         "nodeStatusUpdateFrequency": "10 s", "runtimeRequestTimeout": 5, "systemReserved": {"cpu": "lots", "disk": "1"},
-        "evictionHard": {"memory.free": "1Gi", "nodefs.available": "110%"}, "staticPodPath": "/etc/kubernetes/manifests",
+        "evictionHard": {"memory.free": "1Gi", "nodefs.available": "110%"}, "staticPodURL": "ftp://h", "staticPodURLHeader": {"a b": ["c"]},
         "featureGates": {"A": true}, "registerWithTaints": [{"key": "a", "effect": "Never"}],
         "crashLoopBackOff": {"maxContainerRestartPeriod": "0.5s"}, "serializeImagePulls": true, "maxParallelImagePulls": 2,
         "cpuManagerPolicy": "static", "cpuManagerReconcilePeriod": "0s", "enableServer": "yes",
@@ -129,7 +129,8 @@ runtimeRequestTimeout: expected a string, found a number (5)
 clusterDNS[1]: "dns" is not an IP address
 crashLoopBackOff.maxContainerRestartPeriod: 500ms must be between 1s and 300s
 maxParallelImagePulls: cannot be larger than 1 unless serializeImagePulls is false
-staticPodPath: not yet supported (value "/etc/kubernetes/manifests"), leave it out
+staticPodURL: "ftp://h" is not an http or https url
+staticPodURLHeader.a b: is not the name of a header
 cpuManagerPolicy: not yet supported (value "static"), leave it out
 featureGates: not yet supported (value {"A":true}), leave it out
 prot: unknown field
@@ -259,4 +260,45 @@ proptest! {
             prop_assert!(problem.path.starts_with(name) || problem.path == "tlsPrivateKeyFile", "{}", problem);
         }
     }
+}
+
+#[test]
+fn static_pods_by_file_and_by_flag() {
+    let (config, problems) = kubelet(json!({
+        "staticPodPath": "/etc/kubernetes/manifests", "staticPodURL": "https://h/pods", "fileCheckFrequency": "5s", "httpCheckFrequency": "0s",
+        "staticPodURLHeader": {"X-A": ["1", "2"]},
+    }));
+    assert_eq!(texts(&problems), Vec::<String>::new());
+    let mut statics = config.static_pods;
+    assert_eq!(statics.path.as_deref(), Some(std::path::Path::new("/etc/kubernetes/manifests")));
+    assert_eq!(statics.url.as_deref(), Some("https://h/pods"));
+    assert_eq!((statics.file_check, statics.http_check), (Duration::from_secs(5), Duration::from_secs(20)));
+    assert_eq!(statics.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+
+    let flags = [
+        "--pod-manifest-path=/m",
+        "--manifest-url=http://h",
+        "--manifest-url-header",
+        "a:hello,b:again",
+        "--manifest-url-header=a:you",
+        "--file-check-frequency=1s",
+        "--http-check-frequency=2s",
+    ];
+    statics::flags(&mut statics, &args(&flags).unwrap()).unwrap();
+    assert_eq!(statics.path.as_deref(), Some(std::path::Path::new("/m")));
+    assert_eq!(statics.url.as_deref(), Some("http://h"));
+    assert_eq!((statics.file_check, statics.http_check), (Duration::from_secs(1), Duration::from_secs(2)));
+    assert_eq!(statics.headers.get_all("a").iter().collect::<Vec<_>>(), ["hello", "you"]);
+    assert_eq!(statics.headers.len(), 3);
+    for (flag, name) in [
+        ("--manifest-url=h", "manifest-url"),
+        ("--manifest-url-header=a", "manifest-url-header"),
+        ("--file-check-frequency=often", "file-check-frequency"),
+    ] {
+        assert_eq!(statics::flags(&mut statics, &args(&[flag]).unwrap()).unwrap_err().0, name);
+    }
+    // A relative path in the file begins at the file.
+    statics.path = Some("m".into());
+    statics::anchor(&mut statics, Some(std::path::Path::new("/etc/k/config.yaml")));
+    assert_eq!(statics.path.as_deref(), Some(std::path::Path::new("/etc/k/m")));
 }

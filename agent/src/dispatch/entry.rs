@@ -1,15 +1,35 @@
 //! The dispatcher's end of an actor.
 
+use crate::admission;
 use crate::observe::PodRuntime;
 use crate::pod::PodId;
 use crate::pod::actor::{Inputs, Over};
 use crate::pod::desired::Ended;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
+/// Who wants the pod.
+pub(super) enum Origin {
+    Api,
+    /// Nobody: only the runtime has it.
+    Runtime,
+    Static(Static),
+}
+
+/// A pod that this node has by itself.
+pub(super) struct Static {
+    /// As its source has it.
+    source: Arc<Pod>,
+    /// The source has it no longer.
+    leaving: bool,
+    mirror: watch::Sender<Option<Arc<Pod>>>,
+}
+
 pub(super) struct Entry {
     pub(super) id: PodId,
+    pub(super) origin: Origin,
     pub(super) pod: watch::Sender<Option<Arc<Pod>>>,
     pub(super) runtime: Arc<Notify>,
     /// What the actor was last woken for.
@@ -26,11 +46,22 @@ impl Entry {
         gate: watch::Receiver<bool>,
         listener: &Arc<Notify>,
     ) -> (Entry, Inputs) {
+        let (origin, mirror, gate) = match &pod {
+            None => (Origin::Runtime, None, gate),
+            Some(pod) if admission::is_static(pod) => {
+                let (mirror, mirrors) = watch::channel(None);
+                // It waits for nothing that only an API server has.
+                let open = watch::channel(true).1;
+                (Origin::Static(Static { source: pod.clone(), leaving: false, mirror }), Some(mirrors), open)
+            }
+            Some(_) => (Origin::Api, None, gate),
+        };
         let (pod, pods) = watch::channel(pod);
         let (ended, endings) = watch::channel(ended);
         let (runtime, over) = (Arc::new(Notify::new()), Over::listener(listener));
-        let inputs = Inputs { id: id.clone(), pod: pods, runtime: runtime.clone(), gate, ended: endings, over: over.clone() };
-        (Entry { id, pod, runtime, last: None, ended, over }, inputs)
+        let inputs =
+            Inputs { id: id.clone(), pod: pods, mirror, runtime: runtime.clone(), gate, ended: endings, over: over.clone() };
+        (Entry { id, origin, pod, runtime, last: None, ended, over }, inputs)
     }
 
     /// A newer object, if it is one.
@@ -39,6 +70,52 @@ impl Entry {
         if !same {
             self.pod.send_replace(Some(pod.clone()));
         }
+    }
+
+    /// What the source of a static pod has now: `None` ends the pod with its own grace period, and for good.
+    pub(super) fn update_static(&mut self, source: Option<&Arc<Pod>>) {
+        let Origin::Static(own) = &mut self.origin else { return };
+        if own.leaving || source.is_some_and(|s| Arc::ptr_eq(s, &own.source)) {
+            return;
+        }
+        let Some(mut next) = self.pod.borrow().as_deref().cloned() else { return };
+        match source {
+            Some(source) => {
+                own.source = source.clone();
+                next = Pod { status: next.status, ..Pod::clone(source) };
+            }
+            None => {
+                own.leaving = true;
+                next.metadata.deletion_timestamp = Some(meta::Time(jiff::Timestamp::now()));
+                next.metadata.deletion_grace_period_seconds = next.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+            }
+        }
+        self.pod.send_replace(Some(Arc::new(next)));
+    }
+
+    /// The static pod as its source has it.
+    pub(super) fn source(&self) -> Option<&Arc<Pod>> {
+        match &self.origin {
+            Origin::Static(own) => Some(&own.source),
+            Origin::Api | Origin::Runtime => None,
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(&self.origin, Origin::Static(own) if own.leaving)
+    }
+
+    /// The object in the API that stands for this static pod.
+    pub(super) fn set_mirror(&self, mirror: Option<&Arc<Pod>>) {
+        let Origin::Static(own) = &self.origin else { return };
+        own.mirror.send_if_modified(|known| {
+            let uid = |pod: Option<&Arc<Pod>>| pod.and_then(|p| p.metadata.uid.clone());
+            let other = uid(known.as_ref()) != uid(mirror);
+            if other {
+                *known = mirror.cloned();
+            }
+            other
+        });
     }
 
     /// The pod fails with this. The first word stays.

@@ -27,7 +27,8 @@ impl Dispatcher {
     pub(super) fn admit(&mut self, mut new: Vec<&Arc<Pod>>) {
         let node = self.node.borrow_and_update().clone();
         if !node.synced {
-            return;
+            // There need not be any API server for a static pod: the node is what it would register as.
+            new.retain(|pod| admission::is_static(pod));
         }
         let own = self.registered.clone();
         let view = match node.items.values().next() {

@@ -4,6 +4,7 @@ mod admission;
 mod refusals;
 mod rules;
 mod starts;
+mod statics;
 mod world;
 
 use ferrolet_cri::fake::{Fault, ImageConfig, Profile};

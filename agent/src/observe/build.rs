@@ -39,7 +39,9 @@ pub(super) async fn pod(
     containers: Vec<cri::ContainerSummary>,
     known: Option<&PodRuntime>,
 ) -> Result<PodRuntime, Error> {
-    let mut out = PodRuntime { id, sandboxes: Vec::new(), containers: Vec::new() };
+    let from = |s: &cri::SandboxSummary| s.annotations.get(labels::SOURCE).is_some_and(|source| source != "api");
+    let is_static = sandboxes.iter().any(from);
+    let mut out = PodRuntime { id, sandboxes: Vec::new(), containers: Vec::new(), is_static };
     for s in sandboxes {
         let ready = s.state == cri::SandboxState::Ready;
         let same = known.and_then(|k| k.sandboxes.iter().find(|b| b.id == s.id && b.ready == ready));

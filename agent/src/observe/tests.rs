@@ -100,6 +100,7 @@ fn an_older_look_never_hides_a_newer_one() {
             id: id(),
             sandboxes: full.then(|| sandbox.clone()).into_iter().collect(),
             containers: vec![],
+            is_static: false,
         };
         let look =
             |number, full| Look::Pod { number, uid: "u".into(), pod: Arc::new(pod(full)), published: oneshot::channel().0 };

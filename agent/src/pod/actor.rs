@@ -18,7 +18,7 @@ use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
 use crate::pod::{PodId, Time, health, status};
-use crate::report::Reporter;
+use crate::report::{Recipient, Reporter};
 use crate::volume::Prepared;
 use ferrolet_probes::{InitialVerdicts, Probe};
 use k8s_openapi::api::core::v1 as api;
@@ -35,6 +35,8 @@ pub struct Inputs {
     pub id: PodId,
     /// `None`: the API has no such pod.
     pub pod: watch::Receiver<Option<Arc<api::Pod>>>,
+    /// The object in the API that stands for a static pod; `None` for a pod of the API.
+    pub mirror: Option<watch::Receiver<Option<Arc<api::Pod>>>>,
     /// The runtime's snapshot of this pod may have changed.
     pub runtime: Arc<Notify>,
     /// No new pod starts before this is true.
@@ -129,7 +131,11 @@ impl Actor {
         };
         desired.ended = inputs.ended.borrow_and_update().clone();
         let slots = shared.report_slots.clone();
-        let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), known.clone(), &shared.reporters);
+        let to = match inputs.mirror.take() {
+            Some(mirror) => Recipient::Mirror(mirror),
+            None => Recipient::Own(Box::new(known.clone())),
+        };
+        let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), to, &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
         Actor {

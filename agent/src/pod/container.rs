@@ -115,7 +115,7 @@ pub fn sandbox(
         log_directory: log_directory(logs, d).to_string_lossy().into_owned(),
         port_mappings: containers().flat_map(|c| ports(c, d.host_network)).collect(),
         labels: all_labels,
-        annotations: d.pod.metadata.annotations.clone().unwrap_or_default(),
+        annotations: pod_annotations(&d.pod),
         security: cri::SandboxSecurity {
             namespaces: namespaces(spec),
             selinux: sc.se_linux_options.as_ref().map(selinux),
@@ -197,6 +197,17 @@ pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigEr
         mounts: i.mounts,
         ..Default::default()
     })
+}
+
+/// What the runtime is told of the pod. An object of the API may say that it is a static pod, which it is not.
+fn pod_annotations(pod: &api::Pod) -> cri::Labels {
+    let mut all = pod.metadata.annotations.clone().unwrap_or_default();
+    if !crate::admission::is_static(pod)
+        && let Some(source) = all.get_mut(labels::SOURCE)
+    {
+        *source = "api".to_owned();
+    }
+    all
 }
 
 /// All that must be known to end and judge the container after a restart of the agent, even with the pod gone.

@@ -14,6 +14,9 @@ pub const PORTS: &str = "io.kubernetes.container.ports";
 pub const DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
 pub const TERMINATION_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
+/// Where the pod is from; see `static_pods::read`.
+pub use crate::static_pods::read::SOURCE;
+
 /// What the container was made from, by this agent's reckoning. Absent on containers that another agent has made, which
 /// are therefore never taken for changed.
 pub const OWN_HASH: &str = "ferrolet.dev/container-hash";

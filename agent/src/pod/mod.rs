@@ -45,6 +45,8 @@ pub struct Deps {
     pub node: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Node>,
     /// The pods bound to this node.
     pub pods: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Pod>,
+    /// The pods that this node has by itself.
+    pub statics: crate::static_pods::Watched,
     /// True once Services can answer: no new pod starts before.
     pub gate: watch::Receiver<bool>,
     /// Takes what is known of pods here before the API shows it.

@@ -1,6 +1,7 @@
 //! Which container or sandbox a request means: the pod by the API's snapshot, the rest by the runtime's own list.
 
-use crate::api::snapshot::{ObjectKey, Watched};
+use crate::api::snapshot::{ObjectKey, Snapshot};
+use crate::static_pods::read::{HASH, MIRROR};
 use axum::http::StatusCode;
 use ferrolet_cri::types::{ContainerFilter, ContainerState, ContainerSummary, SandboxFilter, SandboxState};
 use ferrolet_cri::{Class, Client};
@@ -39,12 +40,41 @@ impl From<ferrolet_cri::Error> for Refusal {
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
-/// The pod of that name, and of that uid where one is asked for.
-pub fn pod(pods: &Watched<Pod>, namespace: &str, name: &str, uid: Option<&str>) -> Result<Arc<Pod>, Refusal> {
+/// The pods of this node as it has them: a static pod itself in the place of its mirror, with the status that this shows.
+pub fn pods(deps: &super::Deps) -> Vec<Arc<Pod>> {
+    let (api, statics) = (deps.pods.borrow().clone(), deps.statics.borrow().clone());
+    let of_api = api.items.values().filter(|pod| annotation(pod, MIRROR).is_none()).cloned();
+    of_api.chain(statics.pods.values().map(|pod| shown(pod, &api))).collect()
+}
+
+/// The pod of that name, and of that uid where one is asked for. The uid of a mirror stands for that of its static pod.
+pub fn pod(deps: &super::Deps, namespace: &str, name: &str, uid: Option<&str>) -> Result<Arc<Pod>, Refusal> {
     let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
-    let pod = pods.borrow().items.get(&key).cloned();
-    let wanted = |pod: &Arc<Pod>| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid));
-    pod.filter(wanted).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")))
+    let api = deps.pods.borrow().clone();
+    let object = api.items.get(&key).cloned();
+    let own = deps.statics.borrow().named(namespace, name).map(|pod| shown(pod, &api));
+    let is = |pod: &Arc<Pod>| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid));
+    let mirrored = object.as_ref().is_some_and(|object| annotation(object, MIRROR).is_some() && is(object));
+    let own = own.filter(|pod| is(pod) || mirrored);
+    // A mirror is nothing that runs.
+    let object = object.filter(|pod| is(pod) && annotation(pod, MIRROR).is_none());
+    own.or(object).ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")))
+}
+
+fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a String> {
+    pod.metadata.annotations.as_ref()?.get(name)
+}
+
+fn shown(pod: &Arc<Pod>, api: &Snapshot<Pod>) -> Arc<Pod> {
+    let key = ObjectKey {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+    };
+    let mirror = api.items.get(&key).filter(|mirror| annotation(mirror, MIRROR) == annotation(pod, HASH));
+    match mirror {
+        Some(mirror) => Arc::new(Pod { status: mirror.status.clone(), ..Pod::clone(pod) }),
+        None => pod.clone(),
+    }
 }
 
 /// Whether the pod's spec has such a container.

@@ -52,6 +52,7 @@ pub struct Deps {
     pub cri: ferrolet_cri::Client,
     pub client: kube::Client,
     pub pods: Watched<Pod>,
+    pub statics: crate::static_pods::Watched,
     pub metrics: Arc<Metrics>,
     pub health: health::Checks,
 }

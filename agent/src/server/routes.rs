@@ -86,7 +86,7 @@ fn named<'a>(names: &'a BTreeMap<String, String>, key: &str) -> &'a str {
 /// The pod and the container that a path names.
 fn meant(deps: &Deps, names: &BTreeMap<String, String>) -> Result<(Arc<k8s_openapi::api::core::v1::Pod>, String), Refusal> {
     let uid = names.get("uid").map(String::as_str);
-    let pod = find::pod(&deps.pods, named(names, "namespace"), named(names, "pod"), uid)?;
+    let pod = find::pod(deps, named(names, "namespace"), named(names, "pod"), uid)?;
     let container = named(names, "container");
     if !container.is_empty() && !find::has_container(&pod, container) {
         let text = format!("container {container:?} not found in pod {:?}", named(names, "pod"));
@@ -144,7 +144,7 @@ impl Alive for Container {
 }
 
 async fn pods(State(deps): State<Deps>) -> Json<Value> {
-    let items: Vec<_> = deps.pods.borrow().items.values().cloned().collect();
+    let items = find::pods(&deps);
     let items: Vec<&k8s_openapi::api::core::v1::Pod> = items.iter().map(AsRef::as_ref).collect();
     Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
 }

@@ -13,6 +13,7 @@ mod rules;
 mod runtime;
 mod services;
 mod shared;
+mod static_pods;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -27,6 +28,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        static_pods::trials(),
         services::trials(),
         rules::trials(),
         faults::trials(),

@@ -5,6 +5,8 @@ use crate::api::snapshot::{ObjectKey, Snapshot};
 use crate::config::Config;
 use crate::events::EventRecorder;
 use crate::pod::{Deps, PodId};
+use crate::static_pods::testing::Source;
+use crate::static_pods::{Kind, read};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
@@ -37,8 +39,10 @@ struct Objects {
     synced: bool,
     /// Pods whose objects cannot be read.
     malformed: BTreeSet<String>,
-    /// Status patches are answered with 503 and counted.
+    /// Statuses and new pods are answered with 503; the first are counted.
     away: bool,
+    /// Mirror pods that were ever made.
+    mirrors: usize,
     refused: usize,
 }
 
@@ -153,6 +157,7 @@ impl Api {
                 self.lock().events.push(sent.clone());
                 (201, sent)
             }
+            ("POST", ["pods"]) => self.create(sent),
             ("PATCH", ["events", name]) => {
                 let o = self.lock();
                 let found = o.events.iter().find(|e| e["metadata"]["name"] == **name).cloned();
@@ -170,6 +175,31 @@ impl Api {
             }
             other => panic!("unexpected request {other:?}"),
         }
+    }
+
+    fn create(&self, mut sent: Value) -> (u16, Value) {
+        let mut o = self.lock();
+        if o.away {
+            return failure(503, "away");
+        }
+        let name = sent["metadata"]["name"].as_str().unwrap().to_owned();
+        if o.pods.contains_key(&name) {
+            return failure(409, "there is one already");
+        }
+        o.mirrors += 1;
+        assert!(sent["metadata"].get("uid").is_none(), "the uid is the api's to give");
+        sent["metadata"]["uid"] = json!(format!("mirror-{}", o.mirrors));
+        sent["metadata"]["resourceVersion"] = json!("1");
+        sent["status"] = json!({"phase": "Pending"});
+        o.pods.insert(name, sent.clone());
+        drop(o);
+        self.publish();
+        (201, sent)
+    }
+
+    /// Mirror pods that were ever made.
+    pub fn mirrors(&self) -> usize {
+        self.lock().mirrors
     }
 
     fn patch(&self, name: &str, sent: &Value) -> (u16, Value) {
@@ -279,6 +309,9 @@ pub struct World {
     dir: tempfile::TempDir,
     gate: watch::Sender<bool>,
     pub rules: Arc<Rules>,
+    /// Static pods, and whether something of them cannot be read.
+    statics: (Vec<Arc<Pod>>, bool),
+    source: Option<Source>,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -298,7 +331,16 @@ impl World {
         let api = Api { objects, pods, node };
         api.node(Value::Null);
         api.publish();
-        let mut w = World { fake, api, dir, gate: watch::channel(true).0, rules: Arc::default(), agent: None };
+        let mut w = World {
+            fake,
+            api,
+            dir,
+            gate: watch::channel(true).0,
+            rules: Arc::default(),
+            statics: Default::default(),
+            source: None,
+            agent: None,
+        };
         w.start_agent();
         w
     }
@@ -335,6 +377,9 @@ impl World {
         let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "4")];
         let allocatable: Amounts = allocatable.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into();
         let (own_pods, rules) = ferrolet_netproxy::board::channel();
+        let (source, statics) = Source::new();
+        source.say(self.statics.0.clone(), self.statics.1);
+        self.source = Some(source);
         let deps = Deps {
             config,
             cri,
@@ -346,6 +391,7 @@ impl World {
             pods: self.api.pods.subscribe(),
             node: self.api.node.subscribe(),
             registered: NodeView { name: "n".into(), allocatable: allocatable.clone(), ..NodeView::default() },
+            statics,
             gate: self.gate.subscribe(),
             own_pods,
             events,
@@ -405,6 +451,35 @@ impl World {
             "spec": spec, "status": {"phase": "Pending"}});
         self.api.lock().pods.insert(name.into(), pod);
         self.api.publish();
+    }
+
+    /// What the agent's folder has, by file name.
+    pub fn manifests(&mut self, files: &[(&str, &Value)]) {
+        let pods = files.iter().map(|(file, manifest)| {
+            let source = read::Source { kind: Kind::File, place: file };
+            let pod = read::read(manifest.to_string().as_bytes(), "n", source).unwrap();
+            self.statics.0.iter().find(|known| ***known == pod).cloned().unwrap_or_else(|| Arc::new(pod))
+        });
+        self.statics = (pods.collect(), false);
+        self.say();
+    }
+
+    /// Something in the folder cannot be read from now on.
+    pub fn broken_manifest(&mut self) {
+        self.statics.1 = true;
+        self.say();
+    }
+
+    fn say(&self) {
+        if let Some(source) = &self.source {
+            source.say(self.statics.0.clone(), self.statics.1);
+        }
+    }
+
+    /// The uid of a static pod.
+    pub fn static_uid(&self, name: &str) -> String {
+        let found = self.statics.0.iter().find(|p| p.metadata.name.as_deref() == Some(name));
+        found.and_then(|p| p.metadata.uid.clone()).unwrap()
     }
 
     /// The object that an agent makes in the API for a pod which it has from a file.

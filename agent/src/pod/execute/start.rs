@@ -169,7 +169,8 @@ impl Job {
         let namespace = &self.desired.id.namespace;
         if let Some(services) = &self.shared.services {
             let snapshot = services.borrow().clone();
-            if !snapshot.synced {
+            // A static pod starts with what is known of services, as there need not be any API server.
+            if !snapshot.synced && !crate::admission::is_static(&self.desired.pod) {
                 let message = "services have not yet been read at least once, cannot construct envvars";
                 return Err(Failed::new(CONFIG_ERROR, message));
             }
@@ -177,8 +178,10 @@ impl Job {
         }
         // Without a snapshot at least the API's own address, which clients in the cluster rely on.
         let api = kube::Api::<api::Service>::namespaced(self.shared.kube.clone(), "default");
-        let found =
-            api.get_opt("kubernetes").await.map_err(|e| Failed::new(CONFIG_ERROR, format!("service default/kubernetes: {e}")))?;
+        let found = match api.get_opt("kubernetes").await {
+            Err(_) if crate::admission::is_static(&self.desired.pod) => None,
+            found => found.map_err(|e| Failed::new(CONFIG_ERROR, format!("service default/kubernetes: {e}")))?,
+        };
         let lean = found.and_then(|s| serde_json::to_value(s).ok()).and_then(|v| serde_json::from_value::<Service>(v).ok());
         Ok(env::of_services(lean.iter(), namespace, false))
     }

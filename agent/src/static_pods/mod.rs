@@ -1,0 +1,163 @@
+//! Static pods: those that the node has from a file or a URL, whether there is an API server or not.
+//!
+//! `read` (pure) turns bytes into pods as kubelet does: checked, with the defaults that an API server would have filled in, with
+//! an identity made of what they say. `folder` and `url` are the two sources; each owns its part of what is published here and
+//! nothing else. What becomes of a pod is the dispatcher's. A source ends by its token only: what cannot be read is said in the
+//! log and changes nothing that runs.
+
+mod check;
+mod defaults;
+mod folder;
+pub mod read;
+mod url;
+
+use crate::config::StaticPods as Settings;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Where a static pod is from; in the order in which they win a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    File,
+    Http,
+}
+
+impl Kind {
+    /// As the annotation has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Http => "http",
+        }
+    }
+}
+
+/// What one source has.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    pub(crate) pods: Vec<Arc<Pod>>,
+    /// Something is there that cannot be read: whose pod it is cannot be told.
+    pub(crate) broken: bool,
+}
+
+/// All static pods of this node.
+#[derive(Debug, Clone, Default)]
+pub struct StaticPods {
+    /// `None` for a source that has not been read yet.
+    sources: BTreeMap<Kind, Option<Found>>,
+    /// True once each source has been read: nothing may be concluded from a pod's absence before.
+    pub synced: bool,
+    /// By uid.
+    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Something is there that cannot be read.
+    pub broken: bool,
+}
+
+/// The reading end.
+pub type Watched = watch::Receiver<Arc<StaticPods>>;
+
+impl StaticPods {
+    fn of(kinds: impl IntoIterator<Item = Kind>) -> StaticPods {
+        let sources: BTreeMap<_, _> = kinds.into_iter().map(|kind| (kind, None)).collect();
+        StaticPods { synced: sources.is_empty(), sources, ..StaticPods::default() }
+    }
+
+    /// With what a source has now. A pod that is still the same stays the same object. Pure.
+    fn with(&self, kind: Kind, found: Found) -> StaticPods {
+        let mut sources = self.sources.clone();
+        sources.insert(kind, Some(found));
+        let (mut pods, mut names) = (BTreeMap::new(), BTreeMap::new());
+        for (kind, found) in sources.iter().filter_map(|(kind, found)| Some((kind, found.as_ref()?))) {
+            for pod in &found.pods {
+                let name = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                if names.contains_key(&name) || pods.contains_key(&uid) {
+                    tracing::warn!(source = kind.name(), pod = ?name, "two static pods have one name or uid: this one is ignored");
+                    continue;
+                }
+                names.insert(name, ());
+                pods.insert(uid, pod.clone());
+            }
+        }
+        StaticPods {
+            synced: sources.values().all(Option::is_some),
+            broken: sources.values().flatten().any(|found| found.broken),
+            sources,
+            pods,
+        }
+    }
+
+    /// The pod of that name.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        let is = |p: &&Arc<Pod>| p.metadata.namespace.as_deref() == Some(namespace) && p.metadata.name.as_deref() == Some(name);
+        self.pods.values().find(is)
+    }
+}
+
+/// Where a source puts what it has.
+#[derive(Clone)]
+struct Publisher {
+    kind: Kind,
+    all: Arc<watch::Sender<Arc<StaticPods>>>,
+}
+
+impl Publisher {
+    fn publish(&self, found: Found) {
+        self.all.send_modify(|all| *all = Arc::new(all.with(self.kind, found)));
+    }
+}
+
+/// Starts the sources that are configured. The tasks end by the token only.
+pub fn spawn(settings: &Settings, node: &str, cancel: &CancellationToken) -> (Watched, Vec<(&'static str, JoinHandle<()>)>) {
+    let file = settings.path.is_some().then_some(Kind::File);
+    let http = settings.url.is_some().then_some(Kind::Http);
+    let (sender, receiver) = watch::channel(Arc::new(StaticPods::of(file.into_iter().chain(http))));
+    let all = Arc::new(sender);
+    let publisher = |kind| Publisher { kind, all: all.clone() };
+    let mut tasks = Vec::new();
+    if let Some(path) = &settings.path {
+        let folder = folder::Folder::new(path.clone(), node.to_owned(), settings.file_check, publisher(Kind::File));
+        tasks.push(("static pods of files", tokio::spawn(cancel.clone().run_until_cancelled_owned(folder.run()))));
+    }
+    if let Some(url) = &settings.url {
+        let poller = url::Poller::new(url, &settings.headers, node.to_owned(), settings.http_check, publisher(Kind::Http));
+        tasks.push(("static pods of a url", tokio::spawn(cancel.clone().run_until_cancelled_owned(poller.run()))));
+    }
+    let ended = |task: JoinHandle<Option<()>>| {
+        tokio::spawn(async move {
+            // A panic is the supervisor's to tell of.
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        })
+    };
+    (receiver, tasks.into_iter().map(|(name, task)| (name, ended(task))).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A source that a test speaks for.
+    pub(crate) struct Source(watch::Sender<Arc<StaticPods>>);
+
+    impl Source {
+        pub(crate) fn new() -> (Source, Watched) {
+            let (sender, receiver) = watch::channel(Arc::new(StaticPods::of([Kind::File])));
+            (Source(sender), receiver)
+        }
+
+        pub(crate) fn say(&self, pods: Vec<Arc<Pod>>, broken: bool) {
+            self.0.send_modify(|all| *all = Arc::new(all.with(Kind::File, Found { pods, broken })));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
