@@ -12,13 +12,13 @@ fn at(name: &str) -> ObjectKey {
 
 #[test]
 fn every_case_of_a_mirror() {
-    let wanted = |make| [(at("a"), Wanted { pod: pod("a", "h", json!({HASH: "h"})), make })].into();
+    let wanted = |make| BTreeMap::from([(at("a"), Wanted { pod: pod("a", "h", json!({HASH: "h"})), make })]);
     let mirror = |hash: &str| pod("a", "m", json!({MIRROR: hash}));
     let mut deleted = Pod::clone(&mirror("h"));
     deleted.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-    let none = BTreeMap::new();
+    let none = BTreeMap::<ObjectKey, Wanted>::new();
     // wanted, object, list complete, sources complete: deleted, created
-    let cases: [(&BTreeMap<_, _>, Option<Arc<Pod>>, bool, bool, bool, bool); 10] = [
+    let cases = [
         (&wanted(true), Some(mirror("h")), true, true, false, false),
         (&wanted(true), Some(mirror("other")), true, true, true, false),
         (&wanted(true), Some(mirror("other")), true, false, true, false),
