@@ -112,6 +112,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         sweeper: JoinSet::new(),
         mirrors: mirror::Mirrors::default(),
         statics,
+        departed: BTreeSet::new(),
         patience: Some(Instant::now() + statics::PATIENCE),
         node: own_node,
         registered,
@@ -159,6 +160,8 @@ struct Dispatcher {
     sweeper: JoinSet<Leftovers>,
     mirrors: mirror::Mirrors,
     statics: crate::static_pods::Watched,
+    /// Static pods that have been ended while something of their sources could not be read: their mirrors go all the same.
+    departed: BTreeSet<String>,
     /// Until then static pods that run already are adopted only with the status that the API has of them.
     patience: Option<Instant>,
     node: Watched<Node>,
@@ -321,9 +324,10 @@ impl Dispatcher {
         };
         if let Some(uid) = self.uids.remove(&id) {
             let entry = self.actors.remove(&uid);
-            // A static pod may come back as the same one.
-            if !entry.is_some_and(|entry| matches!(entry.origin, Origin::Static(_))) {
-                self.finished.insert(uid);
+            match entry.map(|entry| entry.origin) {
+                // A static pod may come back as the same one.
+                Some(Origin::Static(_)) => drop(self.departed.insert(uid)),
+                Some(Origin::Api | Origin::Runtime) | None => drop(self.finished.insert(uid)),
             }
         }
     }

@@ -30,15 +30,18 @@ pub(super) struct Decision {
     pub(super) create: BTreeSet<ObjectKey>,
 }
 
-/// `all`: every static pod is known, so one that is not wanted is none.
+/// `all`: every static pod is known, so one that is not wanted is none. `departed`: hashes of those that this agent has ended.
 pub(super) fn decide(
     wanted: &BTreeMap<ObjectKey, Wanted>,
     mirrors: &BTreeMap<String, &Arc<Pod>>,
     api: &Snapshot<Pod>,
     all: bool,
+    departed: &BTreeSet<String>,
 ) -> Decision {
     let useless = |pod: &Pod| {
-        let gone = wanted.get(&key(pod)).map_or(all, |w| hash(&w.pod) != annotation(pod, MIRROR));
+        let says = annotation(pod, MIRROR);
+        let ended = all || says.is_some_and(|hash| departed.contains(hash));
+        let gone = wanted.get(&key(pod)).map_or(ended, |w| hash(&w.pod) != says);
         gone || pod.metadata.deletion_timestamp.is_some()
     };
     let delete = mirrors.iter().filter(|(_, pod)| useless(pod)).map(|(uid, _)| uid.clone()).collect();

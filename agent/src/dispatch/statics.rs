@@ -87,7 +87,11 @@ impl Dispatcher {
             entry.set_mirror(mirror::of(pod, api));
             wanted.insert(mirror::key(pod), Wanted { pod: pod.clone(), make: !entry.is_leaving() });
         }
-        let decision = mirror::decide(&wanted, mirrors, api, statics.synced && !statics.broken);
+        let all = statics.synced && !statics.broken;
+        if all {
+            self.departed.clear();
+        }
+        let decision = mirror::decide(&wanted, mirrors, api, all, &self.departed);
         let node = self.node.borrow().items.values().next().and_then(|n| n.metadata.uid.clone());
         let owner = Owner { kube: &self.shared.kube, node: &self.shared.config.node_name, uid: node };
         self.mirrors.carry_out(decision, &wanted, mirrors, &owner, &self.over);

@@ -34,12 +34,20 @@ fn every_case_of_a_mirror() {
         let mirrors: BTreeMap<String, &Arc<Pod>> = object.iter().map(|o| ("m".to_owned(), o)).collect();
         let items = object.iter().map(|o| (at("a"), o.clone())).collect();
         let api = Snapshot { synced, items, ..Snapshot::default() };
-        let decision = decide(wanted, &mirrors, &api, all);
+        let decision = decide(wanted, &mirrors, &api, all, &BTreeSet::new());
         assert_eq!((!decision.delete.is_empty(), !decision.create.is_empty()), (deletes, creates), "case {i}");
     }
+    // One that was ended here is known to be gone, unless it is there again.
+    let object = mirror("h");
+    let mirrors: BTreeMap<String, &Arc<Pod>> = [("m".to_owned(), &object)].into();
+    let deletes = |wanted, hash: &str| {
+        let api = Snapshot { synced: true, ..Snapshot::default() };
+        !decide(wanted, &mirrors, &api, false, &BTreeSet::from([hash.to_owned()])).delete.is_empty()
+    };
+    assert!(deletes(&none, "h") && !deletes(&none, "other") && !deletes(&wanted(true), "h"));
     // Somebody else's pod has the name.
     let api = Snapshot { synced: true, items: [(at("a"), pod("a", "u", json!({})))].into(), ..Snapshot::default() };
-    assert_eq!(decide(&wanted(true), &BTreeMap::new(), &api, true), Decision::default());
+    assert_eq!(decide(&wanted(true), &BTreeMap::new(), &api, true, &BTreeSet::new()), Decision::default());
 }
 
 #[test]

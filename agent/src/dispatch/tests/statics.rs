@@ -186,8 +186,21 @@ async fn what_cannot_be_read_ends_nothing() {
     w.until("other ready", |w| w.pod("p").filter(ready)).await;
     assert_eq!(w.fake.count("StopContainer"), 0);
     assert!(w.pod(NAME).is_some(), "the mirror stays too");
-    w.manifests(&[]);
+    let mut other = manifest("web:1");
+    other["metadata"]["name"] = json!("other");
+    w.manifests(&[("/m/other.yaml", &other)]);
     w.until("ended", |w| (w.fake.count("StopContainer") == 1 && w.pod(NAME).is_none()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_no_mirror_of_another_one() {
+    let mut w = world().await;
+    w.manifests(&[("/m/web.yaml", &manifest("web:1"))]);
+    w.broken_manifest();
+    w.until("ready", |w| w.pod(NAME).filter(ready)).await;
+    w.manifests(&[]);
+    w.broken_manifest();
+    w.until("gone", |w| (w.pod(NAME).is_none() && w.fake.sandboxes().is_empty()).then_some(())).await;
 }
 
 #[test]
