@@ -37,7 +37,7 @@ pub(super) fn between(uid: &str, from: &api::PodStatus, to: &api::PodStatus) -> 
 fn ours(field: &str) -> bool {
     !matches!(
         field,
-        "nominatedNodeName" | "resourceClaimStatuses" | "ephemeralContainerStatuses" | "resize" | "extendedResourceClaimStatus"
+        "nominatedNodeName" | "resourceClaimStatuses" | "resize" | "extendedResourceClaimStatus"
     )
 }
 
