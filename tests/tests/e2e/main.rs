@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cri;
+mod debug;
 mod faults;
 mod kubectl;
 mod nodes;
@@ -27,6 +28,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        debug::trials(),
         services::trials(),
         rules::trials(),
         faults::trials(),

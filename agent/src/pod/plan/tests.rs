@@ -12,8 +12,12 @@ fn shape() -> impl Strategy<Value = Shape> {
     let inits = proptest::collection::vec(any::<bool>(), 0..4);
     let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (inits, 1usize..4, ephemeral, policy)
-        .prop_map(|(sidecars, mains, ephemeral, policy)| Shape { sidecars, mains, ephemeral, policy })
+    (inits, 1usize..4, ephemeral, policy).prop_map(|(sidecars, mains, ephemeral, policy)| Shape {
+        sidecars,
+        mains,
+        ephemeral,
+        policy,
+    })
 }
 
 proptest! {
