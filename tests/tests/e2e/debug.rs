@@ -23,7 +23,7 @@ fn status<'a>(pod: &'a Value, name: &str) -> &'a Value {
 
 fn debug(ns: &Ns, pod: &str, name: &str, options: &[&str], command: &[&str]) -> Result<String> {
     let (image, container) = (format!("--image={WEB}"), format!("--container={name}"));
-    let mut all = vec!["debug", "-it=false", pod, &image, &container];
+    let mut all = vec!["debug", "--attach=false", pod, &image, &container];
     all.extend(options);
     all.push("--");
     all.extend(command);
@@ -59,7 +59,10 @@ fn sees(ns: &mut Ns) -> Result<()> {
     for (reason, message) in [("Pulled", "already present"), ("Created", "Container created"), ("Started", "Container started")] {
         about(ns, reason, message, "spec.ephemeralContainers{near}")?;
     }
-    must_contain(&ns.refused(&["debug", "-it=false", "x", &format!("--image={WEB}"), "--target=nobody"])?, "targetContainerName")
+    must_contain(
+        &ns.refused(&["debug", "--attach=false", "x", &format!("--image={WEB}"), "--target=nobody"])?,
+        "targetContainerName",
+    )
 }
 
 /// Waits for an event about one container.
@@ -93,7 +96,7 @@ fn beside(ns: &mut Ns) -> Result<()> {
     ns.pod("crash", "CrashLoopBackOff", waiting)?;
     debug(ns, "crash", "look", &[], &["/web", "exit", "5"])?;
     ended(ns, "crash", "look", 5)?;
-    let missing = ["debug", "-it=false", "crash", "--image=ferrolet.dev/nowhere:1", "--container=lost", "--", "/x"];
+    let missing = ["debug", "--attach=false", "crash", "--image=ferrolet.dev/nowhere:1", "--container=lost", "--", "/x"];
     ns.kubectl(&missing)?;
     let lost =
         |p: &Value| matches!(status(p, "lost")["state"]["waiting"]["reason"].as_str(), Some("ErrImagePull" | "ImagePullBackOff"));
