@@ -194,6 +194,14 @@ async fn measure(services: u32, endpoints: u32) {
     // Others' changes lead to a repair.
     run.until(|s| s.repairs > repairs).await;
 
+    // The chain for it is new, and the kernel walks over the maps that its rules look up.
+    let watch = Watch::start();
+    let before = run.handle.stats().syncs;
+    let key = Key::new("default", "service-9");
+    run.inputs.send(Input::Slice(key, Some(slice(9, 0..endpoints + 3)))).await.unwrap();
+    run.until(|s| s.syncs > before).await;
+    say("the first service with so many endpoints", &watch.say());
+
     let mut times = Vec::new();
     let watch = Watch::start();
     for turn in 0..400 {

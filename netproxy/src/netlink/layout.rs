@@ -9,9 +9,9 @@ mod picks;
 mod sets;
 
 use super::batch::Batch;
-use crate::diff::Place;
+use crate::diff::{Pick, Place};
 use crate::model::Family;
-use crate::ruleset::Policy;
+use crate::ruleset::{PickKind, Policy};
 pub use names::*;
 pub use picks::{pick_element, pick_rules};
 
@@ -27,12 +27,18 @@ pub fn skeleton<'a>(b: &mut Batch, policy: &Policy, families: impl Iterator<Item
     }
 }
 
-/// The name of an empty set that says which layout a table has: a digest of its sets and hooks. Tables of the same layout are
-/// put right in place.
+/// The name of an empty set that says which layout a table has: a digest of its sets and hooks, and of the rules that pick.
+/// Tables of the same layout are put right in place.
 fn marker(family: Family) -> String {
     let mut b = Batch::new(Place::Main);
     sets::sets(&mut b, family);
     chains::hooks(&mut b, family);
+    // To write the rules of all these chains anew in place would keep the kernel too long: each binds a large map again.
+    for kind in PickKind::ALL {
+        for affinity in [None, Some(1)] {
+            pick_rules(&mut b, &Pick { family, kind, count: 2, affinity }, &Policy::default());
+        }
+    }
     let bytes = b.seal(false).bytes;
     let digest = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("layout-{digest:016x}")
