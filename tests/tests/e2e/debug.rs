@@ -6,10 +6,14 @@ use ferrolet_tests::images::WEB;
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::Instant;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         test("debug::a_debugger_sees_its_targets_processes", sees),
+        test("debug::a_debugger_is_talked_to", talks),
         test("debug::a_debugger_beside_what_does_not_run", beside),
         test("debug::a_debugger_survives_the_agent_and_goes_with_the_pod", survives),
     ]
@@ -63,6 +67,34 @@ fn sees(ns: &mut Ns) -> Result<()> {
         &ns.refused(&["debug", "--attach=false", "x", &format!("--image={WEB}"), "--target=nobody"])?,
         "targetContainerName",
     )
+}
+
+fn talks(ns: &mut Ns) -> Result<()> {
+    ns.apply(&pod("x", "serve", "env: [{name: WEB_DRAIN_MS, value: '0'}]", ""))?;
+    ns.ready("x")?;
+    let image = format!("--image={WEB}");
+    let args = ["--namespace", &ns.name, "debug", "-i", "x", &image, "--container=talk", "--", "/web", "stdin"];
+    let mut child = ns.lab.kubectl_command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut to = child.stdin.take().context("no stdin")?;
+    let from = BufReader::new(child.stdout.take().context("no stdout")?);
+    to.write_all(b"through debug\n")?;
+    // It reads on after its client has gone: only its answer is waited for.
+    let (tell, heard) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        from.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+    });
+    let end = Instant::now() + LIMIT;
+    let answer = loop {
+        match heard.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains("through debug") => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(error).context("the debugger did not answer"),
+        }
+    };
+    child.kill()?;
+    child.wait()?;
+    let _ = reader.join();
+    answer
 }
 
 /// Waits for an event about one container.

@@ -214,3 +214,15 @@ async fn it_does_not_keep_a_pod_from_its_end() {
     w.until("succeeded", |w| w.pod("p").filter(over)).await;
     assert_eq!(w.fake.count("CreateContainer"), 2);
 }
+
+#[tokio::test]
+async fn the_hung_start_of_another_container_does_not_hold_it_up() {
+    let w = World::start(Profile::containerd_2()).await;
+    w.fake.inject_first("StartContainer", 1, Fault::Hang);
+    w.create("p", plain());
+    w.until("hangs", |w| (w.fake.count("StartContainer") == 1).then_some(())).await;
+    w.debug("p", debug(json!({})));
+    let pod = running(&w).await;
+    assert!(!ready(&pod));
+    assert_eq!(made(&w, "main")[0].state, ContainerState::Created);
+}
