@@ -3,6 +3,7 @@
 //! `cargo test -p ferrolet-tests --test e2e -- FILTER` runs some of them. Most share one lab of one node, each in a
 //! Kubernetes namespace of its own; those that need another runtime or more nodes make their own. They need root.
 
+mod admission;
 mod bad_input;
 mod cri;
 mod faults;
@@ -27,6 +28,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        admission::trials(),
         services::trials(),
         rules::trials(),
         faults::trials(),

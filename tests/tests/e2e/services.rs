@@ -137,8 +137,7 @@ pub fn running(ns: &Ns, name: &str) -> Result<Pod> {
 
 /// Removes all but the shared pods, and what a test may have told those.
 fn clean(ns: &Ns) -> Result<()> {
-    ns.kubectl(&["delete", "services,endpointslices,deployments", "--all", "--timeout=30s"])?;
-    ns.kubectl(&["delete", "pods", "-l", "!fixture", "--timeout=60s"])?;
+    ns.kubectl(&["delete", "services,endpointslices,deployments,pods", "-l", "!fixture", "--timeout=60s"])?;
     ns.kubectl(&["label", "--overwrite", "pods", "one", "two", "app=web", "role-"])?;
     Ok(())
 }

@@ -4,11 +4,12 @@ use super::ingress::{source_outside, vips};
 use super::{Bed, Fate, HTTP, NO_DRAIN, SOON, WEB, answered_by, answers_now, meets, running, server, source, test};
 use crate::shared::LIMIT;
 use anyhow::{Context, Result, bail};
-use ferrolet_tests::load::{self, Lines};
+use ferrolet_tests::load::{self, Lines, Load};
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -154,7 +155,7 @@ fn proxy_health(bed: &mut Bed) -> Result<()> {
 
 /// A server that goes on answering for a while after it was told to end.
 fn leaving(name: &str, node: u8) -> String {
-    server(name, node, "app: leaving", 8080, "env: [{name: WEB_DRAIN_MS, value: '4000'}]")
+    server(name, node, "app: leaving", 8080, "env: [{name: WEB_DRAIN_MS, value: '5000'}]")
 }
 
 fn terminating(bed: &mut Bed) -> Result<()> {
@@ -194,11 +195,23 @@ fn terminating(bed: &mut Bed) -> Result<()> {
             bail!("the open connection said {seen:?}");
         }
     }
-    bed.ns.kubectl(&["delete", "pod", "t2", "--wait=false"])?;
     // Now all are terminating, and better than none.
+    let load = Load::start(&clients[1], svc.at(80)?[0], Duration::from_millis(20));
+    bed.ns.kubectl(&["delete", "pod", "t2", "--wait=false"])?;
+    wait_for("all endpoints to be terminating", LIMIT, || {
+        let slices = bed.ns.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=leaving", "-o", "json"])?;
+        let slices: Value = serde_json::from_str(&slices)?;
+        let endpoints = || slices["items"].as_array().into_iter().flatten().filter_map(|s| s["endpoints"].as_array()).flatten();
+        let all = endpoints().all(|e| e["conditions"]["terminating"] == true && e["conditions"]["ready"] == false);
+        if all && endpoints().any(|e| e["conditions"]["serving"] == true) { Ok(()) } else { bail!("{slices}") }
+    })?;
     for address in svc.at(80)? {
-        answered_by(&clients[1], address, &["t1", "t2"]).or_else(|_| answered_by(&clients[1], address, &["t2"]))?;
+        let seen = load::spread(&clients[0], address, 24)?;
+        if !seen.contains_key("t2") {
+            bail!("while all are terminating {address} is answered by {seen:?}");
+        }
     }
+    load.finish_clean().context("while the last endpoint became a terminating one")?;
     bed.ns.kubectl(&["wait", "--for=delete", "pod/t1", "pod/t2", "--timeout=30s"])?;
     svc.at(80)?.into_iter().try_for_each(|address| meets(&clients[1], address, Fate::Refused))
 }
