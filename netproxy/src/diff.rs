@@ -18,7 +18,7 @@ pub use resync::{Found, Held, Resync, Unit};
 /// One element of one of our maps or sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Element {
-    /// How many endpoints a front has, and for how many seconds a client stays with one.
+    /// Among how many slots a front's endpoint is drawn (`drawn_from`), and for how many seconds a client stays with one.
     Count {
         front: Front,
         count: u32,
@@ -55,7 +55,7 @@ impl Element {
     }
 }
 
-/// A chain that picks one of `count` endpoints, and the element that leads to it. Made before anything needs it and kept until
+/// A chain that draws one of `count` slots, and the element that leads to it. Made before anything needs it and kept until
 /// the table goes: kernels before 6.2 still count a removed verdict element as a reference to its chain for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pick {
@@ -63,6 +63,36 @@ pub struct Pick {
     pub kind: PickKind,
     pub count: u32,
     pub affinity: Option<u32>,
+}
+
+/// Up to here each number of endpoints has a chain of its own.
+pub const EXACT: u32 = 16;
+/// Chains for so many endpoints are made before anything needs them.
+const READY: u32 = 128;
+
+/// Among how many slots one of so many endpoints is drawn: beyond `EXACT` a few more than there are, at most a fourth, so that few
+/// chains do for all. Who draws an empty slot draws again. Few, since the kernel looks at each of them for each new element.
+pub fn drawn_from(endpoints: u32) -> u32 {
+    if endpoints <= EXACT {
+        return endpoints;
+    }
+    endpoints.next_multiple_of((1 << endpoints.ilog2()) / 4).min(MOST_ENDPOINTS as u32)
+}
+
+/// So many of the first slots are never empty, and there is a chain for them.
+pub fn always_filled(drawn_from: u32) -> u32 {
+    if drawn_from <= EXACT { 1 } else { (1 << (drawn_from - 1).ilog2()).min(READY) }
+}
+
+/// Without affinity chains lead on to others, and there are those for all usual numbers of endpoints from the first one on: the maps
+/// are empty then; later the kernel walks over all their elements for each chain that looks them up.
+fn in_company(wanted: &BTreeSet<Pick>) -> BTreeSet<Pick> {
+    let mut all = wanted.clone();
+    let kinds: BTreeSet<Pick> = wanted.iter().filter(|p| p.affinity.is_none()).map(|p| Pick { count: 1, ..*p }).collect();
+    for one in kinds {
+        all.extend((1..=READY).map(|n| Pick { count: drawn_from(n), ..one }));
+    }
+    all
 }
 
 /// Endpoint counts and timeouts share 32 bits: the API ends timeouts at 86400, 17 bits.
@@ -292,7 +322,8 @@ impl<'a> Work<'a> {
                 self.slots(front, &[], after);
             }
         }
-        let (old, new) = ((before.len() as u32, stays.0), (after.len() as u32, stays.1));
+        let among = |slots: &[Backend]| drawn_from(slots.len() as u32);
+        let (old, new) = ((among(before), stays.0), (among(after), stays.1));
         if old == new {
             return;
         }
@@ -337,7 +368,10 @@ impl<'a> Work<'a> {
             }
             self.tx.hairpin.insert(ip, after);
         }
-        self.tx.picks = self.picks.difference(&self.installed.picks).copied().collect();
+        let missing: BTreeSet<Pick> = self.picks.difference(&self.installed.picks).copied().collect();
+        if !missing.is_empty() {
+            self.tx.picks = in_company(&missing).difference(&self.installed.picks).copied().collect();
+        }
         self.tx
     }
 }

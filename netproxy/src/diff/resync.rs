@@ -4,7 +4,7 @@
 //! port that no service has any more. So between two steps a packet meets each service as it was or as it is to be. Endpoints
 //! keep the slots in which they were found; where nothing differs, nothing is written.
 
-use super::{Base, Element, Pick, Place, Placed, Stray, Transaction, arrange, endpoint_ids};
+use super::{Base, Element, Pick, Place, Placed, Stray, Transaction, arrange, drawn_from, endpoint_ids, in_company};
 use crate::model::{Family, Key};
 use crate::ruleset::{Backend, Block, Claim, Front, Mark, Ruleset};
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -119,7 +119,7 @@ impl Unit {
         had.tidy();
         let placed = want.map_or_else(|| Arc::from([]), |(pool, affinity)| had.place(pool, affinity));
         let affinity = want.and_then(|(_, affinity)| affinity);
-        let count = want.map(|_| (placed.len() as u32, affinity));
+        let count = want.map(|_| (drawn_from(placed.len() as u32), affinity));
         if had.count != count {
             let element = |(count, affinity)| Element::Count { front, count, affinity };
             self.remove.extend(had.count.map(element));
@@ -222,7 +222,7 @@ impl<'a> Resync<'a> {
         let mut wanted = BTreeSet::new();
         for (_, block) in self.ruleset.blocks() {
             let pick = |(front, pool): &(Front, Arc<[Backend]>)| {
-                let (family, kind, count) = (front.family(), front.kind(), pool.len() as u32);
+                let (family, kind, count) = (front.family(), front.kind(), drawn_from(pool.len() as u32));
                 Pick { family, kind, count, affinity: block.affinity }
             };
             wanted.extend(block.fronts.iter().map(pick).filter(|p| self.families.contains(&p.family)));
@@ -231,7 +231,7 @@ impl<'a> Resync<'a> {
         let missing = missing.filter(|m| self.families.contains(&m.family()) && !self.found.marks.contains(m));
         Transaction {
             place: self.place,
-            picks: wanted.difference(&self.found.picks).copied().collect(),
+            picks: in_company(&wanted).difference(&self.found.picks).copied().collect(),
             add: missing.map(Element::Mark).collect(),
             strays: std::mem::take(&mut self.found.strays),
             base: Some(Base {

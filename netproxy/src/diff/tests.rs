@@ -183,3 +183,40 @@ fn ids_stay_whatever_else_there_is() {
 }
 
 const PINNED: [u32; 3] = [0xfeea_74a6, 0xff33_f190, 0xd2aa_c8aa];
+
+#[test]
+fn few_chains_do_for_all_numbers_of_endpoints() {
+    let mut all = BTreeSet::new();
+    for n in 1..=MOST_ENDPOINTS as u32 {
+        let among = drawn_from(n);
+        assert!(among >= n && (among - n) * 4 <= n && (n > EXACT || among == n), "{n} of {among}");
+        assert!(among >= drawn_from(n - 1) && drawn_from(among) == among && among as usize <= MOST_ENDPOINTS, "{n} of {among}");
+        assert!(always_filled(among) <= n && drawn_from(always_filled(among)) == always_filled(among), "{n} of {among}");
+        all.insert(among);
+    }
+    assert_eq!((all.len(), all.range(..=READY).count()), (60, 28));
+}
+
+/// Growing and shrinking through all numbers: the kernel has what is asked for, and with the first endpoint all its chains.
+#[test]
+fn a_service_grows_without_new_chains() {
+    let mut tables = cluster(1, 1);
+    let mut rules = compile(&tables, &policy());
+    let (mut installed, mut kernel) = (Installed::default(), Model::default());
+    let tx = full(&rules);
+    assert_eq!(tx.picks.len(), 2 * 28, "of its cluster IP and its node port");
+    kernel.commit(&tx).unwrap();
+    installed.apply(tx);
+    let key = Key::new("ns", "s0");
+    let sizes = (2..128).chain([70, 71, 64, 65, 3]);
+    for n in sizes {
+        let mut touched = Touched::new();
+        tables.set_slice(key.clone(), Some(slice_of(&key, 0..n)), &mut touched);
+        let changed = update(&mut rules, &tables, &touched, &BTreeSet::new());
+        let tx = diff_of(&installed, &rules, &changed);
+        assert!(tx.picks.is_empty(), "{n}: {:?}", tx.picks);
+        kernel.commit(&tx).unwrap();
+        kernel.holds(&rules).unwrap();
+        installed.apply(tx);
+    }
+}

@@ -8,7 +8,7 @@ use super::expr::{family_number, octets, value};
 use super::{layout, *};
 use crate::diff::{Element, Place, Stray, Transaction, code};
 use crate::model::{Family, Proto};
-use crate::ruleset::{Front, Mark, Policy};
+use crate::ruleset::{Front, Mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -217,7 +217,7 @@ fn remove_table(b: &mut Batch, family: Family) {
 }
 
 /// `there`: the rules of the tables that the base keeps.
-pub fn encode(tx: &Transaction, policy: &Policy, there: &Rules) -> Batch {
+pub fn encode(tx: &Transaction, there: &Rules) -> Batch {
     let mut b = Batch::new(tx.place);
     for family in &tx.delete {
         remove_table(&mut b, *family);
@@ -232,10 +232,11 @@ pub fn encode(tx: &Transaction, policy: &Policy, there: &Rules) -> Batch {
             table(&mut b, NEWTABLE, CREATE, *family, |w| w.be32(2, 0));
         }
         b.keep_rules(&base.keep);
-        layout::skeleton(&mut b, policy, base.make.union(&base.keep));
+        layout::skeleton(&mut b, &base.policy, base.make.union(&base.keep));
     }
-    for pick in tx.base.iter().flat_map(|base| &base.picks).chain(&tx.picks) {
-        layout::pick_rules(&mut b, pick, policy);
+    // Those for fewer endpoints first: others lead to them.
+    for pick in tx.base.iter().flat_map(|base| &base.picks).chain(&tx.picks).collect::<BTreeSet<_>>() {
+        layout::pick_rules(&mut b, pick);
     }
     b.settle_rules(there);
     for stray in &tx.strays {

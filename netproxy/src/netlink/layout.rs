@@ -35,8 +35,8 @@ fn marker(family: Family) -> String {
     chains::hooks(&mut b, family);
     // To write the rules of all these chains anew in place would keep the kernel too long: each binds a large map again.
     for kind in PickKind::ALL {
-        for affinity in [None, Some(1)] {
-            pick_rules(&mut b, &Pick { family, kind, count: 2, affinity }, &Policy::default());
+        for (affinity, count) in [(None, 2), (None, 128), (Some(1), 2), (Some(1), 128)] {
+            pick_rules(&mut b, &Pick { family, kind, count, affinity });
         }
     }
     let bytes = b.seal(false).bytes;

@@ -13,11 +13,11 @@ mod read;
 mod socket;
 
 use crate::conntrack::Flow;
-use crate::diff::{Held, Pick, Place, Transaction};
+use crate::diff::{Held, Pick, Place, Transaction, drawn_from};
 use crate::error::Error;
 use crate::model::Family;
 use crate::proxy::{Kernel, Layout};
-use crate::ruleset::{Front, Policy};
+use crate::ruleset::Front;
 use batch::{Batch, Rules, encode};
 use nix::libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
 pub use notify::Watch;
@@ -45,13 +45,11 @@ const DUMP: u16 = 0x300;
 pub struct Netlink {
     tables: Netfilter,
     flows: Netfilter,
-    /// That of the tables as last written; later transactions of the same tables use it.
-    policy: Policy,
 }
 
 impl Netlink {
     pub fn open() -> Result<Netlink, Error> {
-        Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()?, policy: Policy::default() })
+        Ok(Netlink { tables: Netfilter::open()?, flows: Netfilter::open()? })
     }
 
     /// Tells of changes by others. Inside a tokio runtime only.
@@ -62,19 +60,16 @@ impl Netlink {
 
 impl Kernel for Netlink {
     fn commit(&mut self, tx: &Transaction) -> Result<(), Error> {
-        if let Some(base) = &tx.base {
-            self.policy = base.policy.clone();
-        }
         let mut there = Rules::new();
         for family in tx.base.iter().flat_map(|base| &base.keep) {
             read::rules(&mut self.tables, tx.place, *family, &mut there)?;
         }
-        let sealed = encode(tx, &self.policy, &there).seal(true);
+        let sealed = encode(tx, &there).seal(true);
         self.tables.transact(&sealed)
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), Error> {
-        let sealed = encode(tx, tx.base.as_ref().map_or(&self.policy, |base| &base.policy), &Rules::new()).seal(false);
+        let sealed = encode(tx, &Rules::new()).seal(false);
         self.tables.transact(&sealed)
     }
 
@@ -99,9 +94,9 @@ impl Kernel for Netlink {
     }
 }
 
-/// The chain in which a front's endpoint is picked.
-pub fn chain_of(front: &Front, count: u32, affinity: Option<u32>) -> String {
-    layout::pick_chain(&Pick { family: front.family(), kind: front.kind(), count, affinity })
+/// The chain in which one of a front's endpoints is picked.
+pub fn chain_of(front: &Front, endpoints: u32, affinity: Option<u32>) -> String {
+    layout::pick_chain(&Pick { family: front.family(), kind: front.kind(), count: drawn_from(endpoints), affinity })
 }
 
 /// Removes everything this crate ever makes in nf_tables, in the network namespace of the calling thread, and says which tables

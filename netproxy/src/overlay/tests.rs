@@ -250,8 +250,15 @@ fn addresses_published_before_they_are_ready_are_left_to_the_api() {
 fn early_readiness_does_not_void_hints() {
     use crate::model::Hints;
     let hints = Some(Arc::new(Hints { zones: ["a".into()].into(), ..Hints::default() }));
-    let endpoint =
-        |n, ready, hints| Endpoint { ip: pod(Family::V4, n), ready, serving: ready, terminating: false, local: true, placed: true, hints };
+    let endpoint = |n, ready, hints| Endpoint {
+        ip: pod(Family::V4, n),
+        ready,
+        serving: ready,
+        terminating: false,
+        local: true,
+        placed: true,
+        hints,
+    };
     let endpoints = [endpoint(1, false, None), endpoint(2, true, hints)];
     let mut slice = Slice { service: service(), family: Family::V4, ports: [].into(), endpoints: endpoints.into() };
     let mut overlay = Overlay::default();

@@ -1,7 +1,7 @@
 //! A model of the kernel's tables. It refuses what the kernel refuses: adding what is there, removing what is not, leading to a
 //! chain that does not exist, writing into a table that is not ours.
 
-use crate::diff::{Element, Held, Pick, Place, Stray, Transaction};
+use crate::diff::{Element, Held, Pick, Place, Stray, Transaction, drawn_from};
 use crate::model::Family;
 use crate::proxy::Layout;
 use crate::ruleset::{Backend, Claim, Front, Mark, Ruleset};
@@ -198,11 +198,12 @@ impl Sets {
         if count > 0 && !self.reachable(front) {
             return Err(format!("{front:?} leads to no chain for {count}"));
         }
-        if let Some(n) = (0..count).find(|n| self.endpoint(front, *n).is_none()) {
-            return Err(format!("{front:?} has no slot {n} of {count}"));
+        let filled = (0..count).take_while(|n| self.endpoint(front, *n).is_some()).count() as u32;
+        if drawn_from(filled) != count {
+            return Err(format!("{front:?} has {filled} slots of {count}"));
         }
         let here = |at: &&(Front, u32)| at.0 == *front;
-        let out = |at: &&(Front, u32), wanted: bool| at.1 >= count || stays != Some(wanted);
+        let out = |at: &&(Front, u32), wanted: bool| at.1 >= filled || stays != Some(wanted);
         let plain = self.slots.keys().filter(here).find(|at| out(at, false));
         if let Some(at) = plain.or_else(|| self.slot_ids.keys().filter(here).find(|at| out(at, true))) {
             return Err(format!("{at:?} is out of reach"));

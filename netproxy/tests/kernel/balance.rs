@@ -140,3 +140,42 @@ fn hints_follow_the_zone_of_the_node() {
     run.change(Input::NodeZone(None));
     even(&spread(|| tcp(&lab.pods[2].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
 }
+
+/// Among more endpoints than have a chain for just their number, each is still as likely as the next.
+#[test]
+fn many_endpoints_have_equal_shares() {
+    if !lab::able() {
+        return;
+    }
+    const ENDPOINTS: usize = 73;
+    const TURNS: usize = 2000;
+    for stays in [json!({}), json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}})]
+    {
+        let ns = Netns::new();
+        ns.ip("link set lo up");
+        ns.ip("addr add 10.99.0.1/16 dev lo");
+        for range in ["10.96.0.0/16", "10.244.0.0/16"] {
+            ns.ip(&format!("route add local {range} dev lo"));
+        }
+        let run = Running::start(&ns, config());
+        let ips: Vec<IpAddr> = (0..ENDPOINTS).map(|n| IpAddr::from([10, 244, 1, n as u8])).collect();
+        run.list(vec![service(stays.clone())], vec![slice(&ips, "node-2")]);
+        let sticky = stays.get("sessionAffinity").is_some();
+        let counts = ns.run(|| {
+            let servers: Vec<_> = ips.iter().map(|ip| std::net::UdpSocket::bind((*ip, 8080)).unwrap()).collect();
+            servers.iter().for_each(|s| s.set_nonblocking(true).unwrap());
+            for turn in 0..TURNS {
+                // A client of its own each time.
+                let from = IpAddr::from([10, 99, (turn >> 8) as u8, turn as u8]);
+                let from = if sticky { from } else { IpAddr::from([10, 99, 0, 1]) };
+                std::net::UdpSocket::bind((from, 0)).unwrap().send_to(b"x", at(VIP, 53)).unwrap();
+            }
+            servers.iter().map(|s| std::iter::from_fn(|| s.recv(&mut [0; 8]).ok()).count()).collect::<Vec<_>>()
+        });
+        assert_eq!(counts.iter().sum::<usize>(), TURNS, "{counts:?}");
+        // Chi-square with 72 degrees of freedom: above 140 in less than one of 300,000 runs.
+        let fair = TURNS as f64 / ENDPOINTS as f64;
+        let chi: f64 = counts.iter().map(|n| (*n as f64 - fair).powi(2) / fair).sum();
+        assert!(chi < 140.0, "{chi}: {counts:?}");
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Made equal for all versions of `nft` and the kernel: the order of elements, one a line; priorities as numbers; the name of the
 //! refusal that is the default; the digest in the name of the layout. A section that is the same in an empty cluster is left out, so
-//! that a file shows what its objects add.
+//! that a file shows what its objects add. So are chains, and the elements that lead to them, which only wait for a service with so
+//! many endpoints.
 
 #[path = "../golden/mod.rs"]
 mod golden;
@@ -27,7 +28,7 @@ fn rulesets_are_listed_as_in_their_files() {
         run.list(case.services, case.endpoint_slices);
         for family in ["ip", "ip6"] {
             let nft = std::env::var("FERROLET_NFT").unwrap_or("nft".into());
-            let all = sections(&ns.command(&nft, &["list", "table", family, "ferrolet"]));
+            let all = in_use(sections(&ns.command(&nft, &["list", "table", family, "ferrolet"])));
             let same: &mut BTreeSet<String> = empty.entry(family).or_default();
             let shown: Vec<&str> = all.iter().filter(|s| !same.contains(*s)).map(String::as_str).collect();
             compare(&format!("{name}.{family}.nft"), &format!("table {family} ferrolet {{\n{}}}\n", shown.join("\n")));
@@ -53,6 +54,36 @@ fn sections(listed: &str) -> Vec<String> {
         sections.push(text + "\t}\n");
     }
     sections
+}
+
+/// Without what waits: a map of counts says which elements of its map of chains are used, and these which chains.
+fn in_use(sections: Vec<String>) -> Vec<String> {
+    let named = |name: &str| sections.iter().find(|s| s.starts_with(&format!("\tmap {name} {{"))).cloned().unwrap_or_default();
+    let mut waiting = BTreeSet::new();
+    let mut shown = Vec::new();
+    for section in &sections {
+        let counts =
+            section.strip_prefix("\tmap ").and_then(|s| s.split_once("-picks {")).map(|(kind, _)| named(&format!("{kind}s")));
+        let Some(counts) = counts else {
+            shown.push(section.clone());
+            continue;
+        };
+        let (head, elements) = section.split_once("\t\telements = {\n").unwrap_or((section, ""));
+        let split = |e: &'_ str| e.trim().trim_end_matches(',').split_once(" : goto ").map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let unused = |e: &str| split(e).filter(|(code, _)| !counts.contains(&format!(" : {code}")));
+        waiting.extend(elements.lines().filter_map(unused).map(|(_, chain)| chain));
+        let used: Vec<&str> = elements.lines().filter(|e| split(e).is_some() && unused(e).is_none()).collect();
+        shown.push(match used.last() {
+            None => format!("{}\t}}\n", head.trim_end_matches("\t}\n")),
+            Some(_) => format!("{head}\t\telements = {{\n{}\n\t\t}}\n\t}}\n", used.join("\n").trim_end_matches(',')),
+        });
+    }
+    let name = |s: &str| s.strip_prefix("\tchain ").and_then(|s| s.split_once(" {")).map(|(name, _)| name.to_owned());
+    let waits = |s: &String| name(s).is_some_and(|n| waiting.contains(&n));
+    // One that waits is shown where another leads to it.
+    let chains: String = shown.iter().filter(|s| !waits(s) && name(s).is_some()).cloned().collect();
+    let leads = |s: &String| name(s).is_some_and(|n| chains.contains(&format!("goto {n}\n")));
+    shown.iter().filter(|s| !waits(s) || leads(s)).cloned().collect()
 }
 
 /// The elements in order, one a line.

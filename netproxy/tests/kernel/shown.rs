@@ -17,7 +17,7 @@ fn what_is_written_lists_readably() {
         "type ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service",
         "10.96.0.10 . tcp . 80 : 0x00000002",
         "10.96.0.10 . udp . 53 . 0x00000001 : 10.244.0.11 . 8080",
-        "elements = { 0x00000002 : goto nodeport-pick-2 }",
+        "0x00000002 : goto nodeport-pick-2",
         "tcp . 30080 . 0x00000000 : 10.244.0.10 . 8080",
         "10.244.0.11 . 10.244.0.11",
         "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000",

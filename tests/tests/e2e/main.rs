@@ -6,6 +6,7 @@
 mod admission;
 mod bad_input;
 mod cri;
+mod debug;
 mod faults;
 mod kubectl;
 mod nodes;
@@ -30,6 +31,7 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         static_pods::trials(),
+        debug::trials(),
         admission::trials(),
         services::trials(),
         rules::trials(),

@@ -2,7 +2,7 @@ use super::*;
 use crate::diff::full;
 use crate::model::Proto;
 use crate::netlink::attr::messages;
-use crate::ruleset::{Backend, Policy, Ruleset};
+use crate::ruleset::{Backend, Ruleset};
 use std::net::IpAddr;
 
 fn many(n: u32) -> Transaction {
@@ -15,7 +15,7 @@ fn many(n: u32) -> Transaction {
 
 #[test]
 fn long_lists_are_split_and_only_the_last_message_asks_for_an_answer() {
-    let sealed = encode(&many(5000), &Policy::default(), &Rules::new()).seal(true);
+    let sealed = encode(&many(5000), &Rules::new()).seal(true);
     let all: Vec<_> = messages(&sealed.bytes).collect();
     assert!(all.len() > 5, "{}", all.len());
     let asking: Vec<_> = all.iter().filter(|m| m.flags & ACK != 0).map(|m| m.seq).collect();
@@ -31,7 +31,7 @@ fn long_lists_are_split_and_only_the_last_message_asks_for_an_answer() {
 
 #[test]
 fn a_trial_has_no_end() {
-    let sealed = encode(&many(1), &Policy::default(), &Rules::new()).seal(false);
+    let sealed = encode(&many(1), &Rules::new()).seal(false);
     assert!(messages(&sealed.bytes).all(|m| m.kind != BATCH_END));
 }
 
@@ -39,8 +39,5 @@ fn a_trial_has_no_end() {
 fn the_same_transaction_gives_the_same_bytes() {
     let mut tx = many(10);
     tx.base = full(&Ruleset::default()).base;
-    assert_eq!(
-        encode(&tx, &Policy::default(), &Rules::new()).seal(true).bytes,
-        encode(&tx, &Policy::default(), &Rules::new()).seal(true).bytes
-    );
+    assert_eq!(encode(&tx, &Rules::new()).seal(true).bytes, encode(&tx, &Rules::new()).seal(true).bytes);
 }

@@ -14,6 +14,8 @@ const NODEPORTS_CHAIN: &str = "find-nodeport";
 const OUTSIDE_CHAIN: &str = "find-local-nodeport";
 const EXTERNAL_CHAIN: &str = "find-external";
 const LOCAL_EXTERNAL_CHAIN: &str = "find-local-external";
+const NODEPORT_MARK_CHAIN: &str = "mark-nodeport";
+const EXTERNAL_MARK_CHAIN: &str = "mark-external";
 const UNSERVED_CHAIN: &str = "reject-unserved";
 const REJECT_CHAIN: &str = "reject";
 const PRIORITY_DNAT: i32 = -100;
@@ -26,9 +28,18 @@ pub(super) const SAVED: u32 = 15;
 
 /// The chains that are no hooks, empty.
 pub(super) fn chains(b: &mut Batch, family: Family) {
-    for name in
-        [SERVICES_CHAIN, EXTERNAL_CHAIN, LOCAL_EXTERNAL_CHAIN, NODEPORTS_CHAIN, OUTSIDE_CHAIN, UNSERVED_CHAIN, REJECT_CHAIN]
-    {
+    const ALL: [&str; 9] = [
+        SERVICES_CHAIN,
+        EXTERNAL_CHAIN,
+        LOCAL_EXTERNAL_CHAIN,
+        NODEPORTS_CHAIN,
+        OUTSIDE_CHAIN,
+        NODEPORT_MARK_CHAIN,
+        EXTERNAL_MARK_CHAIN,
+        UNSERVED_CHAIN,
+        REJECT_CHAIN,
+    ];
+    for name in ALL {
         chain(b, family, name);
     }
 }
@@ -100,7 +111,7 @@ fn not_from_pods(r: Rule, family: Family, policy: &Policy) -> Rule {
 }
 
 /// Rules that match what pods send, one for each range; none where pods are not known.
-pub(super) fn from_pods(new: impl Fn() -> Rule, family: Family, policy: &Policy) -> Vec<Rule> {
+fn from_pods(new: impl Fn() -> Rule, family: Family, policy: &Policy) -> Vec<Rule> {
     match &policy.pods {
         PodTraffic::Sources(_) => policy.pods.ranges(family).map(|range| new().within(Side::Source, range, true)).collect(),
         PodTraffic::Interface(name) => vec![new().iif_is(name, true)],
@@ -140,6 +151,28 @@ pub(super) fn find_chains(b: &mut Batch, family: Family, policy: &Policy) {
 
     look_up(b, family, OUTSIDE_CHAIN, PickKind::LocalNodePort);
     rule(b, family, OUTSIDE_CHAIN, port_key(new()).0.member(LOCAL_ONLY, 0).verdict(DROP, None));
+    mark_chains(b, family, policy);
+}
+
+/// The chain that decides about masquerade where that is not done by destination.
+pub(super) fn mark_chain(kind: PickKind) -> Option<&'static str> {
+    match kind {
+        PickKind::NodePort => Some(NODEPORT_MARK_CHAIN),
+        PickKind::External => Some(EXTERNAL_MARK_CHAIN),
+        PickKind::Service | PickKind::LocalExternal | PickKind::LocalNodePort => None,
+    }
+}
+
+/// A pod's way to a Local address or node port is that to a cluster IP; all others are marked.
+fn mark_chains(b: &mut Batch, family: Family, policy: &Policy) {
+    for (kind, local_only) in [(PickKind::NodePort, LOCAL_ONLY), (PickKind::External, LOCAL_ONLY_IPS)] {
+        let Some(name) = mark_chain(kind) else { continue };
+        rule(b, family, name, Rule::new(family).set_mark(policy.masquerade_mark));
+        for pod in from_pods(|| Rule::new(family), family, policy) {
+            let pod = key_of(kind, pod, family).0.member(local_only, 0);
+            rule(b, family, name, pod.clear_mark(policy.masquerade_mark));
+        }
+    }
 }
 
 /// Matches the addresses on which node ports answer: a rule for each range. Loopback would need route_localnet.

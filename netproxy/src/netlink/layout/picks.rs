@@ -1,14 +1,14 @@
 //! Chains that pick one of so many endpoints, with and without affinity.
 
-use super::chains::{SAVED, chain, from_pods, key_of, rule};
+use super::chains::{SAVED, chain, key_of, mark_chain, rule};
 use super::names::*;
-use crate::diff::{Pick, code};
+use crate::diff::{EXACT, Pick, always_filled, code};
 use crate::model::Family;
 use crate::netlink::NEWSETELEM;
 use crate::netlink::attr::Writer;
 use crate::netlink::batch::Batch;
-use crate::netlink::expr::{GOTO, Rule, Side, value, verdict};
-use crate::ruleset::{PickKind, Policy};
+use crate::netlink::expr::{GOTO, JUMP, Rule, Side, value, verdict};
+use crate::ruleset::PickKind;
 
 /// The element that leads to the chain that takes one of N.
 pub fn pick_element(b: &mut Batch, pick: &Pick) {
@@ -21,32 +21,25 @@ pub fn pick_element(b: &mut Batch, pick: &Pick) {
     });
 }
 
-/// That chain.
-pub fn pick_rules(b: &mut Batch, pick: &Pick, policy: &Policy) {
+/// That chain. No rule of it depends on a policy: to write one anew costs a walk over the maps it looks up.
+pub fn pick_rules(b: &mut Batch, pick: &Pick) {
     let Pick { family, kind, count, affinity } = *pick;
     let name = pick_chain(pick);
     chain(b, family, &name);
-    if matches!(kind, PickKind::NodePort | PickKind::External) {
-        rule(b, family, &name, Rule::new(family).set_mark(policy.masquerade_mark));
+    if let Some(mark) = mark_chain(kind) {
+        rule(b, family, &name, Rule::new(family).verdict(JUMP, Some(mark)));
     }
-    // A pod's way to a Local address or node port is that to a cluster IP.
-    let local_only = match kind {
-        PickKind::External => Some(LOCAL_ONLY_IPS),
-        PickKind::NodePort => Some(LOCAL_ONLY),
-        PickKind::Service | PickKind::LocalExternal | PickKind::LocalNodePort => None,
-    };
-    if let Some(set) = local_only {
-        for pod in from_pods(|| Rule::new(family), family, policy) {
-            let pod = key_of(kind, pod, family).0.member(set, 0);
-            rule(b, family, &name, pod.clear_mark(policy.masquerade_mark));
-        }
-    }
+    // Where slots may be empty a draw misses at most one time in five. For who misses all, and for a packet that read the count
+    // just before a change and the slots just after it, the last rule is: among slots that are never empty.
+    let draws = if count > EXACT { 3 } else { 1 };
     if let Some(seconds) = affinity {
         known_client(b, family, &name, kind, seconds);
-        new_client(b, family, &name, kind, count, seconds);
+        for _ in 0..draws {
+            new_client(b, family, &name, kind, count, seconds);
+        }
     }
-    // The second rule is for a packet that read the count just before a change and the slots just after it: slot 0 always is.
-    for among in if count > 1 { vec![count, 1] } else { vec![1] } {
+    let last = (count > 1 && affinity.is_some()).then_some(always_filled(count));
+    for among in std::iter::repeat_n(count, draws).chain(last) {
         let r = match affinity {
             None => {
                 let (r, next) = key_of(kind, Rule::new(family), family);
@@ -59,6 +52,10 @@ pub fn pick_rules(b: &mut Batch, pick: &Pick, policy: &Policy) {
             }
         };
         rule(b, family, &name, r.dnat(0, Rule::address_registers(family)));
+    }
+    if count > 1 && affinity.is_none() {
+        let fewer = pick_chain(&Pick { count: always_filled(count), ..*pick });
+        rule(b, family, &name, Rule::new(family).verdict(GOTO, Some(&fewer)));
     }
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 /// What a batch adds, read as if the kernel had listed it.
 fn read(tx: &Transaction) -> Vec<Held> {
-    let sealed: batch::Sealed = encode(tx, &policy(), &Rules::new()).seal(true);
+    let sealed: batch::Sealed = encode(tx, &Rules::new()).seal(true);
     let mut all = Vec::new();
     for m in messages(&sealed.bytes).filter(|m| m.kind == NFTABLES << 8 | NEWSETELEM) {
         let family = if m.body[0] == family_number(Family::V4) { Family::V4 } else { Family::V6 };
