@@ -115,7 +115,7 @@ struct Actor {
     reporter: Reporter,
     timeline: Timeline,
     traffic: Traffic,
-    /// Fields that the user has been told are refused or left out.
+    /// What the user has been told is refused, left out or missing.
     told: BTreeSet<String>,
 }
 
@@ -241,7 +241,7 @@ impl Actor {
 
     fn start(&mut self, action: Action, observed: Arc<Observed>, again: bool) {
         let about = match &action {
-            Action::StartContainer { name, .. } => self.images.get(name).cloned(),
+            Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
         };
         let job = Job {
@@ -392,6 +392,12 @@ impl Actor {
             now,
         };
         let next = status::status(&inputs);
+        for (name, why) in status::untargeted(&inputs) {
+            if self.told.insert(format!("{name}: {why}")) {
+                let path = execute::field_path(&self.desired, &name);
+                self.shared.events.pod(&self.desired.id, path, Severity::Warning, "Failed", format!("Error: {why}"));
+            }
+        }
         self.waiting_events(&next);
         self.resize_event(&next);
         self.timeline.observed(observed);
@@ -422,14 +428,13 @@ impl Actor {
     }
 
     fn waiting_events(&self, next: &api::PodStatus) {
-        let reason = |list: &Option<Vec<api::ContainerStatus>>, name: &str| {
-            let found = list.iter().flatten().find(|s| s.name == name)?;
+        let reason = |s: &api::PodStatus, name: &str| {
+            let all = [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses];
+            let found = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
             found.state.as_ref()?.waiting.as_ref()?.reason.clone()
         };
         for c in &self.desired.containers {
-            let before =
-                reason(&self.status.container_statuses, &c.name).or(reason(&self.status.init_container_statuses, &c.name));
-            let after = reason(&next.container_statuses, &c.name).or(reason(&next.init_container_statuses, &c.name));
+            let (before, after) = (reason(&self.status, &c.name), reason(next, &c.name));
             if before == after {
                 continue;
             }

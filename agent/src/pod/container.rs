@@ -58,6 +58,14 @@ fn namespaces(spec: &api::PodSpec) -> cri::NamespaceOptions {
     }
 }
 
+/// A pod whose containers share their processes, or the host's, has nothing more to share.
+fn target_pids(mut namespaces: cri::NamespaceOptions, target: Option<&str>) -> cri::NamespaceOptions {
+    if let Some(id) = target.filter(|_| namespaces.pid == cri::NamespaceMode::Container) {
+        namespaces.pid = cri::NamespaceMode::Target(id.to_owned());
+    }
+    namespaces
+}
+
 fn groups(sc: &api::PodSecurityContext) -> Vec<i64> {
     sc.fs_group.into_iter().chain(sc.supplemental_groups.iter().flatten().copied()).collect()
 }
@@ -103,7 +111,9 @@ pub fn sandbox(
     all_labels.extend(pod_labels(d));
     let hostname = if d.host_network { String::new() } else { hosts::name(&d.pod, cluster_domain)?.kernel };
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let privileged = containers().any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
+    // Runtimes hold a privileged container against the sandbox as it is described when the container is made.
+    let privileged = containers().chain(&d.looking);
+    let privileged = privileged.into_iter().any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
     Ok(cri::SandboxConfig {
         metadata: cri::SandboxMetadata {
             name: d.id.name.clone(),
@@ -164,6 +174,8 @@ pub struct ContainerInput<'a> {
     pub image: &'a ImageFacts,
     pub env: Vec<cri::EnvVar>,
     pub mounts: Vec<cri::Mount>,
+    /// The id of the container whose processes it is to see.
+    pub target: Option<&'a str>,
     pub node: &'a NodeLimits,
 }
 
@@ -290,7 +302,7 @@ fn security(i: &ContainerInput<'_>) -> Result<cri::ContainerSecurity, ConfigErro
             add_ambient: Vec::new(),
         },
         privileged,
-        namespaces: namespaces(pod_spec),
+        namespaces: target_pids(namespaces(pod_spec), i.target),
         selinux: own.se_linux_options.as_ref().or(pod.se_linux_options.as_ref()).map(selinux),
         run_as_group: own.run_as_group.or(pod.run_as_group).filter(|_| run_as.is_some()),
         run_as,

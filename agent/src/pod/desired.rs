@@ -5,6 +5,7 @@
 //! `Desired::pod`, the object as it came.
 
 use crate::pod::Time;
+use crate::pod::ephemeral::{self, Ephemeral};
 use k8s_openapi::api::core::v1 as api;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub enum Role {
     /// A restartable init container: started in order, kept running, never keeps the pod from ending.
     Sidecar,
     Main,
+    /// Started once, beside all others, and counted for nothing.
+    Ephemeral,
 }
 
 /// `restartPolicyRules`: the first matching rule of action `Restart` wins over the policy.
@@ -65,6 +68,8 @@ pub struct Container {
     pub has_readiness_probe: bool,
     pub liveness_grace: Option<Duration>,
     pub startup_grace: Option<Duration>,
+    /// Of those with that role, and only of those.
+    pub ephemeral: Option<Ephemeral>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub struct Unsupported {
 pub struct Desired {
     pub id: PodId,
     pub generation: i64,
-    /// Init and sidecar containers in order, then the main ones in order.
+    /// Init and sidecar containers in order, then the main ones in order, then ephemeral ones.
     pub containers: Vec<Container>,
     pub restart: RestartPolicy,
     pub grace: Duration,
@@ -120,6 +125,8 @@ pub struct Desired {
     pub orphan: bool,
     /// Never taken back.
     pub ended: Option<Ended>,
+    /// The ephemeral containers in the form of the others.
+    pub looking: Vec<api::Container>,
     pub pod: Arc<api::Pod>,
 }
 
@@ -146,11 +153,17 @@ impl Desired {
             container(c, role, restart, status)
         });
         let main = spec.containers.iter().map(|c| container(c, Role::Main, restart, status));
+        let (looking, passed_over) = support::ephemeral(spec);
+        let ephemeral = looking.iter().map(|(spec, own)| {
+            let ran = ephemeral::ran(&spec.name, status);
+            let own = Some(Ephemeral { ran, ..own.clone() });
+            Container { ephemeral: own, first_attempt: 0, ..container(spec, Role::Ephemeral, restart, None) }
+        });
         let grace = seconds(spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
         Desired {
             id: id_of(pod),
             generation: meta.generation.unwrap_or(0),
-            containers: init.chain(main).collect(),
+            containers: init.chain(main).chain(ephemeral).collect(),
             restart,
             grace,
             active_deadline: seconds(spec.active_deadline_seconds),
@@ -162,7 +175,8 @@ impl Desired {
             terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
             started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             unsupported,
-            passed_over: support::passed_over(spec),
+            passed_over,
+            looking: looking.into_iter().map(|(spec, _)| spec).collect(),
             orphan: false,
             ended: None,
             pod: pod.clone(),
@@ -196,13 +210,18 @@ impl Desired {
     }
 
     pub fn inits(&self) -> impl Iterator<Item = &Container> {
-        self.containers.iter().filter(|c| c.role != Role::Main)
+        self.containers.iter().filter(|c| matches!(c.role, Role::Init | Role::Sidecar))
+    }
+
+    pub fn ephemeral(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|c| c.role == Role::Ephemeral)
     }
 
     /// The container as the API has it.
     pub fn spec_of(&self, name: &str) -> Option<&api::Container> {
         let spec = self.pod.spec.as_ref()?;
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten()).chain(&self.looking);
+        all.into_iter().find(|c| c.name == name)
     }
 }
 
@@ -238,6 +257,7 @@ fn seconds(value: Option<i64>) -> Option<Duration> {
 fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status: Option<&api::PodStatus>) -> Container {
     let image = c.image.clone().unwrap_or_default();
     let restart = match (role, c.restart_policy.as_deref()) {
+        (Role::Ephemeral, _) => RestartPolicy::Never,
         (Role::Sidecar, _) | (_, Some("Always")) => RestartPolicy::Always,
         (_, Some("OnFailure")) => RestartPolicy::OnFailure,
         (_, Some("Never")) => RestartPolicy::Never,
@@ -274,6 +294,7 @@ fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status:
         has_readiness_probe: c.readiness_probe.is_some(),
         liveness_grace: probe_grace(&c.liveness_probe),
         startup_grace: probe_grace(&c.startup_probe),
+        ephemeral: None,
     }
 }
 

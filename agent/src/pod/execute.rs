@@ -93,6 +93,10 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
             job.start_container(name, sandbox_id, *attempt, *backoff).await
         }
         Action::StartCreated { name, id } => job.start_created(name, id).await,
+        Action::StartEphemeral { name, created: Some(id), .. } => job.start_created(name, id).await,
+        Action::StartEphemeral { name, sandbox_id, target, created: None } => {
+            job.start_ephemeral(name, sandbox_id, target.as_deref()).await
+        }
         Action::StopContainer { name, id, deadline, why, restarts } => {
             job.stop_container(name, id, *deadline, *why, *restarts).await
         }
@@ -115,7 +119,11 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
 /// A path to the object in the form of events: `spec.containers{web}`.
 pub fn field_path(d: &Desired, container: &str) -> Option<String> {
     let role = d.container(container)?.role;
-    let list = if role == Role::Main { "containers" } else { "initContainers" };
+    let list = match role {
+        Role::Main => "containers",
+        Role::Init | Role::Sidecar => "initContainers",
+        Role::Ephemeral => "ephemeralContainers",
+    };
     Some(format!("spec.{list}{{{container}}}"))
 }
 

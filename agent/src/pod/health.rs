@@ -16,7 +16,7 @@ pub fn probes(d: &Desired, life: &Lifecycle, o: &Observed) -> Vec<Probe> {
     let sandbox = o.newest_sandbox();
     let pod_ip = sandbox.and_then(|s| s.ips.first().cloned()).or(host_ips).unwrap_or_else(|| "127.0.0.1".to_owned());
     let mut out = Vec::new();
-    for c in d.containers.iter().filter(|c| c.role != Role::Init) {
+    for c in d.containers.iter().filter(|c| matches!(c.role, Role::Sidecar | Role::Main)) {
         let Some(running) = o.newest(&c.name).filter(|n| n.running()) else { continue };
         let Some(spec) = d.spec_of(&c.name) else { continue };
         let kinds = [

@@ -10,6 +10,7 @@ pub mod container;
 pub mod desired;
 pub mod dns;
 pub mod env;
+pub mod ephemeral;
 pub mod execute;
 pub mod health;
 pub mod hosts;

@@ -10,6 +10,7 @@ pub use action::{Action, Key, StopWhy};
 
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
+use crate::pod::ephemeral;
 use crate::pod::lifecycle::{Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, Verdicts};
 use crate::pod::{Time, after, elapsed};
@@ -159,6 +160,9 @@ impl Planner<'_> {
         self.end_strays(sandbox);
         let initialized = self.d.main().any(|c| self.o.newest_in(&c.name, sandbox).is_some());
         let d = self.d;
+        for c in d.ephemeral() {
+            self.ephemeral(c, sandbox);
+        }
         for c in d.inits() {
             if c.role == Role::Init && initialized {
                 continue;
@@ -186,6 +190,28 @@ impl Planner<'_> {
         }
         self.prune();
         None
+    }
+
+    /// One that runs beside the others: started once, whatever they do, and left alone from then on.
+    fn ephemeral(&mut self, c: &Spec, sandbox: &str) {
+        let o = self.o;
+        let created = match o.newest(&c.name) {
+            Some(n) if n.state == State::Created && n.sandbox_id == sandbox => Some(n.id.clone()),
+            Some(_) => return,
+            None if c.ephemeral.as_ref().is_some_and(|e| e.ran || !e.refused.is_empty()) => return,
+            None => None,
+        };
+        if !o.local.volumes_ready || (created.is_none() && !self.image(c, 0)) {
+            return;
+        }
+        let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
+        match ephemeral::target(self.d, c, o, sandbox) {
+            Ok(target) => self.act(Action::StartEphemeral { name, sandbox_id, target, created }),
+            // It has its place already, whatever became of its target.
+            Err(_) if created.is_some() => self.act(Action::StartEphemeral { name, sandbox_id, target: None, created }),
+            // Whatever changes that is seen.
+            Err(_) => {}
+        }
     }
 
     /// Live containers of other sandboxes, and second live instances.

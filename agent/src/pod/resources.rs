@@ -50,7 +50,7 @@ fn same(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> bool {
 
 /// Whether a container that runs should have other resources than it was started with.
 pub fn resize_wanted(d: &Desired, o: &Observed) -> bool {
-    d.containers.iter().filter(|c| c.role != Role::Init).any(|c| {
+    d.containers.iter().filter(|c| matches!(c.role, Role::Sidecar | Role::Main)).any(|c| {
         let started = o.newest(&c.name).filter(|n| n.running()).and_then(|n| n.resources.as_ref());
         started.zip(d.spec_of(&c.name)).is_some_and(|(started, spec)| !started.same(&Resources::of(spec)))
     })

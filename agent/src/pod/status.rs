@@ -11,7 +11,7 @@ mod phase;
 use crate::cgroup::qos;
 use crate::pod::Time;
 use crate::pod::backoff::Backoffs;
-use crate::pod::desired::Desired;
+use crate::pod::desired::{Desired, Role};
 use crate::pod::lifecycle::{Lifecycle, Why};
 use crate::pod::observed::{Observed, Verdicts};
 use k8s_openapi::api::core::v1 as api;
@@ -40,12 +40,14 @@ pub struct Inputs<'a> {
 }
 
 pub fn status(i: &Inputs<'_>) -> api::PodStatus {
-    let mut main = containers::statuses(i, false);
-    let mut init = containers::statuses(i, true);
+    let mut main = containers::statuses(i, &[Role::Main]);
+    let mut init = containers::statuses(i, &[Role::Init, Role::Sidecar]);
+    let mut ephemeral = containers::statuses(i, &[Role::Ephemeral]);
     let terminal = i.lifecycle.rank() >= 2;
     if never_taken(i) {
         main.clear();
         init.clear();
+        ephemeral.clear();
     } else if terminal {
         containers::close(i, &mut main, &mut init);
     }
@@ -86,12 +88,17 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         qos_class: Some(qos(&i.desired.pod).as_str().to_owned()),
         start_time: Some(i.prev.start_time.clone().unwrap_or(ApiTime(whole_seconds(i.now)))),
         observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
+        ephemeral_container_statuses: some_list(ephemeral),
         // Owned by others, kept as they are.
-        ephemeral_container_statuses: i.prev.ephemeral_container_statuses.clone(),
         nominated_node_name: i.prev.nominated_node_name.clone(),
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),
         ..Default::default()
     }
+}
+
+/// The ephemeral containers that wait for their targets, and why.
+pub fn untargeted(i: &Inputs<'_>) -> Vec<(String, crate::pod::ephemeral::NoTarget)> {
+    containers::untargeted(i)
 }
 
 /// The node refused the pod, now or before a restart of the agent: there is nothing to say of its containers.

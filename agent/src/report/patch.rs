@@ -35,10 +35,7 @@ pub(super) fn between(uid: &str, from: &api::PodStatus, to: &api::PodStatus) -> 
 
 /// Fields that this node alone writes; the others are left alone when we have nothing to say about them.
 fn ours(field: &str) -> bool {
-    !matches!(
-        field,
-        "nominatedNodeName" | "resourceClaimStatuses" | "ephemeralContainerStatuses" | "resize" | "extendedResourceClaimStatus"
-    )
+    !matches!(field, "nominatedNodeName" | "resourceClaimStatuses" | "resize" | "extendedResourceClaimStatus")
 }
 
 fn object(status: &api::PodStatus) -> Map<String, Value> {

@@ -37,7 +37,7 @@ fn a_resize_that_is_over_is_over() {
 
 #[test]
 fn what_others_own_is_left_alone() {
-    let from = status(json!({"phase": "Running", "nominatedNodeName": "n", "ephemeralContainerStatuses": []}));
+    let from = status(json!({"phase": "Running", "nominatedNodeName": "n", "resize": ""}));
     let to = status(json!({"phase": "Running"}));
     assert_eq!(patch::between("u", &from, &to), None);
 }

@@ -1,7 +1,7 @@
 //! Values of `fieldRef` and `resourceFieldRef`, for environment variables and downward-API files alike. Pure.
 
 use ferrolet_quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -123,9 +123,9 @@ pub fn resource_value(
         Some(text) => text.parse().map_err(|source| FieldError::Divisor { text: text.to_owned(), source })?,
         None => Quantity::ZERO,
     };
-    let asked = find_container(pod, container).ok_or_else(|| FieldError::Container(container.to_owned()))?;
+    let asked = resources(pod, container).ok_or_else(|| FieldError::Container(container.to_owned()))?;
     let amount = |list: &str| -> Result<Option<Quantity>, FieldError> {
-        let from = asked.resources.as_ref().and_then(|r| if list == "limits" { r.limits.as_ref() } else { r.requests.as_ref() });
+        let from = asked.and_then(|r| if list == "limits" { r.limits.as_ref() } else { r.requests.as_ref() });
         let Some(text) = from.and_then(|l| l.get(name)) else { return Ok(None) };
         let parsed = text.0.parse::<Quantity>().map_err(|source| FieldError::Amount {
             container: container.to_owned(),
@@ -143,9 +143,12 @@ pub fn resource_value(
     Ok(value.div_ceil(divisor).to_string())
 }
 
-fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+/// What a container of the pod asks for, if there is such a container. An ephemeral one can ask for nothing.
+fn resources<'a>(pod: &'a Pod, name: &str) -> Option<Option<&'a ResourceRequirements>> {
     let spec = pod.spec.as_ref()?;
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+    let found = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name);
+    let ephemeral = || spec.ephemeral_containers.iter().flatten().any(|c| c.name == name).then_some(None);
+    found.map(|c| c.resources.as_ref()).or_else(ephemeral)
 }
 
 #[cfg(test)]

@@ -98,6 +98,11 @@ impl Service {
                     "failed to get sandbox container task: no running task found: {sandbox_id}"
                 )));
             }
+            let target = config.linux.as_ref().and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref());
+            if let Some(options) = target.filter(|o| o.pid == pb::NamespaceMode::Target as i32) {
+                in_reach(state, &options.target_id, &sandbox_id)
+                    .map_err(|why| Status::unknown(format!("invalid target container: {why}")))?;
+            }
             let same = |c: &&Container| c.sandbox_id == sandbox_id && c.config.metadata.as_ref() == Some(&metadata);
             if let Some(other) = state.containers.values().find(same) {
                 let taken = format!("{}_{}_{}", metadata.name, sandbox_id, metadata.attempt);
@@ -226,6 +231,18 @@ impl Service {
 
     pub(super) fn lists_sandboxes(&self, filter: Option<pb::PodSandboxFilter>) -> Vec<pb::PodSandbox> {
         self.0.with(|state| state.list_sandboxes(&filter.unwrap_or_default()))
+    }
+}
+
+/// Whether the processes of a container can be shared with another of this sandbox.
+fn in_reach(state: &State, id: &str, sandbox_id: &str) -> Result<(), String> {
+    let found = state.containers.get(id).ok_or_else(|| format!("container {id:?} does not exist: not found"))?;
+    if found.sandbox_id != sandbox_id {
+        return Err(format!("container {id:?} (sandbox {}) does not belong to sandbox {sandbox_id}", found.sandbox_id));
+    }
+    match found.state {
+        pb::ContainerState::ContainerRunning => Ok(()),
+        other => Err(format!("container {id:?} is not running - in state {}", other.as_str_name())),
     }
 }
 

@@ -6,6 +6,7 @@
 mod admission;
 mod bad_input;
 mod cri;
+mod debug;
 mod faults;
 mod kubectl;
 mod nodes;
@@ -28,6 +29,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        debug::trials(),
         admission::trials(),
         services::trials(),
         rules::trials(),

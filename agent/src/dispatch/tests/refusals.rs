@@ -84,17 +84,6 @@ async fn a_resize_is_infeasible_and_the_container_keeps_what_it_has() {
 }
 
 #[tokio::test]
-async fn an_ephemeral_container_is_left_out_and_named() {
-    let w = World::start(Profile::containerd_2()).await;
-    let mut spec = with(json!({}));
-    spec["ephemeralContainers"] = json!([{"name": "debug", "image": "web:1"}]);
-    w.create("p", spec);
-    w.until("ready", |w| w.pod("p").filter(ready)).await;
-    let named = |w: &World| w.api.messages().iter().filter(|m| m.starts_with("spec.ephemeralContainers[0]: ")).count();
-    w.until("told", |w| (named(w) == 1).then_some(())).await;
-}
-
-#[tokio::test]
 async fn a_probe_of_a_port_that_does_not_exist_is_an_error_and_not_no_probe() {
     let w = World::start(Profile::containerd_2()).await;
     let probe = json!({"tcpSocket": {"port": "web"}, "periodSeconds": 1});

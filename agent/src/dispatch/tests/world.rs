@@ -126,6 +126,10 @@ impl Api {
         self.lock().events.iter().map(|e| e["message"].as_str().unwrap().to_owned()).collect()
     }
 
+    pub fn events(&self) -> Vec<Value> {
+        self.lock().events.clone()
+    }
+
     pub fn statuses(&self, name: &str) -> Vec<Value> {
         self.lock().statuses.iter().filter(|(n, _)| n == name).map(|(_, s)| json!({ "status": s })).collect()
     }
@@ -419,6 +423,17 @@ impl World {
     pub fn resize(&self, name: &str, resources: Value) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
             pod["spec"]["containers"][0]["resources"] = resources;
+            pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
+        }
+        self.api.publish();
+    }
+
+    /// One more ephemeral container, as the subresource adds it.
+    pub fn debug(&self, name: &str, container: Value) {
+        if let Some(pod) = self.api.lock().pods.get_mut(name) {
+            let mut all = pod["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
+            all.push(container);
+            pod["spec"]["ephemeralContainers"] = json!(all);
             pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
         }
         self.api.publish();

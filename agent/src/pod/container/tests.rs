@@ -14,6 +14,7 @@ fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, Confi
         image,
         env: vec![cri::EnvVar::new("A", "x")],
         mounts: Vec::new(),
+        target: None,
         node: &node,
     })
 }
@@ -116,4 +117,23 @@ fn volumes_must_be_there() {
     let found = volume_mounts(spec, |_| Some("/host".into())).unwrap();
     assert_eq!((found[0].container_path.as_str(), found[0].readonly), ("/data", true));
     assert!(matches!(volume_mounts(spec, |_| None), Err(ConfigError::Volume { .. })));
+}
+
+#[test]
+fn processes_of_a_target_are_seen_where_each_container_has_its_own() {
+    for (extra, pid) in [
+        (json!({}), cri::NamespaceMode::Target("t".into())),
+        (json!({"shareProcessNamespace": true}), cri::NamespaceMode::Pod),
+        (json!({"hostPID": true}), cri::NamespaceMode::Node),
+    ] {
+        let spec: api::PodSpec = serde_json::from_value({
+            let mut spec = extra.clone();
+            spec["containers"] = json!([]);
+            spec
+        })
+        .unwrap();
+        assert_eq!(target_pids(namespaces(&spec), Some("t")).pid, pid, "{extra}");
+    }
+    let d = desired(json!({"ephemeralContainers": [{"name": "d", "image": "i", "securityContext": {"privileged": true}}]}));
+    assert!(sandbox(&d, 0, "cluster.local", Path::new("/l")).unwrap().security.privileged);
 }

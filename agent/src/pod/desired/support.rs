@@ -1,6 +1,7 @@
 //! What this agent does not do of the pod API yet: every such field is found here and refused by name.
 
 use super::Unsupported;
+use crate::pod::ephemeral::{self, Ephemeral};
 use k8s_openapi::api::core::v1 as api;
 
 /// Sysctls that are namespaced and isolated between pods, as kubelet allows them without being told.
@@ -35,23 +36,40 @@ impl Found {
 
 const NOT_YET: &str = "not supported by this node agent yet";
 
-/// What is passed over without harm to the rest of the pod.
-pub(super) fn passed_over(spec: &api::PodSpec) -> Vec<Unsupported> {
-    let mut f = Found(Vec::new());
-    for (i, c) in spec.ephemeral_containers.iter().flatten().enumerate() {
-        let reason = format!("container {:?} is not started: ephemeral containers are {NOT_YET}", c.name);
-        f.add(format!("spec.ephemeralContainers[{i}]"), reason);
+/// The ephemeral containers with what each of them alone is refused for, and all of these together. The rest of the pod, which
+/// may have run for long, goes on without them. One whose name cannot be used is left out.
+pub(super) fn ephemeral(spec: &api::PodSpec) -> (Vec<(api::Container, Ephemeral)>, Vec<Unsupported>) {
+    let others = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|c| c.name.clone());
+    let mut seen: std::collections::BTreeSet<String> = others.collect();
+    let (mut all, mut passed_over) = (Vec::new(), Vec::new());
+    for (i, e) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let path = format!("spec.ephemeralContainers[{i}]");
+        let mut f = Found(Vec::new());
+        if let Some(why) = odd(&e.name) {
+            f.add(format!("{path}.name"), why);
+            passed_over.extend(f.0);
+        } else if !seen.insert(e.name.clone()) {
+            f.add(format!("{path}.name"), format!("two containers are named {:?}", e.name));
+            passed_over.extend(f.0);
+        } else {
+            let c = ephemeral::as_container(e);
+            container(&mut f, &path, &c, false);
+            passed_over.extend(f.0.iter().cloned());
+            let target = e.target_container_name.clone().filter(|t| !t.is_empty());
+            all.push((c, Ephemeral { target, refused: f.0, ran: false }));
+        }
     }
-    f.0
+    (all, passed_over)
+}
+
+fn odd(name: &str) -> Option<String> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    (name.is_empty() || name.len() > 253 || !plain || name.starts_with('.')).then(|| format!("{name:?} is not a DNS name"))
 }
 
 /// Names that become labels, folders and file names. The API server lets no others through; here they must not do harm.
 pub(super) fn check_names(pod: &api::Pod) -> Vec<Unsupported> {
     let mut f = Found(Vec::new());
-    let odd = |name: &str| {
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-        (name.is_empty() || name.len() > 253 || !plain || name.starts_with('.')).then(|| format!("{name:?} is not a DNS name"))
-    };
     let meta = &pod.metadata;
     for (field, name) in [("metadata.name", &meta.name), ("metadata.namespace", &meta.namespace)] {
         if let Some(why) = odd(name.as_deref().unwrap_or_default()) {

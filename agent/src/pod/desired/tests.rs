@@ -33,15 +33,6 @@ fn what_cannot_be_done_is_named() {
 }
 
 #[test]
-fn ephemeral_containers_are_named_and_refuse_nothing_else() {
-    let d = desired(json!({"ephemeralContainers": [{"name": "debug", "image": "i"}]}));
-    assert!(d.unsupported.is_empty());
-    assert_eq!(d.passed_over[0].field, "spec.ephemeralContainers[0]");
-    assert!(d.passed_over[0].reason.contains("\"debug\""), "{:?}", d.passed_over);
-    assert!(desired(json!({})).passed_over.is_empty());
-}
-
-#[test]
 fn names_that_could_lead_elsewhere_are_refused() {
     let c = |name: &str| json!({"name": name, "image": "i"});
     for name in ["", "../../etc", "a/b", "..", "a\u{0}b", "na me", "größe", "a\nb"] {

@@ -22,7 +22,14 @@ impl Job {
         attempt: u32,
         backoff: Duration,
     ) -> Result<Outcome, Failed> {
-        let created = self.create(name, sandbox_id, attempt, backoff).await;
+        let created = self.create(name, sandbox_id, attempt, backoff, None).await;
+        let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
+        self.normal(Some(name), "Created", "Container created");
+        self.start(name, &id).await
+    }
+
+    pub(super) async fn start_ephemeral(&self, name: &str, sandbox_id: &str, target: Option<&str>) -> Result<Outcome, Failed> {
+        let created = self.create(name, sandbox_id, 0, Duration::ZERO, target).await;
         let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
         self.normal(Some(name), "Created", "Container created");
         self.start(name, &id).await
@@ -69,7 +76,15 @@ impl Job {
         }
     }
 
-    async fn create(&self, name: &str, sandbox_id: &str, attempt: u32, backoff: Duration) -> Result<String, Failed> {
+    /// With `target` its processes see those of that container.
+    async fn create(
+        &self,
+        name: &str,
+        sandbox_id: &str,
+        attempt: u32,
+        backoff: Duration,
+        target: Option<&str>,
+    ) -> Result<String, Failed> {
         let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
         let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
             return Err(Failed::new(CONFIG_ERROR, format!("container {name:?} is not in the pod")));
@@ -105,6 +120,7 @@ impl Job {
             image,
             env,
             mounts,
+            target,
             node: &self.shared.limits,
         };
         let mut config = container::container(input).map_err(|e| config_error(&e))?;

@@ -41,6 +41,15 @@ pub enum Action {
         name: String,
         id: String,
     },
+    /// Create and start one of those that run beside the others.
+    StartEphemeral {
+        name: String,
+        sandbox_id: String,
+        /// The container whose processes it is to see, by id.
+        target: Option<String>,
+        /// What an interrupted attempt has created: only started.
+        created: Option<String>,
+    },
     StopContainer {
         name: String,
         id: String,
@@ -72,6 +81,8 @@ pub enum Key {
     Pull(String),
     /// One for the whole pod: containers start in order.
     Start,
+    /// An ephemeral container by name: nothing waits for it, and it waits for nothing that starts.
+    StartEphemeral(String),
     /// A container or sandbox by id.
     Stop(String),
     Cgroup,
@@ -85,6 +96,7 @@ impl Action {
             Action::RunSandbox { .. } => Key::Sandbox,
             Action::PullImage { container, .. } => Key::Pull(container.clone()),
             Action::StartContainer { .. } | Action::StartCreated { .. } => Key::Start,
+            Action::StartEphemeral { name, .. } => Key::StartEphemeral(name.clone()),
             Action::StopContainer { id, .. }
             | Action::RemoveContainer { id, .. }
             | Action::StopSandbox { id }
@@ -100,7 +112,9 @@ impl Action {
             Action::PrepareVolumes => Subject::Volumes,
             Action::RunSandbox { .. } => Subject::Sandbox,
             Action::PullImage { container, .. } => Subject::Image(container.clone()),
-            Action::StartContainer { name, .. } | Action::StartCreated { name, .. } => Subject::Start(name.clone()),
+            Action::StartContainer { name, .. } | Action::StartCreated { name, .. } | Action::StartEphemeral { name, .. } => {
+                Subject::Start(name.clone())
+            }
             Action::StopContainer { id, .. }
             | Action::RemoveContainer { id, .. }
             | Action::StopSandbox { id }
@@ -126,6 +140,7 @@ impl Action {
             Action::PullImage { container: name, .. }
             | Action::StartContainer { name, .. }
             | Action::StartCreated { name, .. }
+            | Action::StartEphemeral { name, .. }
             | Action::StopContainer { name, .. }
             | Action::RemoveContainer { name, .. } => Some(name),
             _ => None,
@@ -141,6 +156,7 @@ impl Action {
                 | Action::PullImage { .. }
                 | Action::StartContainer { .. }
                 | Action::StartCreated { .. }
+                | Action::StartEphemeral { .. }
         )
     }
 }

@@ -10,8 +10,14 @@ use proptest::prelude::*;
 
 fn shape() -> impl Strategy<Value = Shape> {
     let inits = proptest::collection::vec(any::<bool>(), 0..4);
+    let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (inits, 1usize..4, policy).prop_map(|(sidecars, mains, policy)| Shape { sidecars, mains, policy })
+    (inits, 1usize..4, ephemeral, policy).prop_map(|(sidecars, mains, ephemeral, policy)| Shape {
+        sidecars,
+        mains,
+        ephemeral,
+        policy,
+    })
 }
 
 proptest! {

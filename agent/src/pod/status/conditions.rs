@@ -101,7 +101,7 @@ fn containers_ready(i: &Inputs<'_>, phase: &str, main: &[api::ContainerStatus], 
         "Failed" => return Says::no("PodFailed", None),
         _ => {}
     }
-    let counted = i.desired.containers.iter().filter(|c| c.role != Role::Init);
+    let counted = i.desired.containers.iter().filter(|c| matches!(c.role, Role::Sidecar | Role::Main));
     let unready: Vec<&str> =
         counted.filter(|c| !init.iter().chain(main).any(|s| s.name == c.name && s.ready)).map(|c| c.name.as_str()).collect();
     if unready.is_empty() {

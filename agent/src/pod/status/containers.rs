@@ -3,6 +3,7 @@
 use super::{Inputs, whole_seconds};
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
+use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State};
 use crate::pod::resources::Resources;
 use crate::pod::{Time, after};
@@ -13,9 +14,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 const UNKNOWN: &str = "ContainerStatusUnknown";
 const UNKNOWN_CODE: i32 = 137;
 
-pub(super) fn statuses(i: &Inputs<'_>, init: bool) -> Vec<api::ContainerStatus> {
-    let old = if init { &i.prev.init_container_statuses } else { &i.prev.container_statuses };
-    let wanted = i.desired.containers.iter().filter(|c| (c.role != Role::Main) == init);
+/// Of all containers with one of these roles, which share a list.
+pub(super) fn statuses(i: &Inputs<'_>, roles: &[Role]) -> Vec<api::ContainerStatus> {
+    let init = roles.contains(&Role::Init);
+    let old = match roles {
+        [Role::Main] => &i.prev.container_statuses,
+        [Role::Ephemeral] => &i.prev.ephemeral_container_statuses,
+        _ => &i.prev.init_container_statuses,
+    };
+    let wanted = i.desired.containers.iter().filter(|c| roles.contains(&c.role));
     let mut all: Vec<_> = wanted.map(|c| one(i, c, old.iter().flatten().find(|s| s.name == c.name))).collect();
     // Clients rely on an order that does not move: init containers as written, the others by name.
     if !init {
@@ -65,6 +72,11 @@ fn health(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, s: &mut api::Con
     let running = newest.filter(|_| state.is_some_and(|s| s.running.is_some()));
     let verdict = running.and_then(|n| i.verdicts.of(n));
     let started = running.is_some() && (!c.has_startup_probe || verdict.is_some_and(|v| v.startup == Some(true)));
+    if c.role == Role::Ephemeral {
+        // Neither is said of one that nothing counts.
+        (s.started, s.ready) = (None, false);
+        return;
+    }
     s.started = Some(started);
     s.ready = match c.role {
         Role::Init => state.and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
@@ -132,7 +144,7 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
     if n.state == State::Unknown && was_running {
         let message = "The container could not be located when the pod was terminated";
         state = terminated(UNKNOWN, message, UNKNOWN_CODE);
-        count = old_count + 1;
+        count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
     }
     // Its last words were in a file that may be gone by now.
     let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
@@ -192,7 +204,12 @@ fn missing(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api:
     s.restart_count = old.restart_count;
     s.last_state = old.last_state.clone().or(s.last_state);
     let last_known = s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
-    if old_state.running.is_some() && !last_known && !i.observed.stale {
+    if c.role == Role::Ephemeral && old_state.running.is_some() && !i.observed.stale {
+        // It will not run again.
+        let message = "The container could not be located.  The container used to be Running";
+        s.state = Some(terminated(UNKNOWN, message, UNKNOWN_CODE));
+        (s.container_id, s.image_id) = (old.container_id.clone(), old.image_id.clone());
+    } else if old_state.running.is_some() && !last_known && !i.observed.stale {
         let message = "The container could not be located when the pod was deleted.  The container used to be Running";
         s.last_state = Some(terminated(UNKNOWN, message, UNKNOWN_CODE));
         if i.desired.deletion.is_none() {
@@ -225,6 +242,15 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
             return Some(("CrashLoopBackOff".into(), message));
         }
     }
+    if let Some(e) = c.ephemeral.as_ref().filter(|e| newest.is_none() && !e.ran) {
+        if !e.refused.is_empty() {
+            let fields: Vec<String> = e.refused.iter().map(ToString::to_string).collect();
+            return Some(("CreateContainerConfigError".into(), fields.join("; ")));
+        }
+        if let Some(why) = no_target(i, c) {
+            return Some((why.reason().into(), why.to_string()));
+        }
+    }
     let failures = &i.backoffs.failures;
     if let Some(f) = failures.get(&Subject::Start(c.name.clone())) {
         return Some((f.reason.clone(), f.message.clone()));
@@ -235,6 +261,22 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
     }
     let f = failures.get(&Subject::Image(c.name.clone()))?;
     Some(image_waits(c, f, i.now))
+}
+
+/// The ephemeral containers that wait for the container they are to look into.
+pub(super) fn untargeted(i: &Inputs<'_>) -> Vec<(String, NoTarget)> {
+    let waiting = i.desired.ephemeral().filter(|c| {
+        let fit = c.ephemeral.as_ref().is_some_and(|e| !e.ran && e.refused.is_empty());
+        fit && i.lifecycle.active() && i.observed.newest(&c.name).is_none()
+    });
+    waiting.filter_map(|c| Some((c.name.clone(), no_target(i, c)?))).collect()
+}
+
+/// What keeps one whose image is there from starting.
+fn no_target(i: &Inputs<'_>, c: &Spec) -> Option<NoTarget> {
+    let pulled = i.observed.local.images.contains_key(&c.name);
+    let sandbox = i.observed.newest_sandbox().filter(|s| s.ready && pulled)?;
+    ephemeral::target(i.desired, c, i.observed, &sandbox.id).err()
 }
 
 /// A failed pull shows its error first, and after a moment that it is being waited.

@@ -4,12 +4,15 @@ use super::*;
 use crate::pod::observed::{Local, Sandbox, Verdict};
 use crate::pod::testing::desired;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// One entry an init container; true for a sidecar.
     pub sidecars: Vec<bool>,
     pub mains: usize,
+    /// One entry an ephemeral container; true for one that is to see the first main container's processes.
+    pub ephemeral: Vec<bool>,
     pub policy: &'static str,
 }
 
@@ -21,6 +24,8 @@ pub struct Model {
     pub verdicts: Verdicts,
     pub backoffs: Backoffs,
     now: Time,
+    /// Ephemeral containers that were made, whether or not they are still there.
+    made: BTreeSet<String>,
     ids: u32,
     random: u64,
     quiet: bool,
@@ -42,13 +47,20 @@ impl Model {
             })
             .collect();
         let mains: Vec<_> = (0..shape.mains).map(|i| container(format!("m{i}"))).collect();
+        let looks = |(i, aimed): (usize, &bool)| {
+            let target = if *aimed { "m0" } else { "" };
+            json!({"name": format!("e{i}"), "image": "img:1", "targetContainerName": target})
+        };
+        let ephemeral: Vec<_> = shape.ephemeral.iter().enumerate().map(looks).collect();
         Model {
-            desired: desired(json!({"restartPolicy": shape.policy, "initContainers": inits, "containers": mains})),
+            desired: desired(json!({"restartPolicy": shape.policy, "initContainers": inits, "containers": mains,
+                "ephemeralContainers": ephemeral})),
             lifecycle: Lifecycle::Active,
             observed: Observed { local: Local { gate_open: true, ..Default::default() }, ..Default::default() },
             verdicts: Verdicts::default(),
             backoffs: Backoffs::default(),
             now: Time::from_second(1_000_000).unwrap(),
+            made: BTreeSet::new(),
             ids: 0,
             random: seed | 1,
             quiet: false,
@@ -201,28 +213,25 @@ impl Model {
                 });
             }
             Action::StartContainer { name, sandbox_id, attempt, backoff } => {
+                prop_assert!(!self.made.contains(name) && !name.starts_with('e'), "{name} started like the others");
                 self.check_order(name, sandbox_id)?;
                 prop_assert!(!self.observed.instances(name).any(Container::live), "{name} started beside a live instance");
                 let taken = self.observed.instances(name).any(|c| c.attempt >= *attempt);
                 prop_assert!(!taken, "the count of {name} does not grow");
-                self.ids += 1;
-                let started = self.quiet || self.draw(6) > 0;
-                self.observed.containers.push(Container {
-                    id: format!("c{}", self.ids),
-                    sandbox_id: sandbox_id.clone(),
-                    name: name.clone(),
-                    attempt: *attempt,
-                    state: if started { State::Running } else { State::Created },
-                    created_at: self.now,
-                    started_at: Some(self.now),
-                    image: String::new(),
-                    image_id: String::new(),
-                    hash: None,
-                    backoff: *backoff,
-                    user: None,
-                    stop_signal: None,
-                    resources: None,
-                });
+                self.make(name, sandbox_id, *attempt, *backoff);
+            }
+            Action::StartEphemeral { name, sandbox_id, target, created: None } => {
+                prop_assert!(self.made.insert(name.clone()), "{name} made a second time");
+                let id = target.as_deref();
+                let aimed = self.desired.container(name).and_then(|c| c.ephemeral.as_ref()?.target.clone());
+                let found = self.observed.containers.iter().find(|c| Some(c.id.as_str()) == id).filter(|c| c.running());
+                prop_assert_eq!(found.map(|c| c.name.clone()), aimed, "{} does not see what it is to see", name);
+                self.make(name, sandbox_id, 0, Duration::ZERO);
+            }
+            Action::StartEphemeral { created: Some(id), .. } => {
+                let state = self.observed.containers.iter().find(|c| c.id == *id).map(|c| c.state.clone());
+                prop_assert_eq!(state, Some(State::Created));
+                self.each(id, |c| c.state = State::Running);
             }
             Action::StartCreated { id, .. } => self.each(id, |c| c.state = State::Running),
             Action::StopContainer { id, .. } => {
@@ -253,6 +262,28 @@ impl Model {
         Ok(())
     }
 
+    /// In the runtime, where a start may end half-way.
+    fn make(&mut self, name: &str, sandbox_id: &str, attempt: u32, backoff: Duration) {
+        self.ids += 1;
+        let started = self.quiet || self.draw(6) > 0;
+        self.observed.containers.push(Container {
+            id: format!("c{}", self.ids),
+            sandbox_id: sandbox_id.to_owned(),
+            name: name.to_owned(),
+            attempt,
+            state: if started { State::Running } else { State::Created },
+            created_at: self.now,
+            started_at: Some(self.now),
+            image: String::new(),
+            image_id: String::new(),
+            hash: None,
+            backoff,
+            user: None,
+            stop_signal: None,
+            resources: None,
+        });
+    }
+
     fn each(&mut self, id: &str, change: impl Fn(&mut Container)) {
         self.observed.containers.iter_mut().filter(|c| c.id == id).for_each(change);
     }
@@ -269,7 +300,7 @@ impl Model {
                 break;
             }
             match c.role {
-                Role::Main => {}
+                Role::Main | Role::Ephemeral => {}
                 Role::Init => {
                     let code = o.newest_in(&c.name, sandbox).and_then(Container::exit_code);
                     prop_assert_eq!(code, Some(0), "{} started before {} was done", name, &c.name);
@@ -313,12 +344,22 @@ impl Model {
         self.desired.containers.iter().all(|c| self.observed.instances(&c.name).filter(|c| c.live()).count() <= 1)
     }
 
+    fn is_up(&self, c: &Spec) -> bool {
+        self.observed.newest(&c.name).is_some_and(|n| n.running() || n.exit_code().is_some_and(|code| !c.restarts(code)))
+    }
+
+    /// Whatever became of it, it was started if it could be.
+    fn looked(&self, c: &Spec) -> bool {
+        let aimed = c.ephemeral.as_ref().and_then(|e| e.target.as_deref());
+        let blind = aimed.is_some_and(|name| !self.observed.newest(name).is_some_and(Container::running));
+        let created = self.observed.newest(&c.name).is_some_and(|n| n.state == State::Created);
+        (self.made.contains(&c.name) || blind) && !created
+    }
+
     /// A pod that is wanted: all main containers run, or have ended for good.
     pub fn at_rest(&self) -> bool {
         match self.lifecycle {
-            Lifecycle::Active => self.desired.main().all(|c| {
-                self.observed.newest(&c.name).is_some_and(|n| n.running() || n.exit_code().is_some_and(|code| !c.restarts(code)))
-            }),
+            Lifecycle::Active => self.desired.main().all(|c| self.is_up(c)) && self.desired.ephemeral().all(|c| self.looked(c)),
             Lifecycle::Terminated { .. } => self.observed.live().next().is_none(),
             _ => false,
         }

@@ -38,6 +38,13 @@ pub fn validate(e: &mut Errors, spec: &Value, path: &str, context: &Context) {
         e.required(child(path, "containers"), "");
     }
     let mut seen = BTreeSet::new();
+    let plain = || list(spec, "containers").iter().chain(list(spec, "initContainers"));
+    for (i, c) in list(spec, "ephemeralContainers").iter().enumerate() {
+        let target = str(c, "targetContainerName");
+        if !target.is_empty() && !plain().any(|c| str(c, "name") == target) {
+            e.not_found(child(&index(&child(path, "ephemeralContainers"), i), "targetContainerName"), target);
+        }
+    }
     for role in [Role::Main, Role::Init, Role::Ephemeral] {
         let mut host_ports = BTreeSet::new();
         for (i, c) in list(spec, role.field()).iter().enumerate() {

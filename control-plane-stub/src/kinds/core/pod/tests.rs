@@ -297,6 +297,15 @@ fn ephemeral_containers_and_resize_touch_nothing_else() {
     let mut again = old.clone();
     (POD.prepare)(Op::Update, Some(Sub::EphemeralContainers), &mut again, Some(&new));
     assert!(!(POD.validate)(Op::Update, Some(Sub::EphemeralContainers), &again, Some(&new)).is_empty());
+    for (target, wrong) in [("a", 0), ("nobody", 1), ("dbg", 1)] {
+        let new = with("/spec/ephemeralContainers", json!([{"name": "dbg", "image": "x:1", "targetContainerName": target}]));
+        let found = (POD.validate)(Op::Update, Some(Sub::EphemeralContainers), &new, Some(&old));
+        assert_eq!(found.len(), wrong, "{target}: {found:?}");
+    }
+    let mut mirror = old.clone();
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+    let found = (POD.validate)(Op::Update, Some(Sub::EphemeralContainers), &mirror, Some(&mirror));
+    assert!(found[0].to_string().contains("static pods do not support ephemeral containers"), "{found:?}");
     let mut resized = with("/spec/containers/0/resources", json!({"requests": {"cpu": "1"}}));
     resized["spec"]["containers"][0]["image"] = json!("sneaky");
     (POD.prepare)(Op::Update, Some(Sub::Resize), &mut resized, Some(&old));

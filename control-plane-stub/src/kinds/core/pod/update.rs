@@ -94,6 +94,10 @@ fn gates(e: &mut Errors, new: &Value, old: &Value) {
 
 /// Ephemeral containers are only ever added.
 pub fn ephemeral(e: &mut Errors, new: &Value, old: &Value) {
+    if old["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some() {
+        e.forbidden("", "static pods do not support ephemeral containers");
+        return;
+    }
     let now = list(&new["spec"], "ephemeralContainers");
     for before in list(&old["spec"], "ephemeralContainers") {
         let name = str(before, "name");
