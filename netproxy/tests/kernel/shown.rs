@@ -26,7 +26,7 @@ fn what_is_written_lists_readably() {
         "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @service-slots",
         "type nat hook prerouting priority dstnat; policy accept;",
         "ct status dnat ip saddr . ip daddr @hairpins masquerade fully-random",
-        "ct state new jump reject-unserved",
+        "ct state new ct status ! dnat jump reject-unserved",
     ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }

@@ -239,7 +239,7 @@ pub(super) fn base_chains(b: &mut Batch, family: Family, policy: &Policy) {
         rule(b, family, name, new().verdict(JUMP, Some(SERVICES_CHAIN)));
     }
     for (name, _) in REJECT_CHAINS {
-        rule(b, family, name, new().ct_new().verdict(JUMP, Some(UNSERVED_CHAIN)));
+        rule(b, family, name, new().ct_new().ct_translated(false).verdict(JUMP, Some(UNSERVED_CHAIN)));
     }
     if !policy.tcp_be_liberal {
         rule(b, family, "invalid-forward", new().ct_invalid().verdict(DROP, None));
