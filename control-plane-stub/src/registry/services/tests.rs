@@ -155,12 +155,13 @@ async fn nothing_leaks_through_refusals_restarts_and_deletes() {
 #[tokio::test]
 async fn load_balancers_have_ports_and_a_status() {
     let world = world("10.96.0.0/16").await;
+    // The ports named here are of the band that is not given out by chance.
     let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
-        "ports": [{"name": "a", "port": 53, "nodePort": 30053}, {"name": "b", "port": 53, "protocol": "UDP"}, {"name": "c", "port": 9, "protocol": "SCTP"}]});
+        "ports": [{"name": "a", "port": 53, "nodePort": 30003}, {"name": "b", "port": 53, "protocol": "UDP"}, {"name": "c", "port": 9, "protocol": "SCTP"}]});
     let made = world.create("lb", spec).await.unwrap();
     let node_ports: Vec<u64> =
         made["spec"]["ports"].as_array().unwrap().iter().map(|p| p["nodePort"].as_u64().unwrap()).collect();
-    assert_eq!(node_ports[..2], [30053, 30053], "one port, two protocols");
+    assert_eq!(node_ports[..2], [30003, 30003], "one port, two protocols");
     let check = made["spec"]["healthCheckNodePort"].as_u64().unwrap();
     assert!((30000..=30099).contains(&check) && !node_ports.contains(&check));
     let patch = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
@@ -178,10 +179,10 @@ async fn load_balancers_have_ports_and_a_status() {
     assert_eq!(again["status"], status["status"]);
     // Without automatic ports only those that were asked for.
     let plain = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
-        "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2, "nodePort": 30054}]});
+        "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2, "nodePort": 30004}]});
     let plain = world.create("plain", plain).await.unwrap();
     assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
-    let taken = world.create("taken", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30054}]})).await.unwrap_err();
+    let taken = world.create("taken", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30004}]})).await.unwrap_err();
     assert!(taken.message.contains("port is already allocated"), "{taken}");
     // Cluster policy: the check's port is free again.
     let freed = world.merge("lb", None, json!({"spec": {"externalTrafficPolicy": "Cluster"}})).await.unwrap();
