@@ -107,6 +107,18 @@ impl Containerd {
         Ok(rows.collect())
     }
 
+    /// What every task is, for messages: its state, pod, container and ID.
+    pub fn described(&self) -> Result<Vec<String>> {
+        let text = self.ctr(&["tasks", "list"])?;
+        let tasks = text.lines().skip(1).map(|line| {
+            let id = line.split_whitespace().next().unwrap_or_default();
+            let info: serde_json::Value = serde_json::from_str(&self.ctr(&["containers", "info", id])?)?;
+            let label = |name: &str| info["Labels"][format!("io.kubernetes.{name}")].as_str().unwrap_or("-").to_owned();
+            Ok(format!("{} {} created {} {line}", label("pod.name"), label("container.name"), info["CreatedAt"]))
+        });
+        tasks.collect()
+    }
+
     /// Removes whatever containers are left, by ctr, so that shims, mounts and namespaces go.
     pub fn remove_all(&self) -> Result<()> {
         for (id, _) in self.tasks()? {

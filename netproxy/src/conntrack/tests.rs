@@ -21,15 +21,7 @@ fn service() -> Service {
 }
 
 fn slice(pods: &[u8]) -> crate::model::Slice {
-    let endpoint = |n: &u8| crate::model::Endpoint {
-        ip: pod(Family::V4, *n),
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: false,
-        placed: true,
-        hints: None,
-    };
+    let endpoint = |n: &u8| crate::testing::endpoint(pod(Family::V4, *n));
     crate::model::Slice {
         service: key(),
         family: Family::V4,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::compile::{compile, update};
-use crate::model::{Endpoint, Proto, Service, ServicePort, Slice, SlicePort};
+use crate::model::{Proto, Service, ServicePort, Slice, SlicePort};
 use crate::tables::Tables;
 use crate::testing::{Model, apply, changes, pod, policy, vip};
 use proptest::prelude::*;
@@ -103,15 +103,7 @@ fn cluster(services: u16, endpoints: u16) -> Tables {
 }
 
 fn slice_of(service: &Key, endpoints: std::ops::Range<u16>) -> Slice {
-    let endpoint = |n: u16| Endpoint {
-        ip: IpAddr::from([10, 244, (n >> 8) as u8, n as u8]),
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: false,
-        placed: true,
-        hints: None,
-    };
+    let endpoint = |n: u16| crate::testing::endpoint([10, 244, (n >> 8) as u8, n as u8].into());
     Slice {
         service: service.clone(),
         family: Family::V4,

@@ -60,13 +60,11 @@ impl World {
             return;
         };
         let endpoint = |(n, c): &(u8, Conditions)| Endpoint {
-            ip: pod(Family::V4, *n),
             ready: c.ready,
             serving: c.serving,
             terminating: c.terminating,
             local: true,
-            placed: true,
-            hints: None,
+            ..crate::testing::endpoint(pod(Family::V4, *n))
         };
         let ports = [SlicePort { name: "".into(), proto: Proto::Tcp, port: 80 }];
         let mut slice =

@@ -55,13 +55,11 @@ mod tests {
     #[test]
     fn every_address_that_is_not_used_is_named_once() {
         let endpoint = |n: u8, ready, serving, terminating| Endpoint {
-            ip: [10, 0, 0, n].into(),
             ready,
             serving,
             terminating,
             local: true,
-            placed: true,
-            hints: None,
+            ..crate::testing::endpoint([10, 0, 0, n].into())
         };
         let all = [
             endpoint(4, false, false, false),

@@ -4,7 +4,7 @@ use crate::tables::Touched;
 use crate::testing::pod;
 
 fn endpoint(n: u8, ready: bool, serving: bool, terminating: bool, local: bool) -> Endpoint {
-    Endpoint { ip: pod(Family::V4, n), ready, serving, terminating, local, placed: true, hints: None }
+    Endpoint { ready, serving, terminating, local, ..crate::testing::endpoint(pod(Family::V4, n)) }
 }
 
 fn chosen(endpoints: &[Endpoint]) -> (Vec<u8>, Vec<u8>) {

@@ -1,17 +1,9 @@
 use super::*;
-use crate::model::{Endpoint, Family};
+use crate::model::Family;
+use crate::testing::endpoint;
 
 fn slice(service: &str, endpoints: u8) -> Slice {
-    let endpoint = |n| Endpoint {
-        ip: [10, 0, 0, n].into(),
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: false,
-        placed: true,
-        hints: None,
-    };
-    let endpoints = (1..=endpoints).map(endpoint).collect();
+    let endpoints = (1..=endpoints).map(|n| endpoint([10, 0, 0, n].into())).collect();
     Slice { service: Key::new("a", service), family: Family::V4, ports: [].into(), endpoints }
 }
 

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn traffic_spreads_over_the_endpoints() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let _run = started(&lab, json!({}), 0..3);
     let three = ["pod0", "pod1", "pod2"];
@@ -44,9 +41,6 @@ fn traffic_spreads_over_the_endpoints() {
 
 #[test]
 fn traffic_spreads_between_pods_of_one_bridge() {
-    if !lab::able() {
-        return;
-    }
     let Some(lab) = Lab::bridged(4) else { return };
     let server = |(n, p): (usize, &lab::Pod)| Server::start(&p.ns, (p.ip, 8080).into(), &format!("pod{n}"));
     let _servers: Vec<_> = lab.pods.iter().enumerate().map(server).collect();
@@ -68,10 +62,7 @@ fn traffic_spreads_between_pods_of_one_bridge() {
 
 #[test]
 fn a_pod_reaches_itself_by_its_service() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(1);
+    let Some(lab) = Lab::new(1) else { return };
     let _servers = servers(&lab);
     let _run = started(&lab, json!({}), 0..1);
     for (vip, own) in [(VIP, lab.pods[0].ip), (VIP6, lab.pods[0].ip6)] {
@@ -84,10 +75,7 @@ fn a_pod_reaches_itself_by_its_service() {
 
 #[test]
 fn endpoints_come_and_go() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..2);
     even(&spread(|| tcp(&lab.pods[3].ns, at(VIP, 80))).0, &["pod0", "pod1"]);
@@ -122,10 +110,7 @@ fn endpoints_come_and_go() {
 
 #[test]
 fn hints_follow_the_zone_of_the_node() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let run = Running::start(&lab.node, config());
     let mut hinted = slice(&ips(&lab, 0..2), "node-1");

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn no_connection_fails_while_endpoints_rotate() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..2);
     let stop = Arc::new(AtomicBool::new(false));
@@ -46,10 +43,7 @@ fn no_connection_fails_while_endpoints_rotate() {
 
 #[test]
 fn a_new_start_replaces_the_tables_without_a_gap_and_cleanup_removes_them() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     drop(started(&lab, json!({}), 0..2));
     // Another program's table, and something in ours that no version of us made.
@@ -82,10 +76,7 @@ fn a_new_start_replaces_the_tables_without_a_gap_and_cleanup_removes_them() {
 
 #[test]
 fn what_others_take_away_comes_back() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..2);
     // Changes of ours and of other tables are no reason.

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn stale_udp_flows_are_purged() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..1);
     let (pod, outside) = (client(&lab.pods[3].ns), client(&lab.outside));
@@ -41,10 +38,7 @@ fn stale_udp_flows_are_purged() {
 
 #[test]
 fn an_untranslated_flow_is_purged_when_the_first_endpoint_comes() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(2);
+    let Some(lab) = Lab::new(2) else { return };
     let _servers = servers(&lab);
     let pod = client(&lab.pods[1].ns);
     // Before there are any rules the datagram goes out towards the blackhole and leaves an entry behind.
@@ -61,10 +55,7 @@ fn an_untranslated_flow_is_purged_when_the_first_endpoint_comes() {
 
 #[test]
 fn node_port_flows_are_put_right_after_a_restart() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let run = started(&lab, json!({}), 0..2);
     run.change(slice_input(&ips(&lab, 0..1)));

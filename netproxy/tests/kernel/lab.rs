@@ -104,7 +104,11 @@ pub struct Pod {
 }
 
 impl Lab {
-    pub fn new(pods: usize) -> Lab {
+    /// `None`, said loudly, where network namespaces cannot be made.
+    pub fn new(pods: usize) -> Option<Lab> {
+        if !able() {
+            return None;
+        }
         let node = Netns::new();
         let outside = Netns::new();
         node.sysctl("ipv4/ip_forward", "1");
@@ -125,13 +129,13 @@ impl Lab {
         for n in 0..pods {
             lab.add_pod(n);
         }
-        lab
+        Some(lab)
     }
 
     /// The same with the pods on a bridge, as most CNI set-ups have them. `None`, said loudly, where bridged packets do not pass
     /// the rules: replies between pods of one bridge would not come back through the node.
     pub fn bridged(pods: usize) -> Option<Lab> {
-        let mut lab = Lab::new(0);
+        let mut lab = Lab::new(0)?;
         let node = lab.node.clone();
         if node.run(|| std::fs::metadata("/proc/sys/net/bridge/bridge-nf-call-iptables")).is_err() {
             eprintln!("SKIPPED, NOT PASSED: no br_netfilter");

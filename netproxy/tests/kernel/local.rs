@@ -13,7 +13,7 @@ fn clients(ns: &Netns, to: SocketAddr) -> BTreeSet<IpAddr> {
 
 /// What is masqueraded and what a Local policy sees as outside, when only what comes from pod2 counts as a pod's.
 fn only_the_last_pod_is_one(local: LocalTraffic) {
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     lab.outside.ip(&format!("route replace 10.96.0.0/16 via {NODE_IP}"));
     lab.outside.ip(&format!("-6 route replace fd00:96::/64 via {NODE_IP6}"));
@@ -44,37 +44,28 @@ fn only_the_last_pod_is_one(local: LocalTraffic) {
 
 #[test]
 fn pods_are_known_by_the_nodes_ranges() {
-    if lab::able() {
-        only_the_last_pod_is_one(LocalTraffic::NodeCidrs);
-    }
+    only_the_last_pod_is_one(LocalTraffic::NodeCidrs);
 }
 
 #[test]
 fn pods_are_known_by_their_bridge() {
-    if lab::able() {
-        only_the_last_pod_is_one(LocalTraffic::Bridge("pod2".parse().unwrap()));
-    }
+    only_the_last_pod_is_one(LocalTraffic::Bridge("pod2".parse().unwrap()));
 }
 
 #[test]
 fn pods_are_known_by_a_prefix_of_their_interfaces() {
-    if lab::able() {
-        only_the_last_pod_is_one(LocalTraffic::InterfacePrefix("pod2".parse().unwrap()));
-        let lab = Lab::new(1);
-        let local = LocalTraffic::InterfacePrefix("po".parse().unwrap());
-        let run = Running::start(&lab.node, Config { local, ..config() });
-        run.list(vec![service(json!({}))], Vec::new());
-        let text = lab.node.nft("list table ip ferrolet");
-        assert!(text.contains("ip daddr @cluster-ips iifname != \"po*\" meta mark set meta mark"), "{text}");
-    }
+    only_the_last_pod_is_one(LocalTraffic::InterfacePrefix("pod2".parse().unwrap()));
+    let Some(lab) = Lab::new(1) else { return };
+    let local = LocalTraffic::InterfacePrefix("po".parse().unwrap());
+    let run = Running::start(&lab.node, Config { local, ..config() });
+    run.list(vec![service(json!({}))], Vec::new());
+    let text = lab.node.nft("list table ip ferrolet");
+    assert!(text.contains("ip daddr @cluster-ips iifname != \"po*\" meta mark set meta mark"), "{text}");
 }
 
 #[test]
 fn unknown_service_addresses_are_dropped_and_invalid_packets_pass_where_that_is_wanted() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(1);
+    let Some(lab) = Lab::new(1) else { return };
     let run = Running::start(&lab.node, Config { tcp_be_liberal: true, ..config() });
     run.list(vec![service(json!({}))], Vec::new());
     assert!(!lab.node.nft("list table ip ferrolet").contains("ct state invalid"));
@@ -100,9 +91,6 @@ fn unknown_service_addresses_are_dropped_and_invalid_packets_pass_where_that_is_
 
 #[test]
 fn pods_of_a_real_bridge_are_known_by_it() {
-    if !lab::able() {
-        return;
-    }
     let Some(lab) = Lab::bridged(3) else { return };
     let v4 = |pod: &lab::Pod, name: &str| Server::start(&pod.ns, (pod.ip, 8080).into(), name);
     let _servers = [v4(&lab.pods[0], "pod0"), v4(&lab.pods[1], "pod1")];

@@ -5,10 +5,7 @@ use ferrolet_netproxy::NodePortAddresses;
 
 #[test]
 fn local_policy_keeps_the_source_or_drops() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let run = Running::start(&lab.node, config());
     // pod0 is on this node by name, pod1 is said to be elsewhere.
@@ -31,10 +28,7 @@ fn local_policy_keeps_the_source_or_drops() {
 
 #[test]
 fn an_internal_local_policy_drops_without_an_endpoint_here() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let run = Running::start(&lab.node, config());
     let mut mixed = slice(&ips(&lab, 0..2), "node-1");
@@ -51,10 +45,7 @@ fn an_internal_local_policy_drops_without_an_endpoint_here() {
 
 #[test]
 fn node_ports_answer_on_the_chosen_addresses() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(2);
+    let Some(lab) = Lab::new(2) else { return };
     let _servers = servers(&lab);
     const SECOND: &str = "192.168.77.12";
     lab.node.ip("addr add 192.168.77.12/24 dev eth0");
@@ -85,10 +76,7 @@ fn node_ports_answer_on_the_chosen_addresses() {
 
 #[test]
 fn forwarded_packets_of_no_connection_are_dropped() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(2);
+    let Some(lab) = Lab::new(2) else { return };
     let run = started(&lab, json!({}), 0..1);
     lab.node.nft("add table ip tracker");
     lab.node.command("nft", &["add", "chain", "ip", "tracker", "c", "{ type filter hook forward priority 10; }"]);

@@ -135,10 +135,7 @@ fn everything(stays: bool) -> wire::Service {
 
 #[test]
 fn a_restart_over_an_unchanged_table_changes_nothing() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let notices = Notices::open(&lab.node);
     for stays in [false, true] {
@@ -167,10 +164,7 @@ fn a_restart_over_an_unchanged_table_changes_nothing() {
 
 #[test]
 fn damage_is_put_right_within_a_second_and_clients_stay() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(4);
+    let Some(lab) = Lab::new(4) else { return };
     let _servers = servers(&lab);
     let stays = json!({"sessionAffinity": "ClientIP"});
     let run = started(&lab, stays, 0..3);
@@ -213,10 +207,7 @@ fn damage_is_put_right_within_a_second_and_clients_stay() {
 
 #[test]
 fn a_table_of_another_layout_is_replaced_without_a_failure() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let start = || {
         let (mut services, mut slices) = crowd(0);
@@ -242,10 +233,7 @@ fn a_table_of_another_layout_is_replaced_without_a_failure() {
 
 #[test]
 fn a_large_resync_disturbs_no_connection() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     let all = |turn: u32| {
         let (mut services, mut slices) = crowd(turn);

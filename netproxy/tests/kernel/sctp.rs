@@ -7,15 +7,6 @@ mod handshake;
 use super::*;
 use std::sync::atomic::AtomicU16;
 
-/// Says loudly why SCTP cannot be tried here; true if it can.
-fn able() -> bool {
-    let tracked = std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established").exists();
-    if !tracked {
-        eprintln!("SKIPPED, NOT PASSED: the kernel's connection tracking does not know SCTP");
-    }
-    tracked && lab::able()
-}
-
 fn serve(pod: &lab::Pod, name: fn(IpAddr) -> String) {
     pod.ns.run(|| handshake::serve(8080, name)).unwrap();
 }
@@ -45,20 +36,22 @@ fn endpoints(ips: &[IpAddr]) -> wire::EndpointSlice {
     s
 }
 
-fn lab() -> Lab {
-    let lab = Lab::new(4);
+/// `None`, said loudly, where SCTP cannot be tried.
+fn lab() -> Option<Lab> {
+    if !std::path::Path::new("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established").exists() {
+        eprintln!("SKIPPED, NOT PASSED: the kernel's connection tracking does not know SCTP");
+        return None;
+    }
+    let lab = Lab::new(4)?;
     serve(&lab.pods[0], |from| format!("pod0 {from}"));
     serve(&lab.pods[1], |from| format!("pod1 {from}"));
     serve(&lab.pods[2], |from| format!("pod2 {from}"));
-    lab
+    Some(lab)
 }
 
 #[test]
 fn associations_spread_and_keep_their_source_where_promised() {
-    if !able() {
-        return;
-    }
-    let lab = lab();
+    let Some(lab) = lab() else { return };
     let run = Running::start(&lab.node, config());
     let mut mixed = [endpoints(&ips(&lab, 0..2)), endpoints(&ip6s(&lab, 0..2))];
     run.list(vec![signalling(json!({}))], mixed.to_vec());
@@ -88,10 +81,7 @@ fn associations_spread_and_keep_their_source_where_promised() {
 
 #[test]
 fn flows_of_a_gone_endpoint_are_purged_and_others_live() {
-    if !able() {
-        return;
-    }
-    let lab = lab();
+    let Some(lab) = lab() else { return };
     let run = Running::start(&lab.node, config());
     run.list(vec![signalling(json!({}))], vec![endpoints(&ips(&lab, 0..1))]);
     let (pod, outside) = (&lab.pods[3].ns, &lab.outside);

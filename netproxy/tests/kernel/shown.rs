@@ -6,10 +6,7 @@ use ferrolet_netproxy::{LocalTraffic, Proto};
 
 #[test]
 fn what_is_written_lists_readably() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(2);
+    let Some(lab) = Lab::new(2) else { return };
     let _run = started(&lab, json!({}), 0..2);
     let text = lab.node.nft("list table ip ferrolet");
     for line in [
@@ -54,10 +51,7 @@ fn traced(run: &Running, src: IpAddr, dst: SocketAddr) -> (BTreeSet<IpAddr>, boo
 
 #[test]
 fn the_tracer_agrees_with_the_kernel() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     for policy in ["Cluster", "Local"] {
         let run = Running::start(&lab.node, config());
@@ -133,10 +127,7 @@ fn tried(lab: &Lab, ns: &Netns, src: IpAddr, dst: SocketAddr, wanted: &Met) -> M
 /// Every kind of frontend, sender and way to tell pods apart, in both families.
 #[test]
 fn the_tracer_agrees_about_every_frontend() {
-    if !lab::able() {
-        return;
-    }
-    let lab = Lab::new(3);
+    let Some(lab) = Lab::new(3) else { return };
     let _servers = servers(&lab);
     for (v4, v6) in [("203.0.113.0/24", "2001:db8:113::/64"), ("10.96.0.0/16", "fd00:96::/64")] {
         lab.outside.ip(&format!("route replace {v4} via {NODE_IP}"));

@@ -63,7 +63,7 @@ fn agent_killed_while_starting(ns: &mut Ns) -> Result<()> {
     // One sandbox and one container for each pod: nothing was started twice.
     let tasks = ns.lab.nodes[0].containerd.tasks()?;
     if tasks.len() != 16 {
-        bail!("expected 16 processes for 8 pods, saw {}", tasks.len());
+        bail!("expected 16 processes for 8 pods, saw {}: {:#?}", tasks.len(), ns.lab.nodes[0].containerd.described()?);
     }
     Ok(())
 }

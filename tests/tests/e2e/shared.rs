@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::cluster::{Lab, Shape};
+use ferrolet_tests::containerd::Containerd;
 use ferrolet_tests::netns::Stack;
 use ferrolet_tests::sys::wait_for;
 use ferrolet_tests::{bins, leftovers, setup};
@@ -44,8 +45,10 @@ impl Shared {
                 ns.lab.kubectl(&["create", "namespace", &ns.name])?;
                 body(ns)
             });
-            let deleted =
-                self.within(&namespace, |ns| ns.lab.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"]).map(drop));
+            let deleted = self.within(&namespace, |ns| {
+                ns.lab.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"])?;
+                ns.lab.nodes.iter().try_for_each(|node| nothing_runs(&node.containerd))
+            });
             result.and(deleted)
         })
     }
@@ -112,6 +115,14 @@ fn heal(lab: &mut Lab) -> Result<()> {
         }
     }
     lab.wait_ready()
+}
+
+/// A pod that is gone leaves no process behind; one that was deleted by force may take its time.
+fn nothing_runs(containerd: &Containerd) -> Result<()> {
+    wait_for("all containers to be gone with their pods", LIMIT, || {
+        let left = containerd.described()?;
+        if left.is_empty() { Ok(()) } else { bail!("left: {left:#?}") }
+    })
 }
 
 /// What an operator would look at first, as part of a failed test's message.

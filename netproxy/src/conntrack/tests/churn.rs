@@ -26,13 +26,11 @@ fn change() -> impl Strategy<Value = Change> {
     let endpoints = vec((0..4u8, select(states.to_vec()), any::<bool>()), 0..4);
     let slice = (0..4u8, 0..2u8, endpoints).prop_map(|(name, of, endpoints)| {
         let endpoint = |(n, (ready, serving, terminating), local)| crate::model::Endpoint {
-            ip: pod(Family::V4, n),
             ready,
             serving,
             terminating,
             local,
-            placed: true,
-            hints: None,
+            ..crate::testing::endpoint(pod(Family::V4, n))
         };
         let slice =
             crate::model::Slice { service: named(of), endpoints: endpoints.into_iter().map(endpoint).collect(), ..slice(&[]) };
