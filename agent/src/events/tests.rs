@@ -29,18 +29,17 @@ fn item(reason: &str, at: i64) -> Item {
 }
 
 fn writer(kube: kube::Client) -> Writer {
-    Writer { kube, host: "n".into(), known: BTreeMap::new(), spent: BTreeMap::new() }
+    Writer { kube, host: "n".into(), correlator: Correlator::default() }
 }
 
 #[tokio::test]
-async fn equal_events_are_counted_within_the_window() {
+async fn one_that_repeats_is_patched() {
     let (kube, asked) = api(false);
     let mut w = writer(kube);
     w.write(item("A", 0)).await;
     w.write(item("A", 1)).await;
     w.write(item("B", 1)).await;
-    w.write(item("A", 1000)).await;
-    assert_eq!(*asked.lock().unwrap(), ["POST", "PATCH", "POST", "POST"]);
+    assert_eq!(*asked.lock().unwrap(), ["POST", "PATCH", "POST"]);
 }
 
 #[tokio::test]
@@ -50,18 +49,6 @@ async fn one_that_expired_in_the_api_is_made_anew() {
     w.write(item("A", 0)).await;
     w.write(item("A", 1)).await;
     assert_eq!(*asked.lock().unwrap(), ["POST", "PATCH", "POST"]);
-}
-
-#[tokio::test]
-async fn an_object_that_speaks_too_much_is_held_back() {
-    let (kube, asked) = api(false);
-    let mut w = writer(kube);
-    for i in 0..100 {
-        w.write(item(&format!("R{i}"), 0)).await;
-    }
-    assert_eq!(asked.lock().unwrap().len(), 25);
-    w.write(item("later", 300)).await;
-    assert_eq!(asked.lock().unwrap().len(), 26);
 }
 
 #[test]
