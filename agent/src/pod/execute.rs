@@ -12,6 +12,7 @@ use crate::api::snapshot::Watched;
 use crate::config::Config;
 use crate::events::{EventRecorder, Severity};
 use crate::images::Images;
+use crate::node::runtime::network_problem;
 use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
@@ -235,8 +236,20 @@ impl Job {
         let logs = tokio::fs::create_dir_all(&config.log_directory).await;
         logs.map_err(|e| failed(format!("create {}: {e}", config.log_directory)))?;
         let handler = self.runtime_handler().await.map_err(failed)?;
-        self.shared.cri.run_pod_sandbox(&config, &handler).await.map_err(|e| failed(e.rpc_text()))?;
-        Ok(Outcome::Done)
+        match self.shared.cri.run_pod_sandbox(&config, &handler).await {
+            Ok(_) => Ok(Outcome::Done),
+            Err(error) => Err(self.network_problem().await.unwrap_or_else(|| failed(error.rpc_text()))),
+        }
+    }
+
+    /// Why no pod can have a network of its own here, if that is what is wrong.
+    async fn network_problem(&self) -> Option<(&'static str, String)> {
+        if self.desired.host_network {
+            return None;
+        }
+        let status = self.shared.cri.status(false).await.ok()?;
+        let problem = network_problem(&status)?;
+        Some(("NetworkNotReady", format!("network is not ready: {problem}")))
     }
 
     /// A runtime that does not know the policy `Strict` would give containers groups that the pod wants them to be without.
