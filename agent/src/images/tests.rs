@@ -1,5 +1,6 @@
 use super::*;
 use ferrolet_cri::fake::{Fake, ImageConfig, Outcome, Profile};
+use ferrolet_cri::types::SandboxMetadata;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -28,12 +29,17 @@ fn bench(parallel: usize, images: &[&str], took: Duration) -> Bench {
 impl Bench {
     fn ask(&self, image: &str, auth: Option<AuthConfig>) -> JoinHandle<Answer> {
         let (images, image) = (self.images.clone(), image.to_owned());
-        tokio::spawn(async move { images.pull(&image, auth, &SandboxConfig::default()).await })
+        tokio::spawn(async move { images.pull(&image, auth, &sandbox()).await })
     }
 
     fn running(&self) -> usize {
         self.fake.calls().iter().filter(|c| c.method == "PullImage" && c.outcome == Outcome::Running).count()
     }
+}
+
+fn sandbox() -> SandboxConfig {
+    let metadata = SandboxMetadata { name: "p".into(), namespace: "ns".into(), uid: "u".into(), attempt: 0 };
+    SandboxConfig { metadata, ..Default::default() }
 }
 
 /// The most pulls that ran at once while all were done.
@@ -73,7 +79,7 @@ async fn one_pull_for_all_and_the_next_only_after_it() {
         each.await.unwrap().unwrap();
     }
     assert_eq!(b.fake.count("PullImage"), 1);
-    b.images.pull("a:1", None, &SandboxConfig::default()).await.unwrap();
+    b.images.pull("a:1", None, &sandbox()).await.unwrap();
     assert_eq!(b.fake.count("PullImage"), 2);
 }
 
