@@ -21,6 +21,15 @@ pub struct PodNetwork {
     pub stack: Stack,
 }
 
+#[derive(Debug)]
+pub struct PodTask {
+    pub id: String,
+    pub pid: i32,
+    pub pod: Option<String>,
+    pub container: Option<String>,
+    pub created: String,
+}
+
 pub struct Containerd {
     pub socket: PathBuf,
     lab: String,
@@ -107,14 +116,15 @@ impl Containerd {
         Ok(rows.collect())
     }
 
-    /// What every task is, for messages: its state, pod, container and ID.
-    pub fn described(&self) -> Result<Vec<String>> {
-        let text = self.ctr(&["tasks", "list"])?;
-        let tasks = text.lines().skip(1).map(|line| {
-            let id = line.split_whitespace().next().unwrap_or_default();
-            let info: serde_json::Value = serde_json::from_str(&self.ctr(&["containers", "info", id])?)?;
-            let label = |name: &str| info["Labels"][format!("io.kubernetes.{name}")].as_str().unwrap_or("-").to_owned();
-            Ok(format!("{} {} created {} {line}", label("pod.name"), label("container.name"), info["CreatedAt"]))
+    /// Every task with the pod and container that it is of; a sandbox's has no container name.
+    pub fn tasks_of_pods(&self) -> Result<Vec<PodTask>> {
+        let tasks = self.tasks()?.into_iter().map(|(id, pid)| {
+            // It may have gone since.
+            let info = self.ctr(&["containers", "info", &id]).unwrap_or_else(|_| "null".to_owned());
+            let info: serde_json::Value = serde_json::from_str(&info)?;
+            let label = |name: &str| info["Labels"][format!("io.kubernetes.{name}")].as_str().map(str::to_owned);
+            let created = info["CreatedAt"].as_str().unwrap_or_default().to_owned();
+            Ok(PodTask { id, pid, pod: label("pod.name"), container: label("container.name"), created })
         });
         tasks.collect()
     }

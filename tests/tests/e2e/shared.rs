@@ -120,7 +120,7 @@ fn heal(lab: &mut Lab) -> Result<()> {
 /// A pod that is gone leaves no process behind; one that was deleted by force may take its time.
 fn nothing_runs(containerd: &Containerd) -> Result<()> {
     wait_for("all containers to be gone with their pods", LIMIT, || {
-        let left = containerd.described()?;
+        let left = containerd.tasks_of_pods()?;
         if left.is_empty() { Ok(()) } else { bail!("left: {left:#?}") }
     })
 }
