@@ -52,7 +52,9 @@ pub(super) fn conditions(
         containers,
         Says::yes(),
     ];
-    if let Some(message) = i.desired.ended.as_ref().and_then(|e| e.disruption) {
+    // Told with the end of the pod, not while it still ends.
+    let disrupted = i.desired.ended.as_ref().and_then(|e| e.disruption).filter(|_| i.lifecycle.rank() >= 2);
+    if let Some(message) = disrupted {
         all.retain(|c| c.type_ != DISRUPTION);
         let says = Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message.to_owned()) };
         all.push(condition(i, DISRUPTION, says));
@@ -146,7 +148,9 @@ fn initialized(i: &Inputs<'_>, phase: &str, main: &[api::ContainerStatus], init:
         })
         .map(|c| c.name.as_str())
         .collect();
-    if incomplete.is_empty() {
+    // Once initialized it stays so, also while its init containers run again in another sandbox.
+    let before = i.prev.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    if incomplete.is_empty() || before {
         return Says::yes();
     }
     Says::no("ContainersNotInitialized", Some(format!("containers with incomplete status: {}", list(&incomplete))))

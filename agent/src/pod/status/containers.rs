@@ -125,7 +125,8 @@ fn state_of(i: &Inputs<'_>, n: &Container) -> api::ContainerState {
         State::Exited { code, finished_at, reason, message } => {
             let mut s = terminated(reason, message, *code);
             if let Some(t) = s.terminated.as_mut() {
-                t.started_at = n.started_at.and_then(api_time);
+                // One that could not be started has the epoch, as with kubelet: it has ended, so it must have begun.
+                t.started_at = api_time(n.started_at.unwrap_or(Time::UNIX_EPOCH));
                 t.finished_at = api_time(*finished_at);
                 t.container_id = Some(container_id(i, n));
             }
@@ -320,20 +321,19 @@ fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
 pub(super) fn close(i: &Inputs<'_>, main: &mut [api::ContainerStatus], init: &mut [api::ContainerStatus]) {
     let over = || terminated(UNKNOWN, "The container could not be located when the pod was terminated", UNKNOWN_CODE);
     let ended = |s: &api::ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
-    let initialized = init.iter().zip(i.desired.inits()).all(|(s, c)| match c.role {
-        Role::Sidecar => s.started == Some(true) || ended(s),
-        _ => s.ready,
-    });
-    if initialized {
+    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
+    let before = i.prev.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    let plain = i.desired.inits().last().is_some_and(|c| c.role == Role::Init);
+    let last_done = init.is_empty() || before || (plain && init.last().is_some_and(|s| s.ready));
+    if last_done || main.iter().any(began) {
         for s in main.iter_mut().filter(|s| !ended(s)) {
             s.state = Some(over());
         }
     }
-    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
-    if let Some(last) = init.iter().rposition(began) {
-        for s in init[..=last].iter_mut().filter(|s| !ended(s)) {
-            s.state = Some(over());
-        }
+    // The first one is where a pod that did not get further has ended.
+    let last = init.iter().rposition(began).unwrap_or(0);
+    for s in init.iter_mut().take(last + 1).filter(|s| !ended(s)) {
+        s.state = Some(over());
     }
     for s in main.iter_mut() {
         s.ready = false;
