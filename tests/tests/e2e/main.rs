@@ -9,6 +9,7 @@ mod cri;
 mod debug;
 mod faults;
 mod kubectl;
+mod lifecycle;
 mod nodes;
 mod pods;
 mod rules;
@@ -30,10 +31,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
-        pods::order::trials(),
-        pods::restarts::trials(),
-        pods::ends::trials(),
-        pods::status::trials(),
+        lifecycle::trials(),
         static_pods::trials(),
         debug::trials(),
         admission::trials(),

@@ -1,11 +1,5 @@
 //! Pods on real containerd: order, restarts, ends, status, what a container is given.
 
-pub mod ends;
-pub mod order;
-mod record;
-pub mod restarts;
-pub mod status;
-
 use crate::shared::{LIMIT, Ns, contains, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::sys::wait_for;
@@ -30,7 +24,7 @@ pub fn trials() -> Vec<Trial> {
         test("pods::host_network_and_pids", host),
         test("pods::node_and_pod_dns", dns),
         test("pods::thirty_at_once", thirty),
-        test("pods::status_fields", status_fields),
+        test("pods::status_fields", status),
     ]
 }
 
@@ -341,7 +335,7 @@ fn thirty(ns: &mut Ns) -> Result<()> {
     })
 }
 
-fn status_fields(ns: &mut Ns) -> Result<()> {
+fn status(ns: &mut Ns) -> Result<()> {
     ns.apply(&pod("fields", "serve", "", ""))?;
     let ready = ns.ready("fields")?;
     let status = &ready["status"];

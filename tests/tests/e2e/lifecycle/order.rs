@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        test("pods::order::everything_in_its_turn", turns),
-        test("pods::order::sidecars_end_last_first_and_their_hooks_begin_at_once", sidecars_end),
-        test("pods::order::what_never_came_up_holds_up_nobody", holds_up_nobody),
+        test("lifecycle::order::everything_in_its_turn", turns),
+        test("lifecycle::order::sidecars_end_last_first_and_their_hooks_begin_at_once", sidecars_end),
+        test("lifecycle::order::what_never_came_up_holds_up_nobody", holds_up_nobody),
     ]
 }
 

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        test("pods::status::last_words", last_words),
-        test("pods::status::reasons", reasons),
-        test("pods::status::conditions_and_generations", conditions),
+        test("lifecycle::status::last_words", last_words),
+        test("lifecycle::status::reasons", reasons),
+        test("lifecycle::status::conditions_and_generations", conditions),
     ]
 }
 

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        test("pods::ends::what_becomes_of_deleted_pods", phases),
-        test("pods::ends::deletion_at_any_moment", any_moment),
-        test("pods::ends::graces_and_hooks", graces),
-        test("pods::ends::a_deadline_that_comes_later", deadline),
-        test("pods::ends::a_failed_post_start_hook", post_start),
+        test("lifecycle::ends::what_becomes_of_deleted_pods", phases),
+        test("lifecycle::ends::deletion_at_any_moment", any_moment),
+        test("lifecycle::ends::graces_and_hooks", graces),
+        test("lifecycle::ends::a_deadline_that_comes_later", deadline),
+        test("lifecycle::ends::a_failed_post_start_hook", post_start),
     ]
 }
 

@@ -15,9 +15,9 @@ const OTHER: &str = "ferrolet.dev/web:2";
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        test("pods::restarts::policies_and_rules", policies),
-        test("pods::restarts::another_image", another_image),
-        test("pods::restarts::a_lost_sandbox_and_a_new_agent", sandbox),
+        test("lifecycle::restarts::policies_and_rules", policies),
+        test("lifecycle::restarts::another_image", another_image),
+        test("lifecycle::restarts::a_lost_sandbox_and_a_new_agent", sandbox),
     ]
 }
 
