@@ -11,7 +11,7 @@ use crate::pod::backoff::Backoffs;
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::{Desired, Ended};
 use crate::pod::execute::{self, Failed, Job, Outcome, Shared};
-use crate::pod::lifecycle::Lifecycle;
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
@@ -176,6 +176,11 @@ impl Actor {
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
+            }
+            if let (true, Some(Why::Failed { reason, message })) = (self.lifecycle.active(), step.lifecycle.why())
+                && reason == DEADLINE_EXCEEDED
+            {
+                self.shared.events.pod(&self.desired.id, None, Severity::Normal, DEADLINE_EXCEEDED, message.clone());
             }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {

@@ -11,7 +11,7 @@ pub use action::{Action, Key, StopWhy};
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
-use crate::pod::lifecycle::{Lifecycle, Why};
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, Verdicts};
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl Planner<'_> {
             && elapsed(started, self.now) >= limit
         {
             let why = Why::Failed {
-                reason: "DeadlineExceeded".into(),
+                reason: DEADLINE_EXCEEDED.into(),
                 message: "Pod was active on the node longer than the specified deadline".into(),
             };
             return life.terminate(self.now, self.d.grace, why);

@@ -137,7 +137,8 @@ fn limit_messages(mut lists: [&mut Vec<api::ContainerStatus>; 3]) {
     let each = MESSAGES_MAX / lists.iter().map(|l| l.len()).sum::<usize>().max(1);
     let states = lists.iter_mut().flat_map(|l| l.iter_mut()).flat_map(|s| [&mut s.state, &mut s.last_state]);
     for message in states.flatten().filter_map(|s| s.terminated.as_mut()?.message.as_mut()) {
-        message.truncate(message.floor_char_boundary(each));
+        let end = (0..=each.min(message.len())).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or(0));
     }
 }
 

@@ -164,7 +164,7 @@ fn deadline(ns: &mut Ns) -> Result<()> {
     ensure!(status["phase"] == "Failed" && status["reason"] == "DeadlineExceeded", "{status}");
     ensure!(status["message"] == "Pod was active on the node longer than the specified deadline", "{status}");
     ensure!(end(&ended, "main") == ("Completed", 0) && status["observedGeneration"] == 2, "{status}");
-    Ok(())
+    ns.event("dated", "DeadlineExceeded", "Pod was active on the node longer").map(drop)
 }
 
 fn post_start(ns: &mut Ns) -> Result<()> {
