@@ -25,7 +25,7 @@ pub struct Step {
 }
 
 pub fn plan(d: &Desired, life: &Lifecycle, o: &Observed, v: &Verdicts, b: &Backoffs, now: Time) -> Step {
-    let mut p = Planner { d, o, v, b, now, actions: Vec::new(), wake: None };
+    let mut p = Planner { d, o, v, b, now, actions: Vec::new(), wake: None, held: false };
     let mut life = p.advance(life.clone());
     loop {
         let next = match &life {
@@ -54,6 +54,8 @@ struct Planner<'a> {
     now: Time,
     actions: Vec<Action>,
     wake: Option<Time>,
+    /// A container before this one is about to start, and only its image is not there yet.
+    held: bool,
 }
 
 impl Planner<'_> {
@@ -251,7 +253,7 @@ impl Planner<'_> {
                 Progress::Coming
             }
             State::Created => {
-                if o.local.volumes_ready && !self.starting() {
+                if o.local.volumes_ready && !self.starting() && !self.held {
                     self.act(Action::StartCreated { name: c.name.clone(), id: n.id.clone() });
                 }
                 Progress::Coming
@@ -261,12 +263,7 @@ impl Planner<'_> {
                 if c.role == Role::Init && *code == 0 {
                     return Progress::Done;
                 }
-                // One that ended by itself is not brought back by a change.
-                let replaced = changed && o.local.replaced.contains(&n.id);
-                let verdict = self.v.of(n);
-                let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-                // Killed for its health, it runs again under OnFailure even if it took the signal well.
-                if c.restarts(*code) || replaced || (unhealthy && c.restart != RestartPolicy::Never) {
+                if c.restarts(*code) || brought_back(c, n, o, self.v) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -330,7 +327,12 @@ impl Planner<'_> {
         if let Some(until) = self.b.blocked(&Subject::Start(c.name.clone()), self.now) {
             return self.wake_at(until);
         }
-        if !self.image(c, attempt) || !self.o.local.volumes_ready || self.starting() {
+        if !self.image(c, attempt) {
+            // An image that cannot be had holds up nobody else.
+            self.held |= !self.b.failures.contains_key(&Subject::Image(c.name.clone()));
+            return;
+        }
+        if !self.o.local.volumes_ready || self.starting() || self.held {
             return;
         }
         let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
@@ -451,6 +453,15 @@ impl Planner<'_> {
         }
         local.folders_removed
     }
+}
+
+/// Whether a container that its policy would leave ended runs again: it was told to end so that another takes its place.
+pub fn brought_back(c: &Spec, n: &Container, o: &Observed, v: &Verdicts) -> bool {
+    let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+    let verdict = v.of(n);
+    let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
+    let replaced = changed && o.local.replaced.contains(&n.id);
+    c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))
 }
 
 fn last_index<T>(all: impl Iterator<Item = T>, mut is: impl FnMut(T) -> bool) -> Option<usize> {

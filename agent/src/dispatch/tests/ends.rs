@@ -3,6 +3,7 @@
 use super::ready;
 use super::world::World;
 use ferrolet_cri::fake::{Fault, OnTerm, Outcome, Profile, Program};
+use ferrolet_cri::types::ContainerState;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -148,4 +149,19 @@ async fn a_pod_is_over_once_its_sandbox_is_and_only_then() {
     assert!(w.api.statuses("p").iter().all(|s| s["status"]["phase"] != "Succeeded"));
     w.until("over", |w| w.pod("p").filter(|p| p["status"]["phase"] == "Succeeded")).await;
     assert_eq!(w.fake.count("StopPodSandbox"), 2);
+}
+
+#[tokio::test]
+async fn what_the_runtime_says_of_an_end_is_told() {
+    let w = World::start(Profile::containerd_2()).await;
+    w.fake.script(&["/web", "main"], Program::runs());
+    for (name, code, reason) in [("p", 137, "OOMKilled"), ("q", 128, "ContainerCannotRun"), ("r", 128, "StartError")] {
+        w.create(name, json!({"restartPolicy": "Never", "containers": [runs("main")]}));
+        w.until("ready", |w| w.pod(name).filter(ready)).await;
+        let running = w.fake.containers().into_iter().find(|c| c.state == ContainerState::Running).unwrap();
+        assert!(w.fake.exit_container(&running.id, code, reason));
+        let pod = w.until("over", |w| w.pod(name).filter(|p| p["status"]["phase"] == "Failed")).await;
+        let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some(reason), Some(i64::from(code))));
+    }
 }

@@ -5,6 +5,7 @@ use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State};
+use crate::pod::plan::brought_back;
 use crate::pod::resources::Resources;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
@@ -54,6 +55,14 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
                        treat it as exited normally";
         s.state = Some(terminated("Completed", message, 0));
     }
+    // The API does not let a container that its policy leaves ended run again: between the one and the other it runs.
+    let ran = old.filter(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()) && o.container_id == s.container_id);
+    let between = ran.filter(|_| i.lifecycle.active() && newest.is_some_and(|n| n.exit_code().is_some() && returns(i, c, n)));
+    if let Some(ran) = between {
+        s.state = ran.state.clone();
+        (s.started, s.ready) = (ran.started, false);
+        return s;
+    }
     if i.lifecycle.active()
         && let Some((reason, message)) = waits_for(i, c, newest)
     {
@@ -64,6 +73,11 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
     }
     health(i, c, newest, &mut s);
     s
+}
+
+/// Runs again against its policy.
+fn returns(i: &Inputs<'_>, c: &Spec, n: &Container) -> bool {
+    n.exit_code().is_some_and(|code| !c.restarts(code)) && brought_back(c, n, i.observed, i.verdicts)
 }
 
 /// Started and ready, from the state just computed and the probes.
@@ -233,7 +247,7 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
         && let Some(code) = n.exit_code()
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !changed {
+        if !c.restarts(code) && !returns(i, c, n) {
             return None;
         }
         let restart = backoff::restart(n, changed, i.backoffs, i.now);

@@ -394,6 +394,35 @@ fn a_failure_by_the_node_is_told_once_nothing_runs() {
     assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
 }
 
+/// The API refuses that one which its policy leaves ended runs again.
+#[test]
+fn between_two_containers_of_a_policy_that_would_leave_it_it_runs() {
+    let probe = json!({"exec": {"command": ["x"]}});
+    let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "main", "image": "i", "livenessProbe": probe}]});
+    let ended = |w: &mut World| {
+        w.observed.containers[0].state = exited(0);
+        w.next()
+    };
+    let runs = |s: &api::PodStatus| main(s).state.as_ref().is_some_and(|s| s.running.is_some());
+    let mut w = World::new(spec("Never"));
+    w.add("main", 0, State::Running, 0);
+    w.observed.containers[0].hash = Some("another".into());
+    w.next();
+    w.observed.local.replaced.insert(w.observed.containers[0].id.clone());
+    let s = ended(&mut w);
+    assert!(runs(&s) && !main(&s).ready);
+    assert_eq!((s.phase.as_deref(), condition(&s, "Ready").status.as_str()), (Some("Running"), "False"));
+    // Killed for its health it took the signal well.
+    let mut w = World::new(spec("OnFailure"));
+    w.add("main", 0, State::Running, 0);
+    w.next();
+    let v = Verdict { container_id: w.observed.containers[0].id.clone(), liveness: Some(false), ..Default::default() };
+    w.verdicts.0.insert("main".into(), v);
+    assert!(runs(&ended(&mut w)));
+    w.verdicts.0.clear();
+    assert!(!runs(&w.next()), "it ended by itself");
+}
+
 #[test]
 fn disruption_is_told_with_the_end() {
     let mut w = World::new(json!({}));

@@ -59,13 +59,11 @@ fn last_words(ns: &mut Ns) -> Result<()> {
 }
 
 fn reasons(ns: &mut Ns) -> Result<()> {
-    let memory = json!({"resources": {"limits": {"memory": "24Mi"}}});
     let config = json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "a"}}}]});
     let table = [
         ("good", once(&["exit", "0"], json!({})), ("Succeeded", "Completed", 0)),
         ("bad", once(&["exit", "3"], json!({})), ("Failed", "Error", 3)),
         ("absent", once(&[], json!({"command": ["/no-such-program"]})), ("Failed", "StartError", 128)),
-        ("greedy", once(&["grow", "200"], memory), ("Failed", "OOMKilled", 137)),
     ];
     for (name, spec, _) in &table {
         Record::of(ns, name, spec.clone())?;

@@ -252,6 +252,21 @@ fn init_order() {
 }
 
 #[test]
+fn main_containers_start_in_order_whoever_has_its_image_first() {
+    let d = desired(json!({"containers": [{"name": "main", "image": "i"}, {"name": "b", "image": "i"}]}));
+    let mut o = with(vec![]);
+    o.local.images.remove("main");
+    let none = Verdicts::default();
+    let step = at(&d, &o, &none, 2);
+    assert_eq!(step.actions, [Action::PullImage { container: "main".into(), attempt: 0 }]);
+    // One that cannot be had holds up nobody.
+    let mut b = Backoffs::default();
+    b.failed(Subject::Image("main".into()), t(1), "ErrImagePull", "no such image");
+    assert_eq!(started(&plan(&d, &Lifecycle::Active, &o, &none, &b, t(2))), ["b"]);
+    assert_eq!(started(&plan(&d, &Lifecycle::Active, &o, &none, &b, t(60))), ["b"], "also while it is tried again");
+}
+
+#[test]
 fn sidecars_stop_last_and_in_reverse() {
     let d = desired(json!({
         "initContainers": [

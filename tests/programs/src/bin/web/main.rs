@@ -26,7 +26,7 @@ extern "C" fn on_term(_: i32) {
 
 const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
 sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
-steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | grow MIB | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
+steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -66,7 +66,6 @@ fn run(command: &str, args: &[String]) -> Outcome {
         "exit" => return Ok(first()?.parse()?),
         "life" => return life(args),
         "steps" => return steps(first()?, &args[1..]),
-        "grow" => grow(first()?.parse()?),
         "stdin" => {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())?;
         }
@@ -121,13 +120,6 @@ fn steps(file: &str, codes: &[String]) -> Outcome {
     }
     sleep(1e6, true);
     Ok(0)
-}
-
-/// Takes memory until it has that much, and keeps it.
-fn grow(mib: usize) {
-    let blocks: Vec<Vec<u8>> = (0..mib).map(|i| vec![i as u8 | 1; 1 << 20]).collect();
-    println!("{} bytes", blocks.iter().map(Vec::len).sum::<usize>());
-    sleep(1e6, true);
 }
 
 fn environment() -> String {
