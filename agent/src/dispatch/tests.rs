@@ -3,6 +3,7 @@
 mod admission;
 mod ends;
 mod ephemeral;
+mod images;
 mod refusals;
 mod rules;
 mod starts;

@@ -398,7 +398,8 @@ fn a_failure_by_the_node_is_told_once_nothing_runs() {
 #[test]
 fn between_two_containers_of_a_policy_that_would_leave_it_it_runs() {
     let probe = json!({"exec": {"command": ["x"]}});
-    let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "main", "image": "i", "livenessProbe": probe}]});
+    let spec =
+        |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "main", "image": "i", "livenessProbe": probe}]});
     let ended = |w: &mut World| {
         w.observed.containers[0].state = exited(0);
         w.next()
