@@ -129,10 +129,6 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
         let at = format!("{path}.volumeMounts[{i}]");
         f.add_if(m.recursive_read_only.as_deref() == Some("Enabled"), format!("{at}.recursiveReadOnly"), NOT_YET);
     }
-    for (i, e) in c.env.iter().flatten().enumerate() {
-        let file = e.value_from.as_ref().is_some_and(|v| v.file_key_ref.is_some());
-        f.add_if(file, format!("{path}.env[{i}].valueFrom.fileKeyRef"), NOT_YET);
-    }
     if let Some(lifecycle) = &c.lifecycle {
         for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };

@@ -2,7 +2,7 @@
 
 use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
-use crate::pod::env::{self, Fetched};
+use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
@@ -178,7 +178,30 @@ impl Job {
             let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("secret {namespace}/{name}: {e}")))?;
             fetched.secrets.insert(name, found);
         }
+        for wanted in needs.files {
+            let found = self.in_file(&wanted).await;
+            fetched.files.insert(wanted, found);
+        }
         Ok(fetched)
+    }
+
+    /// Looked up at each start: the file is there once the container that writes it has ended.
+    async fn in_file(&self, wanted: &env::InFile) -> FoundInFile {
+        let volumes = self.desired.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let empty_dir = volumes.filter(|v| v.empty_dir.is_some()).any(|v| v.name == wanted.volume);
+        let Some(root) = self.prepared.host_paths.get(&wanted.volume).filter(|_| empty_dir) else {
+            return FoundInFile::NoVolume;
+        };
+        let key = wanted.key.clone();
+        let read = self.shared.volumes.with_file(root, &wanted.path, move |file| env::file::find(file, &key)).await;
+        match read {
+            Err(error) => FoundInFile::Unreadable(env::file::FileError::Open(super::chain(&error))),
+            Ok(Err(error)) => FoundInFile::Unreadable(error),
+            Ok(Ok(value)) => {
+                let at = root.join(wanted.path.trim_start_matches('/'));
+                FoundInFile::Read { at: at.to_string_lossy().into_owned(), value }
+            }
+        }
     }
 
     async fn service_variables(&self, links: bool) -> Result<BTreeMap<String, String>, Failed> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 pub mod containers;
 pub mod defaults;
+pub mod env;
 pub mod prepare;
 pub mod printed;
 pub mod probes;
