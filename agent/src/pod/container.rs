@@ -171,6 +171,7 @@ pub struct ContainerInput<'a> {
     pub spec: &'a api::Container,
     pub attempt: u32,
     pub backoff: Duration,
+    pub round: u32,
     pub image: &'a ImageFacts,
     pub env: Vec<cri::EnvVar>,
     pub mounts: Vec<cri::Mount>,
@@ -231,6 +232,9 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
     put(labels::HASH, i.wanted.hash.clone());
     put(labels::OWN_HASH, i.wanted.hash.clone());
     put(labels::OWN_BACKOFF, i.backoff.as_millis().to_string());
+    if i.round > 0 {
+        put(labels::OWN_ROUND, i.round.to_string());
+    }
     put(labels::RESTART_COUNT, i.attempt.to_string());
     put(labels::MESSAGE_PATH, message_path(i.spec).to_owned());
     put(labels::MESSAGE_POLICY, i.spec.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()));

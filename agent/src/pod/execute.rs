@@ -89,13 +89,15 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
         Action::PrepareVolumes => job.prepare_volumes().await,
         Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,
         Action::PullImage { container, attempt } => job.pull_image(container, *attempt).await,
-        Action::StartContainer { name, sandbox_id, attempt, backoff } => {
-            job.start_container(name, sandbox_id, *attempt, *backoff).await
+        Action::StartContainer { name, sandbox_id, attempt, backoff, round } => {
+            let instance = start::Instance { attempt: *attempt, backoff: *backoff, round: *round, target: None };
+            job.start_container(name, sandbox_id, instance).await
         }
         Action::StartCreated { name, id } => job.start_created(name, id).await,
         Action::StartEphemeral { name, created: Some(id), .. } => job.start_created(name, id).await,
         Action::StartEphemeral { name, sandbox_id, target, created: None } => {
-            job.start_ephemeral(name, sandbox_id, target.as_deref()).await
+            let instance = start::Instance { target: target.as_deref(), ..Default::default() };
+            job.start_container(name, sandbox_id, instance).await
         }
         Action::StopContainer { name, id, deadline, why, restarts } => {
             job.stop_container(name, id, *deadline, *why, *restarts).await

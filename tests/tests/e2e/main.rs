@@ -16,6 +16,7 @@ mod runtime;
 mod services;
 mod shared;
 mod static_pods;
+mod together;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -31,6 +32,7 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         static_pods::trials(),
+        together::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

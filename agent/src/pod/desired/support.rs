@@ -142,7 +142,8 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
     let odd_policy = init && c.restart_policy.as_deref().is_some_and(|p| !matches!(p, "Always" | "OnFailure" | "Never"));
     f.add_if(odd_policy, format!("{path}.restartPolicy"), "unknown value");
     for (i, r) in c.restart_policy_rules.iter().flatten().enumerate() {
-        f.add_if(r.action != "Restart", format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
+        let known = matches!(r.action.as_str(), "Restart" | "RestartAllContainers");
+        f.add_if(!known, format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
     }
     if let Some(sc) = &c.security_context {
         apparmor(f, &format!("{path}.securityContext"), sc.app_armor_profile.as_ref());

@@ -31,6 +31,7 @@ fn container(name: &str, state: State) -> crate::pod::observed::Container {
         user: None,
         stop_signal: None,
         resources: None,
+        round: 0,
     }
 }
 

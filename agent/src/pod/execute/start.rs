@@ -14,22 +14,19 @@ use std::time::Duration;
 
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
-impl Job {
-    pub(super) async fn start_container(
-        &self,
-        name: &str,
-        sandbox_id: &str,
-        attempt: u32,
-        backoff: Duration,
-    ) -> Result<Outcome, Failed> {
-        let created = self.create(name, sandbox_id, attempt, backoff, None).await;
-        let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
-        self.normal(Some(name), "Created", "Container created");
-        self.start(name, &id).await
-    }
+/// What sets one instance of a container apart from the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Instance<'a> {
+    pub attempt: u32,
+    pub backoff: Duration,
+    pub round: u32,
+    /// The container whose processes it is to see, by id.
+    pub target: Option<&'a str>,
+}
 
-    pub(super) async fn start_ephemeral(&self, name: &str, sandbox_id: &str, target: Option<&str>) -> Result<Outcome, Failed> {
-        let created = self.create(name, sandbox_id, 0, Duration::ZERO, target).await;
+impl Job {
+    pub(super) async fn start_container(&self, name: &str, sandbox_id: &str, instance: Instance<'_>) -> Result<Outcome, Failed> {
+        let created = self.create(name, sandbox_id, instance).await;
         let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
         self.normal(Some(name), "Created", "Container created");
         self.start(name, &id).await
@@ -76,15 +73,7 @@ impl Job {
         }
     }
 
-    /// With `target` its processes see those of that container.
-    async fn create(
-        &self,
-        name: &str,
-        sandbox_id: &str,
-        attempt: u32,
-        backoff: Duration,
-        target: Option<&str>,
-    ) -> Result<String, Failed> {
+    async fn create(&self, name: &str, sandbox_id: &str, instance: Instance<'_>) -> Result<String, Failed> {
         let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
         let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
             return Err(Failed::new(CONFIG_ERROR, format!("container {name:?} is not in the pod")));
@@ -108,19 +97,20 @@ impl Job {
         }
         self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
-        self.managed_files(&pod_dir, spec, attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
+        self.managed_files(&pod_dir, spec, instance.attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
         let sandbox = self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
         let sandbox = self.sandbox_config(sandbox).await.map_err(|e| config_error(&e))?;
         let input = ContainerInput {
             desired: &self.desired,
             wanted,
             spec,
-            attempt,
-            backoff,
+            attempt: instance.attempt,
+            backoff: instance.backoff,
+            round: instance.round,
             image,
             env,
             mounts,
-            target,
+            target: instance.target,
             node: &self.shared.limits,
         };
         let mut config = container::container(input).map_err(|e| config_error(&e))?;

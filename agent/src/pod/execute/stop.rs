@@ -149,6 +149,8 @@ async fn remove_logs(log: &Path) {
 fn message(name: &str, why: StopWhy, restarts: bool) -> String {
     let cause = match why {
         StopWhy::PodEnds | StopWhy::SandboxGone | StopWhy::Duplicate => return format!("Stopping container {name}"),
+        // In kubelet's word.
+        StopWhy::Together => return "killing".to_owned(),
         StopWhy::Unknown => return "Container is in \"unknown\" state, try killing it before restart".to_owned(),
         StopWhy::Liveness => format!("Container {name} failed liveness probe"),
         StopWhy::Startup => format!("Container {name} failed startup probe"),

@@ -12,6 +12,7 @@ pub mod prepare;
 pub mod printed;
 pub mod probes;
 pub mod resources;
+pub mod restart;
 pub mod spec;
 pub mod update;
 pub mod volumes;

@@ -1,6 +1,6 @@
 //! Validation of containers: names, images, ports, environment, mounts, resources.
 
-use super::{env, probes};
+use super::{env, probes, restart};
 use crate::kinds::field::{Errors, child, index};
 use crate::kinds::meta::{list, names, one_of, str};
 use ferrolet_quantity::Quantity;
@@ -83,7 +83,7 @@ fn container(e: &mut Errors, c: &Value, path: &str, role: Role, context: &Contex
     if let Some(dir) = c.get("workingDir").and_then(Value::as_str).filter(|d| d.contains('\0')) {
         e.invalid(child(path, "workingDir"), dir, "must not contain a zero byte");
     }
-    restart_policy(e, c, path, role);
+    restart::policy(e, c, path, role);
     ports(e, c, &child(path, "ports"), context.host_network, role);
     env::env(e, list(c, "env"), &child(path, "env"), context);
     env::env_from(e, list(c, "envFrom"), &child(path, "envFrom"));
@@ -115,19 +115,6 @@ fn container(e: &mut Errors, c: &Value, path: &str, role: Role, context: &Contex
             {
                 e.forbidden(child(path, field), "cannot be set for an Ephemeral Container");
             }
-        }
-    }
-}
-
-fn restart_policy(e: &mut Errors, c: &Value, path: &str, role: Role) {
-    let policy = str(c, "restartPolicy");
-    if policy.is_empty() {
-        return;
-    }
-    match role {
-        Role::Ephemeral => e.forbidden(child(path, "restartPolicy"), "cannot be set for an Ephemeral Container"),
-        Role::Main | Role::Init => {
-            one_of(e, c, "restartPolicy", path, &["Always", "Never", "OnFailure"], false);
         }
     }
 }
