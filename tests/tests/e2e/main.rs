@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod credentials;
 mod cri;
 mod debug;
 mod faults;
@@ -33,6 +34,7 @@ fn main() {
         pods::trials(),
         static_pods::trials(),
         together::trials(),
+        credentials::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

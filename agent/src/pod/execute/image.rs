@@ -1,12 +1,15 @@
 //! Making sure of a container's image, by its pull policy.
 
 use super::{Failed, Job, Outcome};
-use crate::images::{auth, reference};
+use crate::images::auth::{self, Credential};
+use crate::images::records::{self, Access};
+use crate::images::{Known, Pulled, Wanted, reference};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::PullPolicy;
 use ferrolet_cri::types::{Image, ImageSpec};
 use k8s_openapi::api::core::v1::Secret;
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 impl Job {
     pub(super) async fn pull_image(&self, container: &str, attempt: u32) -> Result<Outcome, Failed> {
@@ -24,43 +27,67 @@ impl Job {
             self.warn(Some(container), "InspectFailed", message.clone());
             Failed { reason: "ImageInspectError", message }
         })?;
+        // Asked for at most once, and only where something depends on them.
+        let credentials = OnceCell::new();
+        let usable = match (wanted.pull, &present) {
+            (PullPolicy::Always, _) | (_, None) => false,
+            (_, Some(found)) => self.may_use(asked, &image, found, &credentials).await,
+        };
         let found = match (wanted.pull, present) {
-            (PullPolicy::Never | PullPolicy::IfNotPresent, Some(found)) => {
-                let message = format!("Container image {asked:?} already present on machine");
+            (_, Some(found)) if usable => {
+                let message = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
                 self.normal(Some(container), "Pulled", message);
                 found
             }
-            (PullPolicy::Never, None) => {
+            // Also where it is there and the pod may not use it: that it is there is nothing to tell.
+            (PullPolicy::Never, _) => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
                 self.warn(Some(container), "ErrImageNeverPull", message.clone());
                 return Err(Failed { reason: "ErrImageNeverPull", message });
             }
-            _ => self.fetch(container, asked, &image).await?,
+            _ => self.fetch(container, asked, &image, &credentials).await?,
         };
         let facts = ImageFacts { image_ref: found.id, uid: found.uid, username: found.username };
         Ok(Outcome::Image { container: container.to_owned(), attempt, facts })
     }
 
-    async fn fetch(&self, container: &str, asked: &str, image: &str) -> Result<Image, Failed> {
+    /// Whether the pod may use the image that is there, without asking its registry.
+    async fn may_use(&self, asked: &str, image: &str, found: &Image, credentials: &OnceCell<Vec<Credential>>) -> bool {
+        let record = match self.shared.images.known(asked, &found.id).await {
+            Known::Free => return true,
+            Known::Unproven => return false,
+            Known::Asks(record) => record,
+        };
+        match records::access(&record, asked, self.credentials(image, credentials).await) {
+            Access::Granted => true,
+            Access::GrantedBy(secret) => {
+                self.shared.images.grant(asked, &found.id, secret);
+                true
+            }
+            Access::Denied => false,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        container: &str,
+        asked: &str,
+        image: &str,
+        credentials: &OnceCell<Vec<Credential>>,
+    ) -> Result<Image, Failed> {
         self.normal(Some(container), "Pulling", format!("Pulling image {asked:?}"));
         let begun = Instant::now();
-        let pulled = self.pull_with_any(image).await;
-        let status = match pulled {
-            Ok(took) => self.shared.cri.image_status(&ImageSpec::new(image)).await.map(|s| (took, s)).map_err(|e| e.to_string()),
-            Err(error) => Err(error),
-        };
-        match status {
-            Ok((took, Some(found))) => {
+        match self.pull_with_any(asked, image, credentials).await {
+            Ok(pulled) => {
                 let message = format!(
                     "Successfully pulled image {asked:?} in {} ({} including waiting). Image size: {} bytes.",
-                    millis(took),
+                    millis(pulled.took),
                     millis(begun.elapsed()),
-                    found.size_bytes
+                    pulled.image.size_bytes
                 );
                 self.normal(Some(container), "Pulled", message);
-                Ok(found)
+                Ok(pulled.image)
             }
-            Ok((_, None)) => self.pull_failed(container, asked, "the image is not there after the pull".to_owned()),
             Err(error) => self.pull_failed(container, asked, error),
         }
     }
@@ -72,21 +99,25 @@ impl Job {
     }
 
     /// With each of the fitting credentials in turn, or with none.
-    async fn pull_with_any(&self, image: &str) -> Result<Duration, String> {
+    async fn pull_with_any(&self, asked: &str, image: &str, credentials: &OnceCell<Vec<Credential>>) -> Result<Pulled, String> {
         let sandbox = self.sandbox_config(0).await.map_err(|e| e.to_string())?;
-        let secrets = self.pull_secrets().await;
-        let mut credentials: Vec<_> = auth::find(image, &secrets).into_iter().map(Some).collect();
-        if credentials.is_empty() {
-            credentials.push(None);
+        let mut all: Vec<_> = self.credentials(image, credentials).await.iter().cloned().map(Some).collect();
+        if all.is_empty() {
+            all.push(None);
         }
         let mut last = String::new();
-        for auth in credentials {
-            match self.shared.images.pull(image, auth, &sandbox).await {
-                Ok(pulled) => return Ok(pulled.took),
+        for credential in all {
+            let wanted = Wanted { asked: asked.to_owned(), image: image.to_owned(), credential };
+            match self.shared.images.pull(wanted, &sandbox).await {
+                Ok(pulled) => return Ok(pulled),
                 Err(error) => last = error.to_string(),
             }
         }
         Err(last)
+    }
+
+    async fn credentials<'a>(&self, image: &str, known: &'a OnceCell<Vec<Credential>>) -> &'a [Credential] {
+        known.get_or_init(|| async { auth::find(image, &self.pull_secrets().await) }).await
     }
 
     /// A secret that is missing is told and passed over: the image may be public.

@@ -44,5 +44,33 @@ pub fn policy(e: &mut Errors, c: &Value, path: &str, role: Role) {
     }
 }
 
+/// Whether a container of the pod that ended with this code may run again.
+pub fn again(spec: &Value, c: &Value, code: i64) -> bool {
+    let fits = |rule: &&Value| {
+        let codes = &rule["exitCodes"];
+        let listed = list(codes, "values").iter().any(|v| v.as_i64() == Some(code));
+        match str(codes, "operator") {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    let own = str(c, "restartPolicy");
+    if !own.is_empty() && list(c, "restartPolicyRules").iter().any(|rule| fits(&rule)) {
+        return true;
+    }
+    match if own.is_empty() { str(spec, "restartPolicy") } else { own } {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => true,
+    }
+}
+
+/// Whether any container can have all of them run again.
+pub fn all_again(spec: &Value) -> bool {
+    let all = list(spec, "containers").iter().chain(list(spec, "initContainers"));
+    all.flat_map(|c| list(c, "restartPolicyRules")).any(|rule| str(rule, "action") == "RestartAllContainers")
+}
+
 #[cfg(test)]
 mod tests;

@@ -57,3 +57,26 @@ fn what_is_wrong_with_them_is_said() {
     let many = rules(Value::Array(vec![rule("Restart", "In"); 21]));
     assert!(errors("containers", many)[0].starts_with(&format!("{at}.restartPolicyRules: Too many")));
 }
+
+#[test]
+fn who_may_run_again() {
+    let spec = |policy: &str| json!({"restartPolicy": policy});
+    let ruled = json!({"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "In")]});
+    let others = json!({"restartPolicy": "Never", "restartPolicyRules": [rule("Restart", "NotIn")]});
+    for (policy, container, code, expected) in [
+        ("Always", json!({}), 0, true),
+        ("OnFailure", json!({}), 0, false),
+        ("OnFailure", json!({}), 1, true),
+        ("Never", json!({}), 1, false),
+        ("Always", json!({"restartPolicy": "Never"}), 1, false),
+        ("Never", json!({"restartPolicy": "OnFailure"}), 1, true),
+        ("Never", ruled.clone(), 42, true),
+        ("Always", ruled, 1, false),
+        ("Never", others.clone(), 42, false),
+        ("Never", others, 1, true),
+    ] {
+        assert_eq!(super::again(&spec(policy), &container, code), expected, "{policy} {container} {code}");
+    }
+    assert!(!super::all_again(&json!({"containers": [{"restartPolicyRules": [rule("Restart", "In")]}]})));
+    assert!(super::all_again(&json!({"initContainers": [{"restartPolicyRules": [rule("RestartAllContainers", "In")]}]})));
+}
