@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 
 /// What to show a registry, and where it is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,19 @@ pub fn find(image: &str, secrets: &[Secret]) -> Vec<Credential> {
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     found.into_iter().map(|(_, c)| c).collect()
+}
+
+/// Stands for what the secrets say now: another mark, and a pull that failed may succeed.
+pub fn mark(secrets: &[Secret]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for secret in secrets {
+        secret.metadata.name.hash(&mut hasher);
+        secret.type_.hash(&mut hasher);
+        for (key, value) in secret.data.iter().flatten() {
+            (key, &value.0).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 fn entries(secret: &Secret) -> Vec<(String, Entry)> {

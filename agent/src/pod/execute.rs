@@ -12,6 +12,7 @@ use crate::api::snapshot::Watched;
 use crate::config::Config;
 use crate::events::{EventRecorder, Severity};
 use crate::images::Images;
+use crate::node::runtime::network_problem;
 use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
@@ -56,6 +57,8 @@ pub struct Job {
     pub prepared: Arc<Prepared>,
     /// Of the container that the action is about.
     pub image: Option<ImageFacts>,
+    /// Of a pull whose last failure is still to be waited for.
+    pub held: Option<Held>,
     pub action: Action,
     /// A stop that only shortens one under way.
     pub again: bool,
@@ -68,7 +71,30 @@ pub struct Job {
 pub enum Outcome {
     Done,
     Volumes(Prepared),
-    Image { container: String, attempt: u32, facts: ImageFacts },
+    Image {
+        container: String,
+        attempt: u32,
+        facts: ImageFacts,
+    },
+    /// A pull that failed, and what it was tried with.
+    NotPulled {
+        container: String,
+        failed: Failed,
+        credentials: u64,
+    },
+    /// Nothing has changed that would let it succeed.
+    StillHeld {
+        container: String,
+    },
+}
+
+/// The failure of a pull that is to be waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub reason: String,
+    pub message: String,
+    /// What it was tried with; `None`: it is time to try again whatever has changed.
+    pub credentials: Option<u64>,
 }
 
 /// Why an action failed: a waiting reason and a message for the user.
@@ -170,14 +196,14 @@ impl Job {
         let config = &self.shared.config;
         let mut sandbox = container::sandbox(&self.desired, attempt, &config.cluster_domain, &config.pod_logs_dir)?;
         let host_file = match &config.resolv_conf {
-            Some(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
-            None => String::new(),
+            Some(path) => Some(resolv_conf(path).await?),
+            None => None,
         };
-        let (resolv, warnings) =
-            dns::config(&self.desired.pod, &host_file, &config.cluster_dns, &config.cluster_domain, &self.shared.node.ips);
+        let (servers, domain) = (&config.cluster_dns, &config.cluster_domain);
+        let (resolv, warnings) = dns::config(&self.desired.pod, host_file.as_deref(), servers, domain, &self.shared.node.ips)?;
         if matches!(self.action, Action::RunSandbox { .. }) {
-            for warning in warnings {
-                self.warn(None, "DNSConfigForming", warning);
+            for (reason, warning) in warnings {
+                self.warn(None, reason, warning);
             }
         }
         sandbox.dns = Some(resolv);
@@ -212,8 +238,20 @@ impl Job {
         let logs = tokio::fs::create_dir_all(&config.log_directory).await;
         logs.map_err(|e| failed(format!("create {}: {e}", config.log_directory)))?;
         let handler = self.runtime_handler().await.map_err(failed)?;
-        self.shared.cri.run_pod_sandbox(&config, &handler).await.map_err(|e| failed(e.to_string()))?;
-        Ok(Outcome::Done)
+        match self.shared.cri.run_pod_sandbox(&config, &handler).await {
+            Ok(_) => Ok(Outcome::Done),
+            Err(error) => Err(self.network_problem().await.unwrap_or_else(|| failed(error.rpc_text()))),
+        }
+    }
+
+    /// Why no pod can have a network of its own here, if that is what is wrong.
+    async fn network_problem(&self) -> Option<(&'static str, String)> {
+        if self.desired.host_network {
+            return None;
+        }
+        let status = self.shared.cri.status(false).await.ok()?;
+        let problem = network_problem(&status)?;
+        Some(("NetworkNotReady", format!("network is not ready: {problem}")))
     }
 
     /// A runtime that does not know the policy `Strict` would give containers groups that the pod wants them to be without.
@@ -236,14 +274,28 @@ impl Job {
         let classes = kube::Api::<RuntimeClass>::all(self.shared.kube.clone());
         match classes.get(&name).await {
             Ok(class) => Ok(class.handler),
-            Err(kube::Error::Api(s)) if s.code == 404 => Err(format!("RuntimeClass.node.k8s.io {name:?} not found")),
-            Err(error) => Err(format!("RuntimeClass {name:?}: {error}")),
+            Err(kube::Error::Api(s)) if s.code == 404 => Err(format!("runtimeclass.node.k8s.io {name:?} not found")),
+            Err(error) => Err(format!("failed to lookup RuntimeClass {name}: {error}")),
         }
     }
 }
 
 /// The reason of an event that names a field which cannot be done here.
 const REFUSED: &str = "FailedValidation";
+
+/// What the host's resolver is told, which an administrator may have made as long as kubelet reads.
+async fn resolv_conf(path: &std::path::Path) -> Result<String, ConfigError> {
+    use tokio::io::AsyncReadExt;
+    const MAX: u64 = 10 << 20;
+    let failed = |why: String| ConfigError::ResolvConf { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let file = tokio::fs::File::open(path).await.map_err(|e| failed(e.to_string()))?;
+    file.take(MAX + 1).read_to_end(&mut bytes).await.map_err(|e| failed(e.to_string()))?;
+    if bytes.len() as u64 > MAX {
+        return Err(failed(format!("more than {MAX} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// An error with what caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -19,6 +19,15 @@ fn the_longest_path_wins() {
 }
 
 #[test]
+fn another_mark_when_what_they_say_changes() {
+    let one = secret(json!({"r.io": {"username": "a", "password": "1"}}));
+    let two = secret(json!({"r.io": {"username": "a", "password": "2"}}));
+    assert_eq!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&one)));
+    assert_ne!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&two)));
+    assert_ne!(mark(&[]), mark(&[one]));
+}
+
+#[test]
 fn docker_hub_has_many_names() {
     let s = secret(json!({"https://index.docker.io/v1/": {"username": "hub"}}));
     assert_eq!(find("nginx", std::slice::from_ref(&s))[0].config.username, "hub");
