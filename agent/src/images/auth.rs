@@ -40,7 +40,7 @@ pub fn find(image: &str, secrets: &[Secret]) -> Vec<Credential> {
     for secret in secrets {
         for (server, entry) in entries(secret) {
             if let Some(length) = matches(&server, &reference) {
-                found.push((length, credential(&server, entry, secret)));
+                found.push((length, credential(entry, secret)));
             }
         }
     }
@@ -91,7 +91,7 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     p.len() == h.len() && p.iter().zip(&h).all(|(p, h)| *p == "*" || p == h)
 }
 
-fn credential(server: &str, entry: Entry, secret: &Secret) -> Credential {
+fn credential(entry: Entry, secret: &Secret) -> Credential {
     let decoded = entry.auth.as_ref().and_then(|a| base64::engine::general_purpose::STANDARD.decode(a.trim()).ok());
     let pair = decoded.and_then(|d| String::from_utf8(d).ok());
     let pair = pair.as_ref().and_then(|p| p.split_once(':')).map(|(u, p)| (u.to_owned(), p.trim_end_matches('\0').to_owned()));
@@ -104,13 +104,8 @@ fn credential(server: &str, entry: Entry, secret: &Secret) -> Credential {
         name: meta.name.clone().unwrap_or_default(),
         credential_hash: hash(&username, &password, &entry.email.unwrap_or_default()),
     };
-    let config = AuthConfig {
-        username,
-        password,
-        server_address: server.to_owned(),
-        identity_token: entry.identitytoken.unwrap_or_default(),
-        ..Default::default()
-    };
+    // Without the server's name, as kubelet leaves it: runtimes take one with a port for a URL and refuse it.
+    let config = AuthConfig { username, password, identity_token: entry.identitytoken.unwrap_or_default(), ..Default::default() };
     Credential { config, secret }
 }
 

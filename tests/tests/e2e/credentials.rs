@@ -48,7 +48,7 @@ fn start_registry(ns: &Ns, dir: &Path) -> Result<Proc> {
 fn push(ns: &Ns, dir: &Path) -> Result<()> {
     let archive = dir.join("image.tar");
     let files: &[(&str, &Path)] = &[("/web", &ns.lab.bins.web), ("/etc/private", &dir.join("config.yml"))];
-    write_archive(&Image { name: IMAGE, files, entrypoint: &["/web"], user: "" }, &archive)?;
+    write_archive(&Image { name: IMAGE, files, entrypoint: &["/web"], arguments: &[], user: "" }, &archive)?;
     let node = &ns.lab.nodes[0];
     node.containerd.import(&archive)?;
     // Whoever pushes does so from inside the node's network.
