@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod credentials;
 mod cri;
 mod debug;
 mod faults;
@@ -17,6 +18,7 @@ mod runtime;
 mod services;
 mod shared;
 mod static_pods;
+mod together;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -33,6 +35,8 @@ fn main() {
         pods::trials(),
         lifecycle::trials(),
         static_pods::trials(),
+        together::trials(),
+        credentials::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

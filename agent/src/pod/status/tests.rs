@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod together;
+
 fn t(seconds: i64) -> Time {
     Time::from_second(1_000_000 + seconds).unwrap()
 }
@@ -58,6 +60,7 @@ impl World {
             user: None,
             stop_signal: None,
             resources: None,
+            round: 0,
         });
     }
 
