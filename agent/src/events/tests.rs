@@ -67,7 +67,7 @@ async fn an_object_that_speaks_too_much_is_held_back() {
 #[test]
 fn a_full_queue_never_blocks_and_long_messages_are_cut() {
     let (queue, mut inbox) = mpsc::channel(1);
-    let recorder = EventRecorder { queue };
+    let recorder = EventRecorder { queue: Some(queue) };
     for _ in 0..3 {
         recorder.record(api::ObjectReference::default(), Severity::Warning, "R", "é".repeat(2000));
     }

@@ -12,7 +12,7 @@ pub mod read;
 mod url;
 
 use crate::config::StaticPods as Settings;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -95,6 +95,24 @@ impl StaticPods {
     pub fn named(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
         let is = |p: &&Arc<Pod>| p.metadata.namespace.as_deref() == Some(namespace) && p.metadata.name.as_deref() == Some(name);
         self.pods.values().find(is)
+    }
+}
+
+/// How the static pods are, by uid, as their actors last said: what the node itself shows of them, whatever the API has.
+#[derive(Clone, Default)]
+pub struct Statuses(Arc<watch::Sender<BTreeMap<String, Arc<PodStatus>>>>);
+
+impl Statuses {
+    pub fn of(&self, uid: &str) -> Option<Arc<PodStatus>> {
+        self.0.borrow().get(uid).cloned()
+    }
+
+    /// `None`: the pod is gone.
+    pub fn say(&self, uid: &str, status: Option<&Arc<PodStatus>>) {
+        self.0.send_if_modified(|all| match status {
+            Some(status) => all.insert(uid.to_owned(), status.clone()).as_ref() != Some(status),
+            None => all.remove(uid).is_some(),
+        });
     }
 }
 

@@ -15,6 +15,7 @@ mod rules;
 mod runtime;
 mod services;
 mod shared;
+mod standalone;
 mod static_pods;
 
 use libtest_mimic::{Arguments, Trial};
@@ -31,6 +32,7 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         static_pods::trials(),
+        standalone::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),
