@@ -179,6 +179,11 @@ async fn build(
     for (name, task) in sources {
         supervisor.watch(name, task);
     }
+    let (events, node) = (cluster.events.clone(), cluster.node.clone());
+    let teller = static_pods::tell::spawn(statics.clone(), node, events, &config.node_name, root.clone());
+    supervisor.watch("problems of static pods", teller);
+    let said = statics.clone();
+    cluster.metrics.push(Box::new(move |page| metrics::write_static_pods(said.borrow().problems.len(), page)));
     let statuses = static_pods::Statuses::default();
     let metrics = Arc::new(Metrics::new(&config.node_name, std::mem::take(&mut cluster.metrics))?);
     let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);

@@ -86,6 +86,11 @@ fn shown(ns: &mut Ns) -> Result<()> {
     // Its events are found by kubectl, which asks for those of the hash.
     wait_for("its events", LIMIT, || must_contain(&ns.kubectl(&["describe", "pod", &name])?, "Container started"))?;
 
+    // The file beside it is seen too.
+    wait_for("an event of the broken file", LIMIT, || {
+        must_contain(&ns.lab.kubectl(&["describe", "node", &node])?, "InvalidStaticPod")
+    })?;
+
     // Deleting what the API shows does nothing to the pod.
     for how in [&["--wait=false"][..], &["--grace-period=0", "--force", "--wait=false"]] {
         let before = ns.get("pod", &name)?["metadata"]["uid"].clone();
