@@ -168,12 +168,13 @@ async fn build(
         let fields = config.no_effect.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         warn!(fields, "these fields of the configuration have no effect yet: no image or log is cleaned up, nothing is evicted");
     }
-    let host = Host { config, cri, machine };
+    let cgroup_v1 = cgroups.version() == cgroup::Version::V1;
+    let host = Host { config, cri, machine, cgroup_v1 };
     let mut cluster = match host.config.kubeconfig.clone() {
         Some(kubeconfig) => host.join(&kubeconfig, supervisor, root).await?,
         None => host.alone(supervisor, root),
     };
-    let Host { config, cri, machine } = &host;
+    let Host { config, cri, machine, .. } = &host;
 
     let (statics, sources) = static_pods::spawn(&config.static_pods, &config.node_name, root);
     for (name, task) in sources {

@@ -30,6 +30,7 @@ pub(super) struct Host {
     pub(super) config: Arc<Config>,
     pub(super) cri: cri::Client,
     pub(super) machine: Arc<facts::Machine>,
+    pub(super) cgroup_v1: bool,
 }
 
 /// What the other parts of the agent have from here.
@@ -46,6 +47,12 @@ pub(super) struct Cluster {
     pub(super) progress: watch::Receiver<report::Progress>,
     /// What the data plane tells of itself.
     pub(super) metrics: Vec<metrics::Extra>,
+}
+
+/// This node's object, and where to tell of the node.
+struct Own {
+    node: Watched<Node>,
+    events: EventRecorder,
 }
 
 impl Host {
@@ -84,9 +91,10 @@ impl Host {
             supervisor.watch("/healthz of the data plane", must_listen(failures.clone(), root.clone()));
         }
 
-        let progress = self.report_node(&client, &proxy, node.clone(), supervisor, root);
         let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
         supervisor.watch("events", task);
+        let own = Own { node: node.clone(), events: events.clone() };
+        let progress = self.report_node(&client, &proxy, own, supervisor, root);
         let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
         supervisor.watch("service events", services::spawn(proxy.clone(), failures, teller, root.clone()));
         let (gate, own_pods) = (proxy.synced.clone(), proxy.own_pods.clone());
@@ -130,10 +138,11 @@ impl Host {
         &self,
         client: &kube::Client,
         proxy: &netproxy::Handle,
-        node: Watched<Node>,
+        own: Own,
         supervisor: &mut Supervisor,
         root: &CancellationToken,
     ) -> watch::Receiver<report::Progress> {
+        let Own { node, events } = own;
         let (config, client, machine) = (self.config.clone(), client.clone(), self.machine.clone());
         let runtime = runtime::spawn(self.cri.clone(), config.node.status_max_images, root.clone());
         supervisor.watch("runtime health", runtime.task);
@@ -148,7 +157,8 @@ impl Host {
         supervisor.watch("lease", task);
         let sources =
             report::Sources { runtime: runtime.health, images: runtime.images, services_synced: proxy.synced.clone(), node };
-        let reporter = report::Reporter { config, client, machine, sources, node_uid: uid_out };
+        let cgroup_v1 = self.cgroup_v1;
+        let reporter = report::Reporter { config, client, machine, sources, events, cgroup_v1, node_uid: uid_out };
         let (progress, task) = report::spawn(reporter, root.clone());
         supervisor.watch("node reporter", task);
         progress

@@ -5,7 +5,7 @@
 use super::Watched;
 use crate::api::snapshot;
 use crate::events::{EventRecorder, Severity};
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,14 +24,7 @@ pub fn spawn(
     name: &str,
     cancel: CancellationToken,
 ) -> JoinHandle<()> {
-    // As kubelet refers to its node: kubectl asks for events of this uid too.
-    let object = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Node".into()),
-        name: Some(name.to_owned()),
-        uid: Some(name.to_owned()),
-        ..ObjectReference::default()
-    };
+    let name = name.to_owned();
     let work = async move {
         let (mut logged, mut recorded) = (Problems::new(), Problems::new());
         loop {
@@ -42,9 +35,12 @@ pub fn spawn(
             for place in logged.keys().filter(|place| !now.contains_key(*place)) {
                 info!(place, "there is nothing wrong with this static pod any more");
             }
-            if node.borrow_and_update().synced {
+            let own = node.borrow_and_update().clone();
+            if own.synced {
+                // kubectl finds those of the name in the place of the uid too.
+                let uid = own.items.values().next().and_then(|node| node.metadata.uid.clone()).unwrap_or_else(|| name.clone());
                 for (place, why) in fresh(&recorded, &now) {
-                    events.record(object.clone(), Severity::Warning, REASON, format!("{place}: {why}"));
+                    events.node(&name, Some(uid.clone()), Severity::Warning, REASON, format!("{place}: {why}"));
                 }
                 recorded.clone_from(&now);
             }
