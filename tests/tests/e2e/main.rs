@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod credentials;
 mod cri;
 mod debug;
 mod faults;
@@ -17,6 +18,7 @@ mod services;
 mod shared;
 mod standalone;
 mod static_pods;
+mod together;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -33,6 +35,8 @@ fn main() {
         pods::trials(),
         static_pods::trials(),
         standalone::trials(),
+        together::trials(),
+        credentials::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),
