@@ -290,7 +290,7 @@ fn refused(ns: &mut Ns, folder: &Folder) -> Result<()> {
     // It would not be what was asked for with the default class.
     wait_for("a word on the class", LIMIT, || {
         let said = std::fs::read_to_string(&log)?;
-        let line = said.lines().find(|line| line.contains("RuntimeClass \"other\"")).context("not yet")?;
+        let line = said.lines().find(|line| line.contains("failed to lookup RuntimeClass other")).context("not yet")?;
         must_contain(line, "there is no api server in standalone mode")
     })?;
     let names: Vec<Value> = pods(ns)?.iter().map(|p| p["metadata"]["name"].clone()).collect();
