@@ -17,6 +17,7 @@ mod rules;
 mod runtime;
 mod services;
 mod shared;
+mod standalone;
 mod static_pods;
 mod together;
 
@@ -35,6 +36,7 @@ fn main() {
         pods::trials(),
         lifecycle::trials(),
         static_pods::trials(),
+        standalone::trials(),
         together::trials(),
         credentials::trials(),
         debug::trials(),
