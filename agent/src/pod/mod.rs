@@ -20,6 +20,7 @@ pub mod observed;
 pub mod plan;
 pub mod qos;
 pub mod resources;
+pub mod round;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
