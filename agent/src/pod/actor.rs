@@ -11,9 +11,9 @@ use crate::pod::backoff::{Backoffs, Subject};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::{Container, Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
-use crate::pod::lifecycle::Lifecycle;
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
-use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
@@ -85,6 +85,8 @@ pub async fn run(shared: Arc<Shared>, inputs: Inputs, cancel: CancellationToken)
 struct Running {
     action: Action,
     abort: AbortHandle,
+    /// Of a stop: when it is to kill, which may still come sooner.
+    deadline: watch::Sender<Time>,
 }
 
 enum Done {
@@ -179,6 +181,11 @@ impl Actor {
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
             }
+            if let (true, Some(Why::Failed { reason, message })) = (self.lifecycle.active(), step.lifecycle.why())
+                && reason == DEADLINE_EXCEEDED
+            {
+                self.shared.events.pod(&self.desired.id, None, Severity::Normal, DEADLINE_EXCEEDED, message.clone());
+            }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {
                 self.inputs.over.tell();
@@ -220,20 +227,23 @@ impl Actor {
         }
         for action in &step.actions {
             let key = action.key();
-            let mut again = false;
             // What looks like the leftover of a failed start may be the next one under way.
             let busy = self.running.get(&Key::Start).is_some_and(|r| r.action.container() == action.container());
             if busy && matches!(action, Action::RemoveContainer { .. }) {
                 continue;
             }
-            if let Some(running) = self.running.get(&key) {
+            if let Some(running) = self.running.get_mut(&key) {
+                if let Some(sooner) = action.hastens(&running.action) {
+                    running.action = action.clone();
+                    running.deadline.send_replace(sooner);
+                    continue;
+                }
                 if !action.supersedes(&running.action) {
                     continue;
                 }
-                again = matches!(action, Action::StopContainer { .. });
                 self.cut_off(&key);
             }
-            self.start(action.clone(), observed.clone(), again);
+            self.start(action.clone(), observed.clone());
         }
     }
 
@@ -249,7 +259,11 @@ impl Actor {
         });
     }
 
-    fn start(&mut self, action: Action, observed: Arc<Observed>, again: bool) {
+    fn start(&mut self, action: Action, observed: Arc<Observed>) {
+        if let Action::StopContainer { id, why: StopWhy::Changed, .. } = &action {
+            self.local.replaced.insert(id.clone());
+        }
+        let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
@@ -262,7 +276,7 @@ impl Actor {
             image: about,
             held: self.held(&action),
             action: action.clone(),
-            again,
+            deadline: deadlines,
             leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
@@ -276,7 +290,7 @@ impl Actor {
             Done::Action { action: Box::new(job.action), result }
         });
         self.keys.insert(abort.id(), key.clone());
-        self.running.insert(key, Running { action, abort });
+        self.running.insert(key, Running { action, abort, deadline });
     }
 
     /// The failure that a pull has still to wait for.

@@ -19,7 +19,7 @@ use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
-use crate::pod::{container, dns};
+use crate::pod::{Time, container, dns};
 use crate::volume::{PodContext, Prepared};
 use crate::{cgroup, observe, volume};
 use ferrolet_cri::types as cri;
@@ -27,6 +27,7 @@ use ferrolet_quantity::Quantity;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What all pods share.
 pub struct Shared {
@@ -61,8 +62,8 @@ pub struct Job {
     /// Of a pull whose last failure is still to be waited for.
     pub held: Option<Held>,
     pub action: Action,
-    /// A stop that only shortens one under way.
-    pub again: bool,
+    /// Of a stop: as it is now, it may still come sooner.
+    pub deadline: watch::Receiver<Time>,
     /// Of a pod that ends: its way out of the service rules.
     pub leaving: Option<Leaving>,
 }
@@ -126,8 +127,8 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
             let instance = start::Instance { target: target.as_deref(), ..Default::default() };
             job.start_container(name, sandbox_id, instance).await
         }
-        Action::StopContainer { name, id, deadline, why, restarts } => {
-            job.stop_container(name, id, *deadline, *why, *restarts).await
+        Action::StopContainer { name, id, why, restarts, follows, deadline: _ } => {
+            job.stop_container(name, id, *why, *restarts, follows).await
         }
         Action::RemoveContainer { name, id } => job.remove_container(name, id).await,
         Action::StopSandbox { id } => job.stop_sandbox(id).await,
