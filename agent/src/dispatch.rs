@@ -65,6 +65,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         node: own_node,
         pods,
         statics,
+        statuses,
         gate,
         own_pods,
         events,
@@ -72,7 +73,12 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         services,
         allocatable,
     } = deps;
-    let (images, puller) = Images::spawn(cri.clone(), config.max_parallel_image_pulls, cancel.clone());
+    let pulls = crate::images::Settings {
+        parallel: config.max_parallel_image_pulls,
+        policy: config.image_policy.clone(),
+        root_dir: config.root_dir.clone(),
+    };
+    let (images, puller) = Images::spawn(cri.clone(), pulls, cancel.clone());
     let node = NodeFacts { ips: config.node_ips.clone(), runtime: runtime_name(&cri).await };
     let limits = NodeLimits {
         memory_bytes: node_memory(),
@@ -93,6 +99,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         runtime,
         services,
         own_pods,
+        statuses,
         allocatable,
         node,
         limits,

@@ -1,7 +1,7 @@
 //! The agent's effective configuration: kubelet's and kube-proxy's files and flags, read and checked.
 //!
 //! Owns every default. The rest of the agent sees only `Config`, never a flag or a file. Reading the files is `load`;
-//! everything below it (`kubelet`, `proxy`, `fields`, `duration`) is pure and reports every problem at once, each with
+//! everything below it (`kubelet`, `proxy`, `standalone`, `fields`, `duration`) is pure and reports every problem at once, each with
 //! the path of its field. A field that exists in Kubernetes but is not honoured here is refused by name when it is set
 //! to something other than its default: nobody should believe in a setting that does nothing. Those few that nearly every
 //! existing file sets are taken instead and listed in `Config::no_effect`, which the daemon warns of.
@@ -13,10 +13,12 @@ pub mod hostinfo;
 mod kubelet;
 mod load;
 mod proxy;
+mod standalone;
 mod statics;
 #[cfg(test)]
 mod tests;
 
+use crate::images::policy::Policy;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +39,8 @@ pub struct Config {
     pub node_ips: Vec<IpAddr>,
     /// They come from `--node-ip`, not from the host's routes.
     pub node_ips_given: bool,
-    /// `--kubeconfig`
-    pub kubeconfig: PathBuf,
+    /// `--kubeconfig`; `None` for a node without an API server.
+    pub kubeconfig: Option<PathBuf>,
     /// `--root-dir`, `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// `podLogsDir`, `/var/log/pods`.
@@ -67,6 +69,8 @@ pub struct Config {
     pub max_pods: u32,
     /// `maxParallelImagePulls`; 1 when `serializeImagePulls` is true.
     pub max_parallel_image_pulls: usize,
+    /// `imagePullCredentialsVerificationPolicy` and `preloadedImagesVerificationAllowlist`.
+    pub image_policy: Policy,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_container_restart_period: Duration,
     pub server: ServerConfig,
@@ -225,7 +229,7 @@ impl Default for Config {
             node_name: String::new(),
             node_ips: Vec::new(),
             node_ips_given: false,
-            kubeconfig: PathBuf::new(),
+            kubeconfig: None,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
@@ -242,6 +246,7 @@ impl Default for Config {
             resolv_conf: Some("/etc/resolv.conf".into()),
             max_pods: 110,
             max_parallel_image_pulls: 1,
+            image_policy: Policy::default(),
             max_container_restart_period: Duration::from_secs(300),
             server: ServerConfig {
                 enabled: true,

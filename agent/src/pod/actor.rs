@@ -11,9 +11,9 @@ use crate::pod::backoff::{Backoffs, Subject};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::{Container, Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
-use crate::pod::lifecycle::Lifecycle;
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
-use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
@@ -36,7 +36,7 @@ pub struct Inputs {
     /// `None`: the API has no such pod.
     pub pod: watch::Receiver<Option<Arc<api::Pod>>>,
     /// The object in the API that stands for a static pod; `None` for a pod of the API.
-    pub mirror: Option<watch::Receiver<Option<Arc<api::Pod>>>>,
+    pub mirror: Option<Mirror>,
     /// The runtime's snapshot of this pod may have changed.
     pub runtime: Arc<Notify>,
     /// No new pod starts before this is true.
@@ -85,6 +85,8 @@ pub async fn run(shared: Arc<Shared>, inputs: Inputs, cancel: CancellationToken)
 struct Running {
     action: Action,
     abort: AbortHandle,
+    /// Of a stop: when it is to kill, which may still come sooner.
+    deadline: watch::Sender<Time>,
 }
 
 enum Done {
@@ -131,15 +133,19 @@ impl Actor {
         };
         desired.ended = inputs.ended.borrow_and_update().clone();
         let slots = shared.report_slots.clone();
-        let to = match inputs.mirror.take() {
-            Some(mirror) => Recipient::Mirror(mirror),
+        let to = match &inputs.mirror {
+            Some(mirror) => Recipient::Mirror(mirror.clone()),
             None => Recipient::Own(Box::new(known.clone())),
+        };
+        let uid = match &mut inputs.mirror {
+            Some(mirror) => mirror_uid(mirror),
+            None => Some(inputs.id.uid.clone()),
         };
         let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), to, &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
         Actor {
-            traffic: Traffic::new(shared.own_pods.clone(), &inputs.id.uid, &known),
+            traffic: Traffic::new(shared.own_pods.clone(), uid, &known),
             timeline: Timeline::new(Time::now(), &known),
             carried: health::carried(&known),
             desired: Arc::new(desired),
@@ -174,6 +180,11 @@ impl Actor {
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
+            }
+            if let (true, Some(Why::Failed { reason, message })) = (self.lifecycle.active(), step.lifecycle.why())
+                && reason == DEADLINE_EXCEEDED
+            {
+                self.shared.events.pod(&self.desired.id, None, Severity::Normal, DEADLINE_EXCEEDED, message.clone());
             }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {
@@ -216,20 +227,23 @@ impl Actor {
         }
         for action in &step.actions {
             let key = action.key();
-            let mut again = false;
             // What looks like the leftover of a failed start may be the next one under way.
             let busy = self.running.get(&Key::Start).is_some_and(|r| r.action.container() == action.container());
             if busy && matches!(action, Action::RemoveContainer { .. }) {
                 continue;
             }
-            if let Some(running) = self.running.get(&key) {
+            if let Some(running) = self.running.get_mut(&key) {
+                if let Some(sooner) = action.hastens(&running.action) {
+                    running.action = action.clone();
+                    running.deadline.send_replace(sooner);
+                    continue;
+                }
                 if !action.supersedes(&running.action) {
                     continue;
                 }
-                again = matches!(action, Action::StopContainer { .. });
                 self.cut_off(&key);
             }
-            self.start(action.clone(), observed.clone(), again);
+            self.start(action.clone(), observed.clone());
         }
     }
 
@@ -245,7 +259,11 @@ impl Actor {
         });
     }
 
-    fn start(&mut self, action: Action, observed: Arc<Observed>, again: bool) {
+    fn start(&mut self, action: Action, observed: Arc<Observed>) {
+        if let Action::StopContainer { id, why: StopWhy::Changed, .. } = &action {
+            self.local.replaced.insert(id.clone());
+        }
+        let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
@@ -258,7 +276,7 @@ impl Actor {
             image: about,
             held: self.held(&action),
             action: action.clone(),
-            again,
+            deadline: deadlines,
             leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
@@ -272,7 +290,7 @@ impl Actor {
             Done::Action { action: Box::new(job.action), result }
         });
         self.keys.insert(abort.id(), key.clone());
-        self.running.insert(key, Running { action, abort });
+        self.running.insert(key, Running { action, abort, deadline });
     }
 
     /// The failure that a pull has still to wait for.
@@ -292,6 +310,7 @@ impl Actor {
                 Err(_) => std::future::pending().await,
             },
             () = self.inputs.runtime.notified() => {}
+            uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
             Ok(()) = self.verdicts.changed() => {}
@@ -445,7 +464,11 @@ impl Actor {
         }
         if !self.desired.orphan {
             let finished = matches!(self.lifecycle, Lifecycle::Finished { .. });
-            self.reporter.report(&Arc::new(self.status.clone()), finished);
+            let status = Arc::new(self.status.clone());
+            self.reporter.report(&status, finished);
+            if self.inputs.mirror.is_some() {
+                self.shared.statuses.say(&self.inputs.id.uid, Some(&status));
+            }
         }
     }
 
@@ -513,8 +536,25 @@ impl Actor {
             }
         }
         self.traffic.gone();
+        self.shared.statuses.say(&self.inputs.id.uid, None);
         tracing::debug!(pod = %self.inputs.id, "finished");
     }
+}
+
+type Mirror = watch::Receiver<Option<Arc<api::Pod>>>;
+
+fn mirror_uid(mirror: &mut Mirror) -> Option<String> {
+    mirror.borrow_and_update().as_ref().and_then(|m| m.metadata.uid.clone())
+}
+
+/// The uid of the next mirror, or that there is none any more. Never for a pod of the API.
+async fn next_mirror(mirror: &mut Option<Mirror>) -> Option<String> {
+    if let Some(mirror) = mirror
+        && mirror.changed().await.is_ok()
+    {
+        return mirror_uid(mirror);
+    }
+    std::future::pending().await
 }
 
 /// Looks until the runtime has answered.

@@ -43,12 +43,14 @@ pub enum Role {
     Ephemeral,
 }
 
-/// `restartPolicyRules`: the first matching rule of action `Restart` wins over the policy.
+/// `restartPolicyRules`: the first matching rule wins over the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartRule {
     /// True for `In`, false for `NotIn`.
     pub matches: bool,
     pub exit_codes: Vec<i32>,
+    /// Action `RestartAllContainers`: not this container alone runs again but all of the pod, from the start.
+    pub all: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +173,7 @@ impl Desired {
             deletion: meta
                 .deletion_timestamp
                 .as_ref()
-                .map(|_| Deletion { grace: seconds(meta.deletion_grace_period_seconds).unwrap_or(grace) }),
+                .map(|_| Deletion { grace: seconds(meta.deletion_grace_period_seconds).unwrap_or(grace).max(LEAST_GRACE) }),
             terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
             started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             unsupported,
@@ -194,11 +196,10 @@ impl Desired {
         desired
     }
 
-    /// The API object vanished: end the pod with the shortest grace and without hooks, as kubelet ends what only the
-    /// runtime still has.
+    /// The API object vanished: end the pod with the shortest grace, as kubelet ends what only the runtime still has.
     pub fn gone(&mut self) {
         self.orphan = true;
-        self.deletion = Some(Deletion { grace: Duration::ZERO });
+        self.deletion = Some(Deletion { grace: LEAST_GRACE });
     }
 
     pub fn container(&self, name: &str) -> Option<&Container> {
@@ -228,7 +229,7 @@ impl Desired {
 impl Container {
     /// Whether a container that ended with this code runs again.
     pub fn restarts(&self, exit_code: i32) -> bool {
-        if self.rules.iter().any(|r| r.exit_codes.contains(&exit_code) == r.matches) {
+        if self.rule(exit_code).is_some() {
             return true;
         }
         match self.restart {
@@ -237,10 +238,22 @@ impl Container {
             RestartPolicy::Never => false,
         }
     }
+
+    /// Whether all containers of the pod run again because this one ended with this code.
+    pub fn restarts_all(&self, exit_code: i32) -> bool {
+        self.rule(exit_code).is_some_and(|r| r.all)
+    }
+
+    fn rule(&self, exit_code: i32) -> Option<&RestartRule> {
+        self.rules.iter().find(|r| r.exit_codes.contains(&exit_code) == r.matches)
+    }
 }
 
 /// `terminationGracePeriodSeconds` where the API server filled none in.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// However little a deletion allows, a preStop hook gets a moment.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 pub fn id_of(pod: &api::Pod) -> PodId {
     PodId {
@@ -267,8 +280,17 @@ fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status:
     };
     let rules = c.restart_policy_rules.iter().flatten().filter_map(|r| {
         let codes = r.exit_codes.as_ref()?;
-        (r.action == "Restart")
-            .then(|| RestartRule { matches: codes.operator == "In", exit_codes: codes.values.clone().unwrap_or_default() })
+        let all = match r.action.as_str() {
+            "Restart" => false,
+            "RestartAllContainers" => true,
+            _ => return None,
+        };
+        let matches = match codes.operator.as_str() {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        Some(RestartRule { matches, exit_codes: codes.values.clone().unwrap_or_default(), all })
     });
     let pull = match c.image_pull_policy.as_deref() {
         Some("Always") => PullPolicy::Always,

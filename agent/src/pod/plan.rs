@@ -11,8 +11,9 @@ pub use action::{Action, Key, StopWhy};
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
-use crate::pod::lifecycle::{Lifecycle, Why};
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Step {
 }
 
 pub fn plan(d: &Desired, life: &Lifecycle, o: &Observed, v: &Verdicts, b: &Backoffs, now: Time) -> Step {
-    let mut p = Planner { d, o, v, b, now, actions: Vec::new(), wake: None };
+    let mut p = Planner { d, o, v, b, now, round: Round::of(d, o), actions: Vec::new(), wake: None, held: false };
     let mut life = p.advance(life.clone());
     loop {
         let next = match &life {
@@ -52,8 +53,11 @@ struct Planner<'a> {
     v: &'a Verdicts,
     b: &'a Backoffs,
     now: Time,
+    round: Round,
     actions: Vec<Action>,
     wake: Option<Time>,
+    /// A container before this one is about to start, and only its image is not there yet.
+    held: bool,
 }
 
 impl Planner<'_> {
@@ -88,7 +92,7 @@ impl Planner<'_> {
             && elapsed(started, self.now) >= limit
         {
             let why = Why::Failed {
-                reason: "DeadlineExceeded".into(),
+                reason: DEADLINE_EXCEEDED.into(),
                 message: "Pod was active on the node longer than the specified deadline".into(),
             };
             return life.terminate(self.now, self.d.grace, why);
@@ -104,6 +108,9 @@ impl Planner<'_> {
         if !self.d.unsupported.is_empty() || self.o.stale {
             return None;
         }
+        if self.end_round() {
+            return None;
+        }
         let ready = self.o.sandboxes.iter().filter(|s| s.ready).count();
         let usable = self.o.newest_sandbox().filter(|s| {
             let addressed = s.host_network || !s.ips.is_empty();
@@ -115,15 +122,36 @@ impl Planner<'_> {
         }
     }
 
+    /// Ends what is left of the round before, the main containers first, without hooks and with the least grace. True while nothing
+    /// of the next one may start.
+    fn end_round(&mut self) -> bool {
+        let (d, o, round) = (self.d, self.o, self.round);
+        let main_left = round.left(d, o).any(|(c, _)| c.role == Role::Main);
+        let mut left = false;
+        for (_, n) in round.left(d, o).filter(|(c, _)| !main_left || c.role == Role::Main) {
+            left = true;
+            self.stop(n, self.now, StopWhy::Together, true);
+        }
+        match round.waits(d, o, self.now) {
+            Some(at) if !left => {
+                self.wake_at(at);
+                true
+            }
+            _ => left,
+        }
+    }
+
     /// There is no sandbox to work in: end what is left of the last one, then make another.
     fn new_sandbox(&mut self) -> Option<Why> {
         let attempt = self.o.newest_sandbox().map_or(0, |s| s.attempt + 1);
-        let ever_ran = !self.o.containers.is_empty();
+        let round = self.round;
+        let ever_ran = self.o.containers.iter().any(|n| round.has(n));
         if attempt > 0 && self.d.restart == RestartPolicy::Never && ever_ran {
             return Some(Why::Completed);
         }
-        let succeeded =
-            |c: &&Spec| c.restart == RestartPolicy::OnFailure && self.o.newest(&c.name).and_then(|n| n.exit_code()) == Some(0);
+        let o = self.o;
+        let ended = |c: &Spec| o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
+        let succeeded = |c: &&Spec| c.restart == RestartPolicy::OnFailure && ended(c) == Some(0);
         if self.d.main().count() > 0 && self.d.main().all(|c| succeeded(&c)) {
             return Some(Why::Completed);
         }
@@ -158,20 +186,24 @@ impl Planner<'_> {
     fn in_sandbox(&mut self, sandbox: &str) -> Option<Why> {
         self.volumes();
         self.end_strays(sandbox);
-        let initialized = self.d.main().any(|c| self.o.newest_in(&c.name, sandbox).is_some());
+        let initialized = self.d.main().any(|c| self.newest_in(&c.name, sandbox).is_some());
         let d = self.d;
         for c in d.ephemeral() {
             self.ephemeral(c, sandbox);
         }
-        for c in d.inits() {
-            if c.role == Role::Init && initialized {
+        // That a later one was made says that the earlier ones were done, whether or not the runtime still knows of them.
+        let made = |c: &Spec| self.newest_in(&c.name, sandbox).is_some();
+        let reached = if initialized { usize::MAX } else { last_index(d.inits(), made).unwrap_or(0) };
+        for (at, c) in d.inits().enumerate() {
+            let passed = at < reached;
+            if c.role == Role::Init && passed {
                 continue;
             }
             match self.container(c, sandbox) {
                 Progress::Failed => return Some(Why::Completed),
                 Progress::Done | Progress::Up => {}
-                // A sidecar that is down after the start is only restarted; before, everything waits for it.
-                Progress::Coming if initialized => {}
+                // A sidecar that is down once its successors have begun is only restarted; before, everything waits for it.
+                Progress::Coming if passed => {}
                 Progress::Coming => {
                     self.prune();
                     return None;
@@ -226,19 +258,26 @@ impl Planner<'_> {
         }
     }
 
+    /// The last instance in the sandbox that is of this round.
+    fn newest_in<'a>(&'a self, name: &'a str, sandbox: &str) -> Option<&'a Container> {
+        self.o.newest_in(name, sandbox).filter(|n| self.round.has(n))
+    }
+
     /// One container in its sandbox: what it needs now, and how far it is.
     fn container(&mut self, c: &Spec, sandbox: &str) -> Progress {
         let o = self.o;
-        let Some(n) = o.newest_in(&c.name, sandbox) else {
+        let round = self.round;
+        let Some(n) = o.newest_in(&c.name, sandbox).filter(|n| round.has(n)) else {
             // A main container that already succeeded in an earlier sandbox stays done.
-            let earlier = o.newest(&c.name).and_then(Container::exit_code);
+            let earlier = o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
             if c.role == Role::Main && c.restart == RestartPolicy::OnFailure && earlier == Some(0) {
                 return Progress::Done;
             }
             self.start(c, sandbox);
             return Progress::Coming;
         };
-        let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+        // An init container runs as it is, and again only if it fails.
+        let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
         match &n.state {
             State::Created if self.b.failures.contains_key(&Subject::Start(c.name.clone())) => {
                 // Its start failed; a fresh one takes its place, with the same count: it never ran.
@@ -246,20 +285,17 @@ impl Planner<'_> {
                 Progress::Coming
             }
             State::Created => {
-                if o.local.volumes_ready && !self.starting() {
+                if o.local.volumes_ready && !self.starting() && !self.held {
                     self.act(Action::StartCreated { name: c.name.clone(), id: n.id.clone() });
                 }
                 Progress::Coming
             }
             State::Running => self.running(c, n, changed),
             State::Exited { code, .. } => {
-                if c.role == Role::Init && *code == 0 && !changed {
+                if c.role == Role::Init && *code == 0 {
                     return Progress::Done;
                 }
-                let verdict = self.v.of(n);
-                let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-                // Killed for its health, it runs again under OnFailure even if it took the signal well.
-                if c.restarts(*code) || changed || (unhealthy && c.restart != RestartPolicy::Never) {
+                if c.restarts(*code) || brought_back(c, n, o, self.v) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -311,7 +347,10 @@ impl Planner<'_> {
         }
         let last = self.o.newest(&c.name);
         let mut next = Duration::ZERO;
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|n| !self.round.has(n)) {
+            // A new round waits for no crash loop, but does not make one forgotten.
+            next = last.backoff;
+        } else if let Some(last) = last {
             let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash);
             let restart = backoff::restart(last, changed, self.b, self.now);
             if restart.at > self.now {
@@ -323,11 +362,16 @@ impl Planner<'_> {
         if let Some(until) = self.b.blocked(&Subject::Start(c.name.clone()), self.now) {
             return self.wake_at(until);
         }
-        if !self.image(c, attempt) || !self.o.local.volumes_ready || self.starting() {
+        if !self.image(c, attempt) {
+            // An image that cannot be had holds up nobody else.
+            self.held |= !self.b.failures.contains_key(&Subject::Image(c.name.clone()));
+            return;
+        }
+        if !self.o.local.volumes_ready || self.starting() || self.held {
             return;
         }
         let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
-        self.act(Action::StartContainer { name, sandbox_id, attempt, backoff: next });
+        self.act(Action::StartContainer { name, sandbox_id, attempt, backoff: next, round: self.round.number() });
     }
 
     /// True if the image is there for this attempt; otherwise sees to it.
@@ -358,7 +402,7 @@ impl Planner<'_> {
 
     fn stop(&mut self, c: &Container, deadline: Time, why: StopWhy, restarts: bool) {
         let (name, id) = (c.name.clone(), c.id.clone());
-        self.act(Action::StopContainer { name, id, deadline, why, restarts });
+        self.act(Action::StopContainer { name, id, deadline, why, restarts, follows: Vec::new() });
     }
 
     /// Keeps the last ended instance of each container for its logs and last state, and drops older ones and the
@@ -379,25 +423,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Stops everything; true once nothing runs. Sidecars follow the others, last started first ended.
+    /// Stops everything; true once nothing runs. Sidecars follow the main containers, last started first ended.
     fn stop_all(&mut self, deadline: Time) -> bool {
         let o = self.o;
-        let order = |c: &Container| {
-            let at = self.d.containers.iter().position(|s| s.name == c.name && s.role == Role::Sidecar);
-            at.map_or(usize::MAX, |i| i)
-        };
-        let overdue = deadline <= self.now;
-        let last = o.live().map(order).max();
-        let mut waiting = false;
         for c in o.live() {
-            if overdue || Some(order(c)) == last {
-                self.stop(c, deadline, StopWhy::PodEnds, false);
-            } else {
-                waiting = true;
-            }
-        }
-        if waiting {
-            self.wake_at(deadline);
+            let (name, id, follows) = (c.name.clone(), c.id.clone(), self.outlives(c));
+            self.act(Action::StopContainer { name, id, deadline, why: StopWhy::PodEnds, restarts: false, follows });
         }
         if o.live().next().is_some() {
             return false;
@@ -406,6 +437,18 @@ impl Planner<'_> {
             self.act(Action::StopSandbox { id: s.id.clone() });
         }
         !o.stale && !o.sandboxes.iter().any(|s| s.ready)
+    }
+
+    /// What must be gone before a sidecar is told to end: the main containers and the sidecars after it. Nothing for all others.
+    fn outlives(&self, c: &Container) -> Vec<String> {
+        let place = |name: &str| self.d.containers.iter().position(|s| s.name == name).map(|at| (at, self.d.containers[at].role));
+        let Some((own, Role::Sidecar)) = place(&c.name) else { return Vec::new() };
+        let first = |other: &&Container| {
+            place(&other.name).is_some_and(|(at, role)| role == Role::Main || (role == Role::Sidecar && at > own))
+        };
+        let mut ids: Vec<String> = self.o.live().filter(first).map(|c| c.id.clone()).collect();
+        ids.sort();
+        ids
     }
 
     /// Nothing runs: take down what was prepared, and if the pod is unwanted everything else. True once nothing is left.
@@ -445,6 +488,19 @@ impl Planner<'_> {
         }
         local.folders_removed
     }
+}
+
+/// Whether a container that its policy would leave ended runs again: it was told to end so that another takes its place.
+pub fn brought_back(c: &Spec, n: &Container, o: &Observed, v: &Verdicts) -> bool {
+    let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+    let verdict = v.of(n);
+    let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
+    let replaced = changed && o.local.replaced.contains(&n.id);
+    c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))
+}
+
+fn last_index<T>(all: impl Iterator<Item = T>, mut is: impl FnMut(T) -> bool) -> Option<usize> {
+    all.enumerate().filter_map(|(at, one)| is(one).then_some(at)).last()
 }
 
 /// How far a container is.

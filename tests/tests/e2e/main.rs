@@ -5,17 +5,21 @@
 
 mod admission;
 mod bad_input;
+mod credentials;
 mod cri;
 mod debug;
 mod faults;
 mod kubectl;
+mod lifecycle;
 mod nodes;
 mod pods;
 mod rules;
 mod runtime;
 mod services;
 mod shared;
+mod standalone;
 mod static_pods;
+mod together;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -30,7 +34,11 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        lifecycle::trials(),
         static_pods::trials(),
+        standalone::trials(),
+        together::trials(),
+        credentials::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

@@ -2,38 +2,41 @@
 
 use crate::shared::{LIMIT, Ns, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
+use ferrolet_tests::load;
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         test("static_pods::a_file_runs_and_the_api_shows_it", shown),
         test("static_pods::a_changed_file_is_another_pod", changed),
+        test("static_pods::one_that_ends_gets_no_more_connections", drained),
         test("static_pods::they_start_while_the_api_is_away", alone),
     ]
 }
 
 /// The folder of manifests, emptied when a test ends however it ends.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn of(ns: &Ns) -> Result<Folder> {
+    pub fn of(ns: &Ns) -> Result<Folder> {
         let folder = ns.lab.nodes[0].manifests();
         std::fs::create_dir_all(&folder)?;
         Ok(Folder(folder))
     }
 
     /// Replaces a file as a whole.
-    fn put(&self, ns: &Ns, name: &str, manifest: &str) -> Result<()> {
+    pub fn put(&self, ns: &Ns, name: &str, manifest: &str) -> Result<()> {
         let placed = manifest.replacen("metadata:", &format!("metadata:\n  namespace: {}", ns.name), 1);
         let begun = self.0.join(format!(".{name}"));
         std::fs::write(&begun, placed)?;
         Ok(std::fs::rename(begun, self.0.join(name))?)
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<()> {
         Ok(std::fs::remove_file(self.0.join(name))?)
     }
 }
@@ -45,7 +48,7 @@ impl Drop for Folder {
     }
 }
 
-fn container(pod: &Value) -> String {
+pub fn container(pod: &Value) -> String {
     pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -82,6 +85,11 @@ fn shown(ns: &mut Ns) -> Result<()> {
     must_contain(&said, "hello")?;
     // Its events are found by kubectl, which asks for those of the hash.
     wait_for("its events", LIMIT, || must_contain(&ns.kubectl(&["describe", "pod", &name])?, "Container started"))?;
+
+    // The file beside it is seen too.
+    wait_for("an event of the broken file", LIMIT, || {
+        must_contain(&ns.lab.kubectl(&["describe", "node", &node])?, "InvalidStaticPod")
+    })?;
 
     // Deleting what the API shows does nothing to the pod.
     for how in [&["--wait=false"][..], &["--grace-period=0", "--force", "--wait=false"]] {
@@ -139,6 +147,40 @@ fn changed(ns: &mut Ns) -> Result<()> {
     }
     // The whole folder goes.
     drop(folder);
+    gone(ns, &name)
+}
+
+/// Endpoints name a static pod by its mirror. The API is away when the pod ends: only the agent can have told the rules.
+fn drained(ns: &mut Ns) -> Result<()> {
+    let folder = Folder::of(ns)?;
+    let name = format!("web-{}", ns.lab.nodes[0].name);
+    let server = |name: &str, drain: &str| {
+        let env = format!("env: [{{name: WEB_DRAIN_MS, value: '{drain}'}}]");
+        pod(name, "serve", &env, "").replace("{app:", "{pair: a, app:")
+    };
+    ns.apply("apiVersion: v1\nkind: Service\nmetadata: {name: pair}\nspec: {selector: {pair: a}, ports: [{port: 80, targetPort: 8080}]}\n")?;
+    ns.apply(&server("other", "0"))?;
+    folder.put(ns, "web.yaml", &server("web", "10000"))?;
+    ns.ready("other")?;
+    let web = container(&ns.ready(&name)?);
+    let address = ns.get("service", "pair")?["spec"]["clusterIP"].as_str().context("no clusterIP")?.to_owned();
+    let address = format!("{address}:80").parse()?;
+    let netns = ns.lab.nodes[0].netns.clone();
+    let answered_by = |count: usize| {
+        wait_for("the right ones to answer", Duration::from_secs(8), || {
+            let seen = load::spread(&netns, address, 30)?;
+            if seen.len() == count && seen.contains_key("other") { Ok(()) } else { bail!("{seen:?}") }
+        })
+    };
+    answered_by(2)?;
+    ns.lab.stop_stub()?;
+    folder.remove("web.yaml")?;
+    answered_by(1)?;
+    let id = web.rsplit('/').next().unwrap_or_default();
+    if !ns.lab.nodes[0].containerd.tasks()?.iter().any(|(task, _)| task == id) {
+        bail!("it has ended before new connections went elsewhere");
+    }
+    ns.lab.start_stub()?;
     gone(ns, &name)
 }
 

@@ -2,6 +2,7 @@
 //! every step; and tables for the single decisions.
 
 mod model;
+mod rounds;
 mod tables;
 
 use super::*;
@@ -12,11 +13,13 @@ fn shape() -> impl Strategy<Value = Shape> {
     let inits = proptest::collection::vec(any::<bool>(), 0..4);
     let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (inits, 1usize..4, ephemeral, policy).prop_map(|(sidecars, mains, ephemeral, policy)| Shape {
+    let all = prop_oneof![Just(0u8), any::<u8>()];
+    (inits, 1usize..4, ephemeral, policy, all).prop_map(|(sidecars, mains, ephemeral, policy, all)| Shape {
         sidecars,
         mains,
         ephemeral,
         policy,
+        all,
     })
 }
 
@@ -82,9 +85,11 @@ fn keys_separate_what_may_run_at_once() {
         deadline: Time::from_second(deadline).unwrap(),
         why: StopWhy::PodEnds,
         restarts: false,
+        follows: Vec::new(),
     };
-    assert!(stop(1).supersedes(&stop(2)));
-    assert!(!stop(2).supersedes(&stop(2)) && !stop(3).supersedes(&stop(2)));
+    assert_eq!(stop(1).hastens(&stop(2)), Time::from_second(1).ok());
+    assert!(stop(2).hastens(&stop(2)).is_none() && stop(3).hastens(&stop(2)).is_none());
+    assert!(!stop(1).supersedes(&stop(2)), "what is under way goes on, for less time");
     assert!(Action::RemoveVolumes.supersedes(&Action::PrepareVolumes));
     assert!(!Action::RunSandbox { attempt: 1 }.supersedes(&Action::RunSandbox { attempt: 1 }));
 }

@@ -1,11 +1,13 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
-use super::{Inputs, whole_seconds};
+use super::{Inputs, of_round_before, whole_seconds};
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State};
+use crate::pod::plan::brought_back;
 use crate::pod::resources::Resources;
+use crate::pod::round::Round;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
@@ -13,6 +15,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 /// Reason for a container that the runtime knows nothing of.
 const UNKNOWN: &str = "ContainerStatusUnknown";
 const UNKNOWN_CODE: i32 = 137;
+
+/// Reason for a container that was ended to run again with all others of its pod; with these words kubelet says so of any of them,
+/// whatever it ended with.
+pub(super) const TOGETHER: &str = "RestartingAllContainers";
+const TOGETHER_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 
 /// Of all containers with one of these roles, which share a list.
 pub(super) fn statuses(i: &Inputs<'_>, roles: &[Role]) -> Vec<api::ContainerStatus> {
@@ -48,14 +55,29 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
             s.resources = Some(given);
         }
     }
+    let again =
+        of_round_before(i, &c.name).filter(|_| Round::of(i.desired, i.observed).left(i.desired, i.observed).next().is_none());
+    if let Some(n) = again {
+        s.restart_count = s.restart_count.max(n.attempt as i32 + 1);
+        s.state = Some(waiting(TOGETHER, Some(TOGETHER_MESSAGE.to_owned())));
+        s.last_state = Some(terminated(TOGETHER, TOGETHER_MESSAGE, UNKNOWN_CODE));
+    }
     if c.role == Role::Init && newest.is_none() && is_waiting(&s) && any_main_created(i) {
         // Main containers exist, so it must have succeeded; only its record is gone.
         let message = "Unable to get init container status from container runtime and pod has been initialized, \
                        treat it as exited normally";
         s.state = Some(terminated("Completed", message, 0));
     }
+    // The API does not let a container that its policy leaves ended run again: between the one and the other it runs.
+    let ran = old.filter(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()) && o.container_id == s.container_id);
+    let between = ran.filter(|_| i.lifecycle.active() && newest.is_some_and(|n| n.exit_code().is_some() && returns(i, c, n)));
+    if let Some(ran) = between {
+        s.state = ran.state.clone();
+        (s.started, s.ready) = (ran.started, false);
+        return s;
+    }
     if i.lifecycle.active()
-        && let Some((reason, message)) = waits_for(i, c, newest)
+        && let Some((reason, message)) = waits_for(i, c, newest, again.is_some())
     {
         if let Some(t) = s.state.as_ref().and_then(|s| s.terminated.clone()) {
             s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
@@ -64,6 +86,11 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
     }
     health(i, c, newest, &mut s);
     s
+}
+
+/// Runs again against its policy.
+fn returns(i: &Inputs<'_>, c: &Spec, n: &Container) -> bool {
+    n.exit_code().is_some_and(|code| !c.restarts(code)) && brought_back(c, n, i.observed, i.verdicts)
 }
 
 /// Started and ready, from the state just computed and the probes.
@@ -125,7 +152,8 @@ fn state_of(i: &Inputs<'_>, n: &Container) -> api::ContainerState {
         State::Exited { code, finished_at, reason, message } => {
             let mut s = terminated(reason, message, *code);
             if let Some(t) = s.terminated.as_mut() {
-                t.started_at = n.started_at.and_then(api_time);
+                // One that could not be started has the epoch, as with kubelet: it has ended, so it must have begun.
+                t.started_at = api_time(n.started_at.unwrap_or(Time::UNIX_EPOCH));
                 t.finished_at = api_time(*finished_at);
                 t.container_id = Some(container_id(i, n));
             }
@@ -162,6 +190,10 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
         .instances(&c.name)
         .filter(|p| p.id != n.id && !p.live() && p.attempt <= n.attempt)
         .max_by_key(|p| (p.attempt, p.created_at));
+    let before = before.map(|p| match p.round < n.round {
+        true => terminated(TOGETHER, TOGETHER_MESSAGE, UNKNOWN_CODE),
+        false => state_of(i, p),
+    });
     let reported = old.and_then(|o| {
         let ended = |s: &Option<api::ContainerState>| s.as_ref().filter(|s| s.terminated.is_some()).cloned();
         let other = o.container_id.as_deref() != Some(id.as_str());
@@ -174,7 +206,7 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
         container_id: Some(id),
         restart_count: count,
         state: Some(state),
-        last_state: Some(before.map(|p| state_of(i, p)).or(reported).unwrap_or_default()),
+        last_state: Some(before.or(reported).unwrap_or_default()),
         user: n.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
             linux: Some(api::LinuxContainerUser {
                 uid: *uid,
@@ -220,7 +252,7 @@ fn missing(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api:
 }
 
 /// Why a container that should run does not, where there is more to say than that it is being made.
-fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(String, String)> {
+fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) -> Option<(String, String)> {
     if newest.is_some_and(|n| n.running() || n.state == State::Unknown) {
         return None;
     }
@@ -230,9 +262,10 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
     }
     if let Some(n) = newest
         && let Some(code) = n.exit_code()
+        && !again
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !changed {
+        if !c.restarts(code) && !returns(i, c, n) {
             return None;
         }
         let restart = backoff::restart(n, changed, i.backoffs, i.now);
@@ -320,20 +353,19 @@ fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
 pub(super) fn close(i: &Inputs<'_>, main: &mut [api::ContainerStatus], init: &mut [api::ContainerStatus]) {
     let over = || terminated(UNKNOWN, "The container could not be located when the pod was terminated", UNKNOWN_CODE);
     let ended = |s: &api::ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
-    let initialized = init.iter().zip(i.desired.inits()).all(|(s, c)| match c.role {
-        Role::Sidecar => s.started == Some(true) || ended(s),
-        _ => s.ready,
-    });
-    if initialized {
+    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
+    let before = i.prev.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    let plain = i.desired.inits().last().is_some_and(|c| c.role == Role::Init);
+    let last_done = init.is_empty() || before || (plain && init.last().is_some_and(|s| s.ready));
+    if last_done || main.iter().any(began) {
         for s in main.iter_mut().filter(|s| !ended(s)) {
             s.state = Some(over());
         }
     }
-    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
-    if let Some(last) = init.iter().rposition(began) {
-        for s in init[..=last].iter_mut().filter(|s| !ended(s)) {
-            s.state = Some(over());
-        }
+    // The first one is where a pod that did not get further has ended.
+    let last = init.iter().rposition(began).unwrap_or(0);
+    for s in init.iter_mut().take(last + 1).filter(|s| !ended(s)) {
+        s.state = Some(over());
     }
     for s in main.iter_mut() {
         s.ready = false;
