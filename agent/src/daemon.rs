@@ -195,7 +195,9 @@ async fn build(
     drop(tokio::spawn(root.clone().run_until_cancelled_owned(later)));
     // Before anybody else sends: node ports answer on the primary addresses.
     supervisor.watch("own addresses", addresses::spawn(primary(&config), inputs.clone(), root.clone()).await);
-    supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), proxy.clone(), root.clone()));
+    let (asker, asks) = dispatch::ask::channel();
+    let answers = commands::socket::Daemon { proxy: proxy.clone(), pods: asker };
+    supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), answers, root.clone()));
     let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
     supervisor.watch("services watcher", service_task);
     supervisor.watch("endpointslices watcher", slice_task);
@@ -256,6 +258,7 @@ async fn build(
         runtime: observed,
         services: Some(services),
         config,
+        asks,
     };
     Ok(Built { dispatcher: dispatch::spawn(deps, pods_token.clone()), progress })
 }

@@ -11,7 +11,7 @@ use ferrolet_cri::{Client, Error};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,14 @@ struct Request {
     auth: Option<AuthConfig>,
     sandbox: SandboxConfig,
     reply: oneshot::Sender<Answer>,
+    /// Gets what tells whether the pull has begun.
+    turn: oneshot::Sender<watch::Receiver<bool>>,
+}
+
+/// A pull for all who want it.
+struct Pull {
+    replies: Vec<oneshot::Sender<Answer>>,
+    begun: watch::Receiver<bool>,
 }
 
 /// Pulls of the same image with other credentials are other pulls.
@@ -62,17 +70,34 @@ impl Images {
         (Images { requests }, task)
     }
 
-    pub async fn pull(&self, image: &str, auth: Option<AuthConfig>, sandbox: &SandboxConfig) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let request = Request { image: image.to_owned(), auth, sandbox: sandbox.clone(), reply };
+    /// `begins` is called when the pull's turn has come.
+    pub async fn pull(
+        &self,
+        image: &str,
+        auth: Option<AuthConfig>,
+        sandbox: &SandboxConfig,
+        begins: impl FnOnce() + Send,
+    ) -> Answer {
+        let ((reply, mut answer), (turn, turns)) = (oneshot::channel(), oneshot::channel());
+        let request = Request { image: image.to_owned(), auth, sandbox: sandbox.clone(), reply, turn };
         self.requests.send(request).await.map_err(|_| PullError::Stopping)?;
+        let begun = async {
+            if let Ok(mut turn) = turns.await {
+                let _ = turn.wait_for(|begun| *begun).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.unwrap_or(Err(PullError::Stopping)),
+            () = begun => begins(),
+        }
         answer.await.unwrap_or(Err(PullError::Stopping))
     }
 }
 
 async fn run(cri: Client, parallel: usize, mut inbox: mpsc::Receiver<Request>) {
     let slots = Arc::new(Semaphore::new(parallel.max(1)));
-    let mut waiting: HashMap<Key, Vec<oneshot::Sender<Answer>>> = HashMap::new();
+    let mut waiting: HashMap<Key, Pull> = HashMap::new();
     let mut pulls: JoinSet<(Key, Answer)> = JoinSet::new();
     loop {
         tokio::select! {
@@ -81,20 +106,24 @@ async fn run(cri: Client, parallel: usize, mut inbox: mpsc::Receiver<Request>) {
                     [a.username.clone(), a.password.clone(), a.identity_token.clone(), a.registry_token.clone()]
                 });
                 let key: Key = (request.image, secrets);
-                if let Some(others) = waiting.get_mut(&key) {
-                    others.push(request.reply);
+                // Nobody may care any more.
+                if let Some(pull) = waiting.get_mut(&key) {
+                    let _ = request.turn.send(pull.begun.clone());
+                    pull.replies.push(request.reply);
                     continue;
                 }
-                waiting.insert(key.clone(), vec![request.reply]);
+                let (begins, begun) = watch::channel(false);
+                let _ = request.turn.send(begun.clone());
+                waiting.insert(key.clone(), Pull { replies: vec![request.reply], begun });
                 let (cri, slots) = (cri.clone(), slots.clone());
                 pulls.spawn(async move {
-                    let answer = pull(&cri, &slots, &key.0, request.auth, &request.sandbox).await;
+                    let answer = pull(&cri, &slots, &begins, &key.0, request.auth, &request.sandbox).await;
                     (key, answer)
                 });
             }
             Some(done) = pulls.join_next(), if !pulls.is_empty() => match done {
                 Ok((key, answer)) => {
-                    for reply in waiting.remove(&key).into_iter().flatten() {
+                    for reply in waiting.remove(&key).into_iter().flat_map(|pull| pull.replies) {
                         let _ = reply.send(answer.clone());
                     }
                 }
@@ -106,8 +135,16 @@ async fn run(cri: Client, parallel: usize, mut inbox: mpsc::Receiver<Request>) {
     }
 }
 
-async fn pull(cri: &Client, slots: &Semaphore, image: &str, auth: Option<AuthConfig>, sandbox: &SandboxConfig) -> Answer {
+async fn pull(
+    cri: &Client,
+    slots: &Semaphore,
+    begins: &watch::Sender<bool>,
+    image: &str,
+    auth: Option<AuthConfig>,
+    sandbox: &SandboxConfig,
+) -> Answer {
     let _slot = slots.acquire().await.map_err(|_| PullError::Stopping)?;
+    begins.send_replace(true);
     let begun = Instant::now();
     let image_ref = cri.pull_image(&ImageSpec::new(image), auth.as_ref(), sandbox).await?;
     Ok(Pulled { image_ref, took: begun.elapsed() })

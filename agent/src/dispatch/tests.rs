@@ -4,6 +4,7 @@ mod admission;
 mod ephemeral;
 mod refusals;
 mod rules;
+mod standing;
 mod starts;
 mod statics;
 mod world;

@@ -41,6 +41,8 @@ pub enum Subject {
 /// The last failure of a subject. Gone once an attempt succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
+    /// When the subject failed first.
+    pub since: Time,
     pub delay: Duration,
     pub until: Time,
     /// CamelCase, for `waiting.reason`.
@@ -64,8 +66,10 @@ impl Backoffs {
             Subject::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
             Subject::Stop(_) | Subject::Cleanup => (Duration::from_millis(500), Duration::from_secs(10)),
         };
-        let delay = self.failures.get(&subject).map_or(first, |f| (f.delay * 2).min(max));
-        let failure = Failure { delay, until: after(now, delay), reason: reason.into(), message: message.into() };
+        let before = self.failures.get(&subject);
+        let delay = before.map_or(first, |f| (f.delay * 2).min(max));
+        let since = before.map_or(now, |f| f.since);
+        let failure = Failure { since, delay, until: after(now, delay), reason: reason.into(), message: message.into() };
         self.failures.insert(subject, failure);
     }
 

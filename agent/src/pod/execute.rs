@@ -16,9 +16,10 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
+use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
-use crate::pod::{container, dns};
+use crate::pod::{Time, container, dns};
 use crate::volume::{PodContext, Prepared};
 use crate::{cgroup, observe, volume};
 use ferrolet_cri::types as cri;
@@ -26,6 +27,7 @@ use ferrolet_quantity::Quantity;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// What all pods share.
 pub struct Shared {
@@ -61,6 +63,8 @@ pub struct Job {
     pub again: bool,
     /// Of a pod that ends: its way out of the service rules.
     pub leaving: Option<Leaving>,
+    /// How far it is, for whoever asks.
+    pub progress: watch::Sender<Progress>,
 }
 
 /// What an action brings that only the agent knows.
@@ -128,6 +132,10 @@ pub fn field_path(d: &Desired, container: &str) -> Option<String> {
 }
 
 impl Job {
+    pub fn at(&self, stage: Stage) {
+        self.progress.send_replace(Progress { stage, since: Time::now() });
+    }
+
     fn normal(&self, container: Option<&str>, reason: &str, message: impl Into<String>) {
         let path = container.and_then(|c| field_path(&self.desired, c));
         self.shared.events.pod(&self.desired.id, path, Severity::Normal, reason, message);
@@ -153,7 +161,8 @@ impl Job {
     }
 
     async fn prepare_volumes(&self) -> Result<Outcome, Failed> {
-        match self.shared.volumes.prepare(&self.desired.pod, &self.context()).await {
+        let pending = |names: &[&str]| self.at(Stage::Volumes(names.iter().map(|n| (*n).to_owned()).collect()));
+        match self.shared.volumes.prepare_telling(&self.desired.pod, &self.context(), &pending).await {
             Ok(prepared) => Ok(Outcome::Volumes(prepared)),
             Err(error) => {
                 let message = format!("Unable to attach or mount volumes: {}", chain(&error));

@@ -12,7 +12,7 @@ use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{Lifecycle, Why};
-use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::observed::{Container, Observed, State, Verdict, Verdicts};
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
 
@@ -104,12 +104,7 @@ impl Planner<'_> {
         if !self.d.unsupported.is_empty() || self.o.stale {
             return None;
         }
-        let ready = self.o.sandboxes.iter().filter(|s| s.ready).count();
-        let usable = self.o.newest_sandbox().filter(|s| {
-            let addressed = s.host_network || !s.ips.is_empty();
-            s.ready && ready == 1 && s.host_network == self.d.host_network && addressed
-        });
-        match usable.map(|s| s.id.clone()) {
+        match self.o.usable_sandbox(self.d.host_network).map(|s| s.id.clone()) {
             Some(sandbox) => self.in_sandbox(&sandbox),
             None => self.new_sandbox(),
         }
@@ -256,10 +251,7 @@ impl Planner<'_> {
                 if c.role == Role::Init && *code == 0 && !changed {
                     return Progress::Done;
                 }
-                let verdict = self.v.of(n);
-                let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-                // Killed for its health, it runs again under OnFailure even if it took the signal well.
-                if c.restarts(*code) || changed || (unhealthy && c.restart != RestartPolicy::Never) {
+                if changed || runs_again(c, *code, self.v.of(n)) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -445,6 +437,13 @@ impl Planner<'_> {
         }
         local.folders_removed
     }
+}
+
+/// Whether a container that ended with this code is started again, its definition being the same.
+pub fn runs_again(c: &Spec, code: i32, verdict: Option<&Verdict>) -> bool {
+    let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
+    // Killed for its health, it runs again under OnFailure even if it took the signal well.
+    c.restarts(code) || (unhealthy && c.restart != RestartPolicy::Never)
 }
 
 /// How far a container is.

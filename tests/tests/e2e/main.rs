@@ -16,6 +16,7 @@ mod runtime;
 mod services;
 mod shared;
 mod static_pods;
+mod waits;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -35,6 +36,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        waits::trials(),
         faults::trials(),
     ]
     .into_iter()

@@ -4,6 +4,7 @@ use super::{Failed, Job, Outcome};
 use crate::images::{auth, reference};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::PullPolicy;
+use crate::pod::stage::Stage;
 use ferrolet_cri::types::{Image, ImageSpec};
 use k8s_openapi::api::core::v1::Secret;
 use std::time::{Duration, Instant};
@@ -81,7 +82,8 @@ impl Job {
         }
         let mut last = String::new();
         for auth in credentials {
-            match self.shared.images.pull(image, auth, &sandbox).await {
+            self.at(Stage::Queued);
+            match self.shared.images.pull(image, auth, &sandbox, || self.at(Stage::Pulling)).await {
                 Ok(pulled) => return Ok(pulled.took),
                 Err(error) => last = error.to_string(),
             }

@@ -4,6 +4,7 @@ use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched};
 use crate::pod::hosts;
+use crate::pod::stage::Stage;
 use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
 use ferrolet_netproxy::wire::Service;
@@ -41,6 +42,7 @@ impl Job {
     }
 
     async fn start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        self.at(Stage::Starting);
         self.check_stop_signal(name, id).await;
         if let Err(error) = self.shared.cri.start_container(id).await {
             let message = error.to_string();
@@ -49,9 +51,13 @@ impl Job {
         }
         self.normal(Some(name), "Started", "Container started");
         let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.post_start.as_ref());
+        if hook.is_some() {
+            self.at(Stage::PostStart);
+        }
         if let Some(hook) = hook
             && let Err(error) = self.hook(name, id, hook, Duration::ZERO).await
         {
+            self.at(Stage::HookFailed);
             tracing::warn!(pod = %self.desired.id, container = name, error, "postStart hook failed");
             // The hook's own words may hold secrets: they stay in the log.
             self.warn(Some(name), "FailedPostStartHook", "PostStartHook failed");
@@ -85,6 +91,7 @@ impl Job {
         backoff: Duration,
         target: Option<&str>,
     ) -> Result<String, Failed> {
+        self.at(Stage::Gathering);
         let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
         let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
             return Err(Failed::new(CONFIG_ERROR, format!("container {name:?} is not in the pod")));
@@ -131,6 +138,7 @@ impl Job {
         tokio::fs::create_dir_all(&logs)
             .await
             .map_err(|e| Failed::new("CreateContainerError", format!("create {}: {e}", logs.display())))?;
+        self.at(Stage::Creating);
         let created = self.shared.cri.create_container(sandbox_id, &config, &sandbox).await;
         created.map_err(|e| Failed::new("CreateContainerError", e))
     }

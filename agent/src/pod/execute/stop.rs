@@ -3,7 +3,8 @@
 use super::{Failed, Job, Outcome, chain};
 use crate::cgroup;
 use crate::pod::plan::StopWhy;
-use crate::pod::{Time, container, elapsed};
+use crate::pod::stage::Stage;
+use crate::pod::{Time, after, container, elapsed};
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,9 @@ impl Job {
             self.normal(Some(name), "Killing", message(name, why, restarts));
             grace = self.pre_stop(name, id, grace).await;
         }
-        let stopped = self.shared.cri.stop_container(id, grace.max(LEAST_GRACE)).await;
+        let grace = grace.max(LEAST_GRACE);
+        self.at(Stage::Signalled { until: after(Time::now(), grace) });
+        let stopped = self.shared.cri.stop_container(id, grace).await;
         stopped.map_err(|e| {
             self.warn(None, "FailedKillPod", format!("error killing pod: failed to stop container {name:?}: {e}"));
             Failed::new("KillContainerError", e)
@@ -38,8 +41,11 @@ impl Job {
     async fn leave_rules(&self, name: &str, why: StopWhy) {
         if why == StopWhy::PodEnds
             && let Some(leaving) = self.leaving.clone()
-            && !leaving.wait().await
         {
+            self.at(Stage::Rules);
+            if leaving.wait().await {
+                return;
+            }
             tracing::warn!(pod = %self.desired.id, container = name, "ending a container that service rules may still lead to");
         }
     }
@@ -49,6 +55,7 @@ impl Job {
         let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
         let running = self.observed.containers.iter().any(|c| c.id == id && c.running());
         let Some(hook) = hook.filter(|_| running && !grace.is_zero()) else { return grace };
+        self.at(Stage::PreStop);
         let begun = Instant::now();
         match tokio::time::timeout(grace, self.hook(name, id, hook, grace)).await {
             Ok(Ok(())) => {}
@@ -90,7 +97,7 @@ impl Job {
     pub(super) fn cleanup_failed(&self, what: &str, error: impl std::error::Error) -> Failed {
         let message = chain(&error);
         tracing::warn!(pod = %self.desired.id, error = message, "cannot {what}");
-        Failed { reason: "CleanupError", message }
+        Failed { reason: "CleanupError", message: format!("cannot {what}: {message}") }
     }
 
     pub(super) async fn remove_cgroup(&self) -> Result<Outcome, Failed> {

@@ -1,7 +1,7 @@
 //! A runtime as a value, and an agent around the plan that may fail and restart.
 
 use super::*;
-use crate::pod::observed::{Local, Sandbox, Verdict};
+use crate::pod::observed::{Local, Sandbox};
 use crate::pod::testing::desired;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ pub struct Model {
     pub observed: Observed,
     pub verdicts: Verdicts,
     pub backoffs: Backoffs,
-    now: Time,
+    pub now: Time,
     /// Ephemeral containers that were made, whether or not they are still there.
     made: BTreeSet<String>,
     ids: u32,

@@ -1,7 +1,7 @@
 //! Single decisions, spelled out.
 
 use super::*;
-use crate::pod::observed::{Local, Sandbox, Verdict};
+use crate::pod::observed::{Local, Sandbox};
 use crate::pod::testing::desired;
 use serde_json::json;
 
