@@ -16,16 +16,16 @@ pub(super) fn waits(i: &Inputs<'_>, out: &mut Waits) {
         return out.add(Weight::Blocks, i.desired.started.unwrap_or(i.begun), format!("refused: {fields}"));
     }
     let sandbox = sandbox(i, out);
-    volumes(i, sandbox, out);
     let initialized = sandbox.is_some_and(|id| i.desired.main().any(|c| i.observed.newest_in(&c.name, id).is_some()));
+    volumes(i, sandbox.filter(|_| initialized), out);
     let before = out.0.len();
     let mut reached = true;
     for c in &i.desired.containers {
-        // Once a main container has started nobody asks for init containers any more.
-        if c.role == Role::Init && initialized {
-            continue;
+        // Once a main container has started nobody asks for init containers any more, but for what is left of them.
+        let stops = stopped(i, c, out);
+        if !stops && (c.role != Role::Init || !initialized) {
+            container(i, c, sandbox.map(|id| (id, reached || c.role == Role::Ephemeral)), out);
         }
-        container(i, c, sandbox.map(|id| (id, reached || c.role == Role::Ephemeral)), out);
         reached &= initialized || sandbox.is_some_and(|id| lets_on(i, c, id));
     }
     let settled = out.0[before..].iter().all(|(weight, _)| *weight == Weight::Beside);
@@ -101,11 +101,12 @@ fn is_done(c: &Spec, newest: Option<&Container>) -> bool {
     c.role == Role::Main && c.restart == RestartPolicy::OnFailure && newest.and_then(Container::exit_code) == Some(0)
 }
 
-fn volumes(i: &Inputs<'_>, sandbox: Option<&str>, out: &mut Waits) {
+/// `initialized`: the sandbox, once a main container has been made in it.
+fn volumes(i: &Inputs<'_>, initialized: Option<&str>, out: &mut Waits) {
     let doing = i.doing(|a| matches!(a, Action::PrepareVolumes));
     // An agent that has started again looks after the volumes of what runs already.
     let mut all = i.desired.containers.iter().filter(|c| c.role != Role::Init);
-    let all_started = sandbox.is_some_and(|id| all.all(|c| has_started(i, c, id)));
+    let all_started = initialized.is_some_and(|id| all.all(|c| has_started(i, c, id)));
     if i.observed.local.volumes_ready || all_started {
         if let Some(f) = i.failure(&Subject::Volumes) {
             let what = format!("its volumes cannot be renewed: {}; {}", f.message, i.again(f, doing.is_some()));
@@ -144,7 +145,7 @@ pub(super) fn title(role: Role, name: &str) -> String {
 fn container(i: &Inputs<'_>, c: &Spec, place: Option<(&str, bool)>, out: &mut Waits) {
     let title = title(c.role, &c.name);
     let least = if c.role == Role::Ephemeral { Weight::Beside } else { Weight::Blocks };
-    if stopped(i, c, &title, out) || started(i, c, &title, least, out) {
+    if started(i, c, &title, least, out) {
         return;
     }
     let sandbox = place.map(|(id, _)| id);
@@ -179,7 +180,8 @@ fn container(i: &Inputs<'_>, c: &Spec, place: Option<(&str, bool)>, out: &mut Wa
 }
 
 /// What runs of the container and should not.
-fn stopped(i: &Inputs<'_>, c: &Spec, title: &str, out: &mut Waits) -> bool {
+fn stopped(i: &Inputs<'_>, c: &Spec, out: &mut Waits) -> bool {
+    let title = title(c.role, &c.name);
     let mut any = false;
     for n in i.observed.instances(&c.name).filter(|n| n.live()) {
         let doing = i.doing(|a| matches!(a, Action::StopContainer { id, .. } if *id == n.id));

@@ -46,10 +46,12 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
                     || c.restart == RestartPolicy::OnFailure && o.newest(&c.name).and_then(|n| n.exit_code()) == Some(0);
                 o.newest_in(&c.name, &sandbox.id).map_or_else(|| c.role == Role::Main && earlier(), fine)
             };
+            // While none has started here the init containers have to run first.
+            let begun = m.desired.main().any(|c| o.newest_in(&c.name, &sandbox.id).is_some());
             let looked = |c: &Spec| o.newest(&c.name).is_some_and(|n| n.state != State::Created);
             let twins = m.desired.containers.iter().any(|c| o.instances(&c.name).filter(|n| n.live()).count() > 1);
             let serving = m.desired.containers.iter().filter(|c| matches!(c.role, Role::Main | Role::Sidecar));
-            !twins && o.live().find(others).is_none() && { serving }.all(up) && m.desired.ephemeral().all(looked)
+            begun && !twins && o.live().find(others).is_none() && { serving }.all(up) && m.desired.ephemeral().all(looked)
         }
         Lifecycle::Terminating { .. } | Lifecycle::Finished { .. } => false,
         Lifecycle::Terminated { .. } => {
