@@ -149,3 +149,6 @@ async fn pull(
     let image_ref = cri.pull_image(&ImageSpec::new(image), auth.as_ref(), sandbox).await?;
     Ok(Pulled { image_ref, took: begun.elapsed() })
 }
+
+#[cfg(test)]
+mod tests;

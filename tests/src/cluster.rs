@@ -121,7 +121,7 @@ impl Lab {
         let web: &[(&str, &Path)] = &[("/web", &self.bins.web)];
         for (name, content, entrypoint) in [(images::PAUSE, pause, &["/pause"]), (images::WEB, web, &["/web"])] {
             let file = self.dir.join(format!("{}.tar", name.replace(['/', ':'], "_")));
-            images::write_archive(&Image { name, files: content, entrypoint, user: "" }, &file)?;
+            images::write_archive(&Image { name, files: content, entrypoint, arguments: &[], user: "" }, &file)?;
             files.push(file);
         }
         Ok(files)

@@ -163,6 +163,9 @@ fn container(i: &Inputs<'_>, c: &Spec, place: Option<(&str, bool)>, out: &mut Wa
     }
     let doing = i.doing(|a| matches!(a, Action::PullImage { container, .. } if *container == c.name));
     let image = Subject::Image(c.name.clone());
+    // While an earlier failure is waited out it is only looked whether its cause has ended.
+    let pulls = |u: &&UnderWay<'_>| matches!(u.progress.stage, Stage::Queued | Stage::Pulling);
+    let doing = doing.filter(|u| i.failure(&image).is_none() || pulls(u));
     if doing.is_some() || i.failure(&image).is_some() {
         let verb = match doing.map(|u| &u.progress.stage) {
             Some(Stage::Queued) => "waits for other images to be pulled",
