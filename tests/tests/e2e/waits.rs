@@ -69,7 +69,7 @@ fn since_stays(ns: &Ns, name: &str, words: &[&str]) -> Result<()> {
 fn missing_config_map(ns: &mut Ns) -> Result<()> {
     ns.apply(&pod("noconfig", "serve", "env: [{name: A, valueFrom: {configMapKeyRef: {name: absent, key: a}}}]", ""))?;
     since_stays(ns, "noconfig", &["container main: CreateContainerConfigError: ", "absent"])?;
-    let volumes = "volumes: [{name: config, configMap: {name: absent, items: [{key: y, path: y}]}}]";
+    let volumes = "volumes: [{name: config, configMap: {name: absent, items: [{key: colour, path: colour}]}}]";
     ns.apply(&pod("novolume", "serve", "volumeMounts: [{name: config, mountPath: /c}]", volumes))?;
     since_stays(ns, "novolume", &["its volumes are not ready: ", "volume \"config\"", "absent", "next try in "])?;
     // The status says it too, where kubelet leaves the message empty; the reason is kubelet's.
@@ -79,8 +79,8 @@ fn missing_config_map(ns: &mut Ns) -> Result<()> {
     })?;
     ns.kubectl(&["create", "configmap", "absent", "--from-literal=a=1"])?;
     waits_for_nothing(ns, "noconfig")?;
-    says(ns, "novolume", &["volume \"config\"", "non-existent config key: y"])?;
-    ns.kubectl(&["patch", "configmap", "absent", "-p", "{\"data\":{\"y\":\"2\"}}"])?;
+    says(ns, "novolume", &["volume \"config\"", "non-existent config key: colour"])?;
+    ns.kubectl(&["patch", "configmap", "absent", "-p", "{\"data\":{\"colour\":\"red\"}}"])?;
     waits_for_nothing(ns, "novolume")
 }
 
