@@ -74,7 +74,12 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         allocatable,
         mut asks,
     } = deps;
-    let (images, puller) = Images::spawn(cri.clone(), config.max_parallel_image_pulls, cancel.clone());
+    let pulls = crate::images::Settings {
+        parallel: config.max_parallel_image_pulls,
+        policy: config.image_policy.clone(),
+        root_dir: config.root_dir.clone(),
+    };
+    let (images, puller) = Images::spawn(cri.clone(), pulls, cancel.clone());
     let node = NodeFacts { ips: config.node_ips.clone(), runtime: ask::runtime_name(&cri, &mut asks, &pods, &statics).await };
     let limits = NodeLimits {
         memory_bytes: node_memory(),

@@ -1,24 +1,32 @@
-//! Pulling images: bounded, and one pull for all who want the same image at once.
+//! Pulling images: bounded, and one pull for all who want the same image at once; and who may use what has been pulled.
 //!
-//! Owns the pulls under way. Who asks waits in its own task; when it goes away the pull goes on, for others and for next
-//! time. Delays after failures belong to each pod (`pod::backoff`). Cancelled by its token.
+//! Owns the pulls under way and the records of what credentials pulled which image (`records`). Who asks waits in its own task;
+//! when it goes away the pull goes on, for others and for next time. Delays after failures belong to each pod (`pod::backoff`).
+//! Cancelled by its token; a pull cut off then leaves a record that it had begun, which the next agent finds.
 
 pub mod auth;
+pub mod policy;
+mod puller;
+pub mod records;
 pub mod reference;
 
-use ferrolet_cri::types::{AuthConfig, ImageSpec, SandboxConfig};
+use auth::Credential;
+use ferrolet_cri::types::{Image, SandboxConfig};
 use ferrolet_cri::{Client, Error};
-use std::collections::HashMap;
+use policy::Policy;
+use records::disk::{DiskError, Folder};
+use records::{Access, Intent, PullSecret, Record};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
-    /// What the runtime calls it now.
-    pub image_ref: String,
+    /// As the runtime has it now.
+    pub image: Image,
     /// Of the pull itself, without waiting for its turn.
     pub took: Duration,
 }
@@ -27,62 +35,92 @@ pub struct Pulled {
 pub enum PullError {
     #[error(transparent)]
     Runtime(#[from] Error),
+    #[error("the image is not there after the pull")]
+    Gone,
+    /// Without a record nobody could be kept from using the image later.
+    #[error("Failed to record image pull intent for container image {image:?}: {why}")]
+    Record { image: String, why: String },
     #[error("the agent is stopping")]
     Stopping,
 }
 
 type Answer = Result<Pulled, PullError>;
 
-struct Request {
-    image: String,
-    auth: Option<AuthConfig>,
-    sandbox: SandboxConfig,
-    reply: oneshot::Sender<Answer>,
-    /// Gets what tells whether the pull has begun.
-    turn: oneshot::Sender<watch::Receiver<bool>>,
+/// What is to be pulled.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// As the pod has it.
+    pub asked: String,
+    /// With a tag or digest.
+    pub image: String,
+    /// `None`: without any.
+    pub credential: Option<Credential>,
 }
 
-/// A pull for all who want it.
-struct Pull {
-    replies: Vec<oneshot::Sender<Answer>>,
-    begun: watch::Receiver<bool>,
+enum Request {
+    Pull {
+        wanted: Wanted,
+        sandbox: Box<SandboxConfig>,
+        reply: oneshot::Sender<Answer>,
+        /// Gets what tells whether the pull has begun.
+        turn: oneshot::Sender<watch::Receiver<bool>>,
+    },
+    /// A pod may use the image by this credential, which is to be remembered.
+    Grant { asked: String, image_ref: String, secret: PullSecret },
 }
 
-/// Pulls of the same image with other credentials are other pulls.
-type Key = (String, Option<[String; 4]>);
+pub struct Settings {
+    /// `maxParallelImagePulls`, at least 1.
+    pub parallel: usize,
+    pub policy: Policy,
+    /// The agent's.
+    pub root_dir: PathBuf,
+}
+
+/// What the records say of an image that is there.
+pub enum Known {
+    /// All may use it.
+    Free,
+    /// It depends on the pod's credentials.
+    Asks(Box<Record>),
+    /// Only who pulls it may use it.
+    Unproven,
+}
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
     requests: mpsc::Sender<Request>,
+    folder: Folder,
+    policy: Arc<Policy>,
 }
 
 impl Images {
-    /// `parallel`: `maxParallelImagePulls`, at least 1.
-    pub fn spawn(cri: Client, parallel: usize, cancel: CancellationToken) -> (Images, JoinHandle<()>) {
+    pub fn spawn(cri: Client, settings: Settings, cancel: CancellationToken) -> (Images, JoinHandle<()>) {
         let (requests, inbox) = mpsc::channel(64);
+        let folder = Folder::new(&settings.root_dir);
+        let puller = puller::Puller::new(cri, settings.parallel, folder.clone());
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = run(cri, parallel, inbox) => {}
+                () = puller.run(inbox) => {}
             }
         });
-        (Images { requests }, task)
+        (Images { requests, folder, policy: Arc::new(settings.policy) }, task)
     }
 
-    /// `begins` is called when the pull's turn has come.
-    pub async fn pull(
-        &self,
-        image: &str,
-        auth: Option<AuthConfig>,
-        sandbox: &SandboxConfig,
-        begins: impl FnOnce() + Send,
-    ) -> Answer {
+    pub async fn pull(&self, wanted: Wanted, sandbox: &SandboxConfig) -> Answer {
+        self.pull_telling(wanted, sandbox, || {}).await
+    }
+
+    /// The same; `begins` is called when the pull's turn has come.
+    pub async fn pull_telling(&self, wanted: Wanted, sandbox: &SandboxConfig, begins: impl FnOnce() + Send) -> Answer {
         let ((reply, mut answer), (turn, turns)) = (oneshot::channel(), oneshot::channel());
-        let request = Request { image: image.to_owned(), auth, sandbox: sandbox.clone(), reply, turn };
+        let request = Request::Pull { wanted, sandbox: Box::new(sandbox.clone()), reply, turn };
         self.requests.send(request).await.map_err(|_| PullError::Stopping)?;
         let begun = async {
             if let Ok(mut turn) = turns.await {
+                let turn: &mut watch::Receiver<bool> = &mut turn;
                 let _ = turn.wait_for(|begun| *begun).await;
             }
         };
@@ -93,61 +131,51 @@ impl Images {
         }
         answer.await.unwrap_or(Err(PullError::Stopping))
     }
-}
 
-async fn run(cri: Client, parallel: usize, mut inbox: mpsc::Receiver<Request>) {
-    let slots = Arc::new(Semaphore::new(parallel.max(1)));
-    let mut waiting: HashMap<Key, Pull> = HashMap::new();
-    let mut pulls: JoinSet<(Key, Answer)> = JoinSet::new();
-    loop {
-        tokio::select! {
-            Some(request) = inbox.recv() => {
-                let secrets = request.auth.as_ref().map(|a| {
-                    [a.username.clone(), a.password.clone(), a.identity_token.clone(), a.registry_token.clone()]
-                });
-                let key: Key = (request.image, secrets);
-                // Nobody may care any more.
-                if let Some(pull) = waiting.get_mut(&key) {
-                    let _ = request.turn.send(pull.begun.clone());
-                    pull.replies.push(request.reply);
-                    continue;
-                }
-                let (begins, begun) = watch::channel(false);
-                let _ = request.turn.send(begun.clone());
-                waiting.insert(key.clone(), Pull { replies: vec![request.reply], begun });
-                let (cri, slots) = (cri.clone(), slots.clone());
-                pulls.spawn(async move {
-                    let answer = pull(&cri, &slots, &begins, &key.0, request.auth, &request.sandbox).await;
-                    (key, answer)
-                });
+    /// Whether an image that is there may be used under the name that the pod has for it.
+    pub async fn known(&self, asked: &str, image_ref: &str) -> Known {
+        if *self.policy == Policy::Never {
+            return Known::Free;
+        }
+        let (folder, image, id) = (self.folder.clone(), asked.to_owned(), image_ref.to_owned());
+        let looked = blocking(move || {
+            let record = folder.read::<Record>(&id)?;
+            let begun = record.is_none() && folder.read::<Intent>(&image)?.is_some();
+            Ok((record, begun))
+        });
+        let (record, begun) = match looked.await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(image = asked, %error, "cannot read the records of image pulls");
+                return Known::Unproven;
             }
-            Some(done) = pulls.join_next(), if !pulls.is_empty() => match done {
-                Ok((key, answer)) => {
-                    for reply in waiting.remove(&key).into_iter().flat_map(|pull| pull.replies) {
-                        let _ = reply.send(answer.clone());
-                    }
-                }
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => {}
-            },
-            else => std::future::pending().await,
+        };
+        if !self.policy.verifies(asked, record.is_some() || begun) {
+            return Known::Free;
+        }
+        let Some(record) = record else { return Known::Unproven };
+        match records::without_credentials(&record, asked) {
+            Some(Access::Granted) => Known::Free,
+            None => Known::Asks(Box::new(record)),
+            Some(_) => Known::Unproven,
+        }
+    }
+
+    /// Remembers it, in time; nobody waits for that.
+    pub fn grant(&self, asked: &str, image_ref: &str, secret: PullSecret) {
+        let request = Request::Grant { asked: asked.to_owned(), image_ref: image_ref.to_owned(), secret };
+        if self.requests.try_send(request).is_err() {
+            tracing::debug!(
+                image = asked,
+                "too many pulls at once to remember a credential now; the next pod will have it remembered"
+            );
         }
     }
 }
 
-async fn pull(
-    cri: &Client,
-    slots: &Semaphore,
-    begins: &watch::Sender<bool>,
-    image: &str,
-    auth: Option<AuthConfig>,
-    sandbox: &SandboxConfig,
-) -> Answer {
-    let _slot = slots.acquire().await.map_err(|_| PullError::Stopping)?;
-    begins.send_replace(true);
-    let begun = Instant::now();
-    let image_ref = cri.pull_image(&ImageSpec::new(image), auth.as_ref(), sandbox).await?;
-    Ok(Pulled { image_ref, took: begun.elapsed() })
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, DiskError> + Send + 'static) -> Result<T, DiskError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(DiskError::Interrupted))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::fields::{Fields, Plain, Problem};
 use super::{AuthorizationMode, CgroupDriver, Config, Threshold, default_eviction_hard};
+use crate::images::policy::{Allowlist, Policy};
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use serde_json::Value;
@@ -264,6 +265,30 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
         (Some(false), None) => 16,
         (Some(true) | None, None) => 1,
     };
+    image_policy(config, fields);
+}
+
+/// Who may use an image that another pod has pulled.
+fn image_policy(config: &mut Config, fields: &mut Fields<'_>) {
+    const POLICY: &str = "imagePullCredentialsVerificationPolicy";
+    const LIST: &str = "preloadedImagesVerificationAllowlist";
+    let patterns = fields.strings(LIST).unwrap_or_default();
+    let listed = Allowlist::parse(&patterns).map_err(|e| e.to_string());
+    let policy = fields.text(POLICY);
+    if policy.as_deref() != Some("NeverVerifyAllowlistedImages") && !patterns.is_empty() {
+        fields.problem(LIST, format!("can only be set if {POLICY} is \"NeverVerifyAllowlistedImages\""));
+    }
+    config.image_policy = match (policy.as_deref(), listed) {
+        (None | Some("NeverVerifyPreloadedImages"), _) => Policy::Preloaded,
+        (Some("NeverVerify"), _) => Policy::Never,
+        (Some("AlwaysVerify"), _) => Policy::Always,
+        (Some("NeverVerifyAllowlistedImages"), Ok(list)) => Policy::Allowlisted(list),
+        (Some("NeverVerifyAllowlistedImages"), Err(why)) => return fields.problem(LIST, why),
+        (Some(other), _) => {
+            let valid = "NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages or AlwaysVerify";
+            return fields.problem(POLICY, format!("{other:?} must be {valid}"));
+        }
+    };
 }
 
 fn upkeep(config: &mut Config, fields: &mut Fields<'_>) {
@@ -310,8 +335,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("serverTLSBootstrap", Plain::Off),
     ("registryPullQPS", Plain::IntOrNull(5)),
     ("registryBurst", Plain::Int(10)),
-    ("imagePullCredentialsVerificationPolicy", Plain::Text("NeverVerifyPreloadedImages")),
-    ("preloadedImagesVerificationAllowlist", Plain::Empty),
     ("eventRecordQPS", Plain::IntOrNull(50)),
     ("eventBurst", Plain::Int(100)),
     ("enableDebuggingHandlers", Plain::On),

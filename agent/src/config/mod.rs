@@ -17,6 +17,7 @@ mod statics;
 #[cfg(test)]
 mod tests;
 
+use crate::images::policy::Policy;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +68,8 @@ pub struct Config {
     pub max_pods: u32,
     /// `maxParallelImagePulls`; 1 when `serializeImagePulls` is true.
     pub max_parallel_image_pulls: usize,
+    /// `imagePullCredentialsVerificationPolicy` and `preloadedImagesVerificationAllowlist`.
+    pub image_policy: Policy,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_container_restart_period: Duration,
     pub server: ServerConfig,
@@ -242,6 +245,7 @@ impl Default for Config {
             resolv_conf: Some("/etc/resolv.conf".into()),
             max_pods: 110,
             max_parallel_image_pulls: 1,
+            image_policy: Policy::default(),
             max_container_restart_period: Duration::from_secs(300),
             server: ServerConfig {
                 enabled: true,

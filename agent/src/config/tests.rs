@@ -302,3 +302,46 @@ fn static_pods_by_file_and_by_flag() {
     statics::anchor(&mut statics, Some(std::path::Path::new("/etc/k/config.yaml")));
     assert_eq!(statics.path.as_deref(), Some(std::path::Path::new("/etc/k/m")));
 }
+
+#[test]
+fn who_may_use_pulled_images() {
+    use crate::images::policy::{Allowlist, Policy};
+    let policy = |document: serde_json::Value| {
+        let (config, problems) = kubelet(document);
+        (config.image_policy, texts(&problems))
+    };
+    let list = vec!["reg.local/team/*".to_owned(), "reg.local/one".to_owned()];
+    for (document, expected) in [
+        (json!({}), Policy::Preloaded),
+        (json!({"imagePullCredentialsVerificationPolicy": "NeverVerifyPreloadedImages"}), Policy::Preloaded),
+        (json!({"imagePullCredentialsVerificationPolicy": "NeverVerify"}), Policy::Never),
+        (
+            json!({"imagePullCredentialsVerificationPolicy": "AlwaysVerify", "preloadedImagesVerificationAllowlist": []}),
+            Policy::Always,
+        ),
+        (
+            json!({"imagePullCredentialsVerificationPolicy": "NeverVerifyAllowlistedImages", "preloadedImagesVerificationAllowlist": list}),
+            Policy::Allowlisted(Allowlist::parse(&list).unwrap()),
+        ),
+    ] {
+        assert_eq!(policy(document), (expected, Vec::new()));
+    }
+    for (document, expected) in [
+        (
+            json!({"imagePullCredentialsVerificationPolicy": "Sometimes"}),
+            "imagePullCredentialsVerificationPolicy: \"Sometimes\" must be NeverVerify, NeverVerifyPreloadedImages, \
+             NeverVerifyAllowlistedImages or AlwaysVerify",
+        ),
+        (
+            json!({"preloadedImagesVerificationAllowlist": ["a"]}),
+            "preloadedImagesVerificationAllowlist: can only be set if imagePullCredentialsVerificationPolicy is \
+             \"NeverVerifyAllowlistedImages\"",
+        ),
+        (
+            json!({"imagePullCredentialsVerificationPolicy": "NeverVerifyAllowlistedImages", "preloadedImagesVerificationAllowlist": ["a:1"]}),
+            "preloadedImagesVerificationAllowlist: neither tag nor digest is accepted in an image reference: a:1",
+        ),
+    ] {
+        assert_eq!(policy(document).1, [expected]);
+    }
+}

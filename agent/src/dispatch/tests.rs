@@ -1,6 +1,7 @@
 //! The whole shell, dispatcher to reporter, over the fake runtime and an API in memory.
 
 mod admission;
+mod credentials;
 mod ephemeral;
 mod images;
 mod refusals;

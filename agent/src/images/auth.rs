@@ -1,12 +1,22 @@
 //! Credentials for pulls, from the pod's `imagePullSecrets`. Pure. Values never reach a log or an error.
 
+use super::records::PullSecret;
 use super::reference::Reference;
 use base64::Engine;
 use ferrolet_cri::types::AuthConfig;
 use k8s_openapi::api::core::v1::Secret;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
+
+/// What to show a registry, and where it is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub config: AuthConfig,
+    pub secret: PullSecret,
+}
 
 #[derive(Deserialize)]
 struct DockerConfigJson {
@@ -18,18 +28,19 @@ struct DockerConfigJson {
 struct Entry {
     username: Option<String>,
     password: Option<String>,
+    email: Option<String>,
     auth: Option<String>,
     identitytoken: Option<String>,
 }
 
 /// The credentials that fit the image best: the longest matching path first, and none at all last.
-pub fn find(image: &str, secrets: &[Secret]) -> Vec<AuthConfig> {
+pub fn find(image: &str, secrets: &[Secret]) -> Vec<Credential> {
     let Ok(reference) = Reference::parse(image) else { return Vec::new() };
-    let mut found: Vec<(usize, AuthConfig)> = Vec::new();
+    let mut found: Vec<(usize, Credential)> = Vec::new();
     for secret in secrets {
         for (server, entry) in entries(secret) {
             if let Some(length) = matches(&server, &reference) {
-                found.push((length, config(&server, entry)));
+                found.push((length, credential(entry, secret)));
             }
         }
     }
@@ -80,55 +91,50 @@ fn host_matches(pattern: &str, host: &str) -> bool {
     p.len() == h.len() && p.iter().zip(&h).all(|(p, h)| *p == "*" || p == h)
 }
 
-fn config(server: &str, entry: Entry) -> AuthConfig {
+fn credential(entry: Entry, secret: &Secret) -> Credential {
     let decoded = entry.auth.as_ref().and_then(|a| base64::engine::general_purpose::STANDARD.decode(a.trim()).ok());
     let pair = decoded.and_then(|d| String::from_utf8(d).ok());
     let pair = pair.as_ref().and_then(|p| p.split_once(':')).map(|(u, p)| (u.to_owned(), p.trim_end_matches('\0').to_owned()));
-    let (username, password) = pair.unwrap_or_default();
-    AuthConfig {
-        username: entry.username.filter(|u| !u.is_empty()).unwrap_or(username),
-        password: entry.password.filter(|p| !p.is_empty()).unwrap_or(password),
-        server_address: server.to_owned(),
-        identity_token: entry.identitytoken.unwrap_or_default(),
-        ..Default::default()
+    // What is encoded counts before what is written out.
+    let (username, password) = pair.unwrap_or((entry.username.unwrap_or_default(), entry.password.unwrap_or_default()));
+    let meta = &secret.metadata;
+    let secret = PullSecret {
+        uid: meta.uid.clone().unwrap_or_default(),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        credential_hash: hash(&username, &password, &entry.email.unwrap_or_default()),
+    };
+    // Without the server's name, as kubelet leaves it: runtimes take one with a port for a URL and refuse it.
+    let config = AuthConfig { username, password, identity_token: entry.identitytoken.unwrap_or_default(), ..Default::default() };
+    Credential { config, secret }
+}
+
+/// As kubelet has it, so that a node may change from one agent to the other: of the JSON that Go writes.
+fn hash(username: &str, password: &str, email: &str) -> String {
+    #[derive(Serialize)]
+    struct Hashed<'a> {
+        #[serde(skip_serializing_if = "str::is_empty")]
+        username: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        password: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        email: &'a str,
     }
+    let Ok(text) = serde_json::to_string(&Hashed { username, password, email }) else { return String::new() };
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            c => escaped.push(c),
+        }
+    }
+    Sha256::digest(escaped.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn secret(auths: serde_json::Value) -> Secret {
-        let data = base64::engine::general_purpose::STANDARD.encode(json!({ "auths": auths }).to_string());
-        serde_json::from_value(json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": data}})).unwrap()
-    }
-
-    #[test]
-    fn the_longest_path_wins() {
-        let s = secret(json!({
-            "reg.example": {"username": "a", "password": "1"},
-            "https://reg.example/team": {"auth": base64::engine::general_purpose::STANDARD.encode("b:2")},
-            "*.example": {"username": "c"},
-            "other.example": {"username": "d"},
-        }));
-        let users: Vec<String> = find("reg.example/team/x:1", &[s]).into_iter().map(|a| a.username).collect();
-        assert_eq!(users, ["b", "a", "c"]);
-    }
-
-    #[test]
-    fn another_mark_when_what_they_say_changes() {
-        let one = secret(json!({"r.io": {"username": "a", "password": "1"}}));
-        let two = secret(json!({"r.io": {"username": "a", "password": "2"}}));
-        assert_eq!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&one)));
-        assert_ne!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&two)));
-        assert_ne!(mark(&[]), mark(&[one]));
-    }
-
-    #[test]
-    fn docker_hub_has_many_names() {
-        let s = secret(json!({"https://index.docker.io/v1/": {"username": "hub"}}));
-        assert_eq!(find("nginx", std::slice::from_ref(&s))[0].username, "hub");
-        assert!(find("r.io/nginx", &[s]).is_empty());
-    }
-}
+mod tests;

@@ -1,5 +1,10 @@
+//! Pulls: how many at once, and for whom.
+
+mod access;
+
 use super::*;
 use ferrolet_cri::fake::{Fake, ImageConfig, Outcome, Profile};
+use ferrolet_cri::types::AuthConfig;
 use ferrolet_cri::types::SandboxMetadata;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -8,6 +13,7 @@ struct Bench {
     fake: Fake,
     images: Images,
     cancel: CancellationToken,
+    _dir: tempfile::TempDir,
 }
 
 impl Drop for Bench {
@@ -22,19 +28,28 @@ fn bench(parallel: usize, images: &[&str], took: Duration) -> Bench {
         fake.add_to_registry(name, ImageConfig { pull_time: took, ..Default::default() });
     }
     let cancel = CancellationToken::new();
-    let (images, _) = Images::spawn(fake.client().unwrap(), parallel, cancel.clone());
-    Bench { fake, images, cancel }
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { parallel, policy: Policy::default(), root_dir: dir.path().to_owned() };
+    let (images, _) = Images::spawn(fake.client().unwrap(), settings, cancel.clone());
+    Bench { fake, images, cancel, _dir: dir }
 }
 
 impl Bench {
     fn ask(&self, image: &str, auth: Option<AuthConfig>) -> JoinHandle<Answer> {
-        let (images, image) = (self.images.clone(), image.to_owned());
-        tokio::spawn(async move { images.pull(&image, auth, &sandbox(), || {}).await })
+        let (images, wanted) = (self.images.clone(), wanted(image, auth));
+        tokio::spawn(async move { images.pull(wanted, &sandbox()).await })
     }
 
     fn running(&self) -> usize {
         self.fake.calls().iter().filter(|c| c.method == "PullImage" && c.outcome == Outcome::Running).count()
     }
+}
+
+fn wanted(image: &str, auth: Option<AuthConfig>) -> Wanted {
+    let secret =
+        |user: &str| PullSecret { uid: "u".into(), namespace: "ns".into(), name: "s".into(), credential_hash: user.to_owned() };
+    let credential = auth.map(|config| Credential { secret: secret(&config.username), config });
+    Wanted { asked: image.into(), image: image.into(), credential }
 }
 
 fn sandbox() -> SandboxConfig {
@@ -79,7 +94,7 @@ async fn one_pull_for_all_and_the_next_only_after_it() {
         each.await.unwrap().unwrap();
     }
     assert_eq!(b.fake.count("PullImage"), 1);
-    b.images.pull("a:1", None, &sandbox(), || {}).await.unwrap();
+    b.images.pull(wanted("a:1", None), &sandbox()).await.unwrap();
     assert_eq!(b.fake.count("PullImage"), 2);
 }
 

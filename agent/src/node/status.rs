@@ -114,6 +114,9 @@ pub fn metadata_patch(existing: &Node, inputs: &Inputs<'_>) -> Option<Value> {
     (!metadata.is_empty()).then(|| json!({ "metadata": metadata }))
 }
 
+/// What the scheduler gives pods only to nodes that say it, in order: of kubelet's list what this agent does.
+const DECLARED: [&str; 1] = ["RestartAllContainersOnContainerExits"];
+
 /// The status as it should be; what others keep in `existing` is not in it.
 pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let config = inputs.config;
@@ -136,6 +139,7 @@ pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestam
             .status
             .as_ref()
             .map(|status| NodeFeatures { supplemental_groups_policy: Some(status.supplemental_groups_policy) }),
+        declared_features: Some(DECLARED.iter().map(|f| f.to_string()).collect()),
         ..NodeStatus::default()
     }
 }
@@ -323,6 +327,7 @@ pub fn status_patch(existing: Option<&NodeStatus>, desired: &NodeStatus, force: 
     plain("runtimeHandlers", same, json!(desired.runtime_handlers));
     let same = desired.features.is_none() || existing.features == desired.features;
     plain("features", same, json!(desired.features));
+    plain("declaredFeatures", existing.declared_features == desired.declared_features, json!(desired.declared_features));
     (!status.is_empty()).then(|| json!({ "status": status }))
 }
 

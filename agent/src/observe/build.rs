@@ -132,6 +132,7 @@ fn container(sandbox_id: String, s: cri::ContainerStatus, message: String) -> Co
         image_id: s.image_ref,
         hash: s.annotations.get(labels::OWN_HASH).cloned(),
         backoff: Duration::from_millis(number(labels::OWN_BACKOFF).unwrap_or(0)),
+        round: number(labels::OWN_ROUND).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         resources: s.annotations.get(labels::OWN_RESOURCES).and_then(|text| serde_json::from_str(text).ok()),
         stop_signal: s.stop_signal,
         user: s.user.map(|u| (u.uid, u.gid, u.supplemental_groups)),

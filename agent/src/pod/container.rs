@@ -3,7 +3,7 @@
 use crate::cgroup::{cpu_quota, cpu_shares};
 use crate::pod::desired::{Container as Wanted, Desired};
 use crate::pod::resources::Resources;
-use crate::pod::{env, hosts, labels, qos};
+use crate::pod::{dns, env, hosts, labels, qos};
 use ferrolet_cri::types as cri;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1 as api;
@@ -41,6 +41,10 @@ pub enum ConfigError {
     Volume { volume: String, container: String },
     #[error(transparent)]
     Hostname(#[from] hosts::TooLong),
+    #[error("open {path}: {why}")]
+    ResolvConf { path: std::path::PathBuf, why: String },
+    #[error(transparent)]
+    HostFile(#[from] dns::HostFileError),
 }
 
 fn pod_security(pod: &api::Pod) -> api::PodSecurityContext {
@@ -182,6 +186,7 @@ pub struct ContainerInput<'a> {
     pub spec: &'a api::Container,
     pub attempt: u32,
     pub backoff: Duration,
+    pub round: u32,
     pub image: &'a ImageFacts,
     pub env: Vec<cri::EnvVar>,
     pub mounts: Vec<cri::Mount>,
@@ -242,6 +247,9 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
     put(labels::HASH, i.wanted.hash.clone());
     put(labels::OWN_HASH, i.wanted.hash.clone());
     put(labels::OWN_BACKOFF, i.backoff.as_millis().to_string());
+    if i.round > 0 {
+        put(labels::OWN_ROUND, i.round.to_string());
+    }
     put(labels::RESTART_COUNT, i.attempt.to_string());
     put(labels::MESSAGE_PATH, message_path(i.spec).to_owned());
     put(labels::MESSAGE_POLICY, i.spec.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()));

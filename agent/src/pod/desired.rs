@@ -43,12 +43,14 @@ pub enum Role {
     Ephemeral,
 }
 
-/// `restartPolicyRules`: the first matching rule of action `Restart` wins over the policy.
+/// `restartPolicyRules`: the first matching rule wins over the policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartRule {
     /// True for `In`, false for `NotIn`.
     pub matches: bool,
     pub exit_codes: Vec<i32>,
+    /// Action `RestartAllContainers`: not this container alone runs again but all of the pod, from the start.
+    pub all: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,7 +230,7 @@ impl Desired {
 impl Container {
     /// Whether a container that ended with this code runs again.
     pub fn restarts(&self, exit_code: i32) -> bool {
-        if self.rules.iter().any(|r| r.exit_codes.contains(&exit_code) == r.matches) {
+        if self.rule(exit_code).is_some() {
             return true;
         }
         match self.restart {
@@ -236,6 +238,15 @@ impl Container {
             RestartPolicy::OnFailure => exit_code != 0,
             RestartPolicy::Never => false,
         }
+    }
+
+    /// Whether all containers of the pod run again because this one ended with this code.
+    pub fn restarts_all(&self, exit_code: i32) -> bool {
+        self.rule(exit_code).is_some_and(|r| r.all)
+    }
+
+    fn rule(&self, exit_code: i32) -> Option<&RestartRule> {
+        self.rules.iter().find(|r| r.exit_codes.contains(&exit_code) == r.matches)
     }
 }
 
@@ -267,8 +278,17 @@ fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status:
     };
     let rules = c.restart_policy_rules.iter().flatten().filter_map(|r| {
         let codes = r.exit_codes.as_ref()?;
-        (r.action == "Restart")
-            .then(|| RestartRule { matches: codes.operator == "In", exit_codes: codes.values.clone().unwrap_or_default() })
+        let all = match r.action.as_str() {
+            "Restart" => false,
+            "RestartAllContainers" => true,
+            _ => return None,
+        };
+        let matches = match codes.operator.as_str() {
+            "In" => true,
+            "NotIn" => false,
+            _ => return None,
+        };
+        Some(RestartRule { matches, exit_codes: codes.values.clone().unwrap_or_default(), all })
     });
     let pull = match c.image_pull_policy.as_deref() {
         Some("Always") => PullPolicy::Always,

@@ -10,14 +10,25 @@ const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARS_MAX: usize = 2048;
 const DOMAIN_MAX: usize = 253;
 
-/// The configuration, and a warning for each limit that cut something off.
+/// Why the host's own file says nothing to build on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostFileError {
+    #[error("Encountered error while parsing resolv conf file. Error: nameserver list is empty ")]
+    NoServer,
+}
+
+/// The reason of an event about the pod, and its message.
+pub type Warning = (&'static str, String);
+
+/// The configuration, and a warning for each limit that cut something off. `host_file`: what it says; `None` where there is to be
+/// none, which leaves a pod that uses the host's without DNS.
 pub fn config(
     pod: &api::Pod,
-    host_file: &str,
+    host_file: Option<&str>,
     cluster_dns: &[IpAddr],
     domain: &str,
     node_ips: &[IpAddr],
-) -> (DnsConfig, Vec<String>) {
+) -> Result<(DnsConfig, Vec<Warning>), HostFileError> {
     let empty = api::PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let host_network = spec.host_network == Some(true);
@@ -28,7 +39,12 @@ pub fn config(
         _ if host_network => "Host",
         _ => "Cluster",
     };
-    let host = parse(host_file);
+    let host = parse(host_file.unwrap_or_default())?;
+    let mut warnings = Vec::new();
+    let falls_back = policy == "Cluster" && cluster_dns.is_empty();
+    if falls_back {
+        warnings.push(("MissingClusterDNS", missing_cluster_dns(pod)));
+    }
     let mut dns = match policy {
         "None" => DnsConfig::default(),
         "Cluster" if !cluster_dns.is_empty() => {
@@ -45,10 +61,13 @@ pub fn config(
         }
         _ => host,
     };
-    // No server at all would make resolvers ask the pod itself.
-    if policy == "Host" && dns.servers.is_empty() {
-        let v6 = node_ips.first().is_some_and(IpAddr::is_ipv6);
-        dns.servers.push(if v6 { "::1" } else { "127.0.0.1" }.to_owned());
+    // Resolvers ask loopback when they know no server, where in a pod there is none either.
+    if (policy == "Host" || falls_back) && host_file.is_none() {
+        dns.servers.extend(node_ips.iter().map(|ip| if ip.is_ipv6() { "::1" } else { "127.0.0.1" }.to_owned()));
+        if dns.servers.is_empty() {
+            dns.servers.push("127.0.0.1".to_owned());
+        }
+        dns.searches = vec![".".to_owned()];
     }
     if let Some(more) = &spec.dns_config {
         dns.servers = unique(dns.servers.into_iter().chain(more.nameservers.iter().flatten().cloned()));
@@ -62,8 +81,17 @@ pub fn config(
             set_option(&mut dns.options, &text);
         }
     }
-    let warnings = fit(&mut dns);
-    (dns, warnings)
+    warnings.extend(fit(&mut dns).into_iter().map(|text| ("DNSConfigForming", text)));
+    Ok((dns, warnings))
+}
+
+fn missing_cluster_dns(pod: &api::Pod) -> String {
+    let id = crate::pod::desired::id_of(pod);
+    format!(
+        "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \
+         \"Default\" policy.",
+        id.to_string()
+    )
 }
 
 fn unique(all: impl Iterator<Item = String>) -> Vec<String> {
@@ -85,21 +113,21 @@ fn set_option(options: &mut Vec<String>, text: &str) {
     }
 }
 
-fn parse(text: &str) -> DnsConfig {
+fn parse(text: &str) -> Result<DnsConfig, HostFileError> {
     let mut dns = DnsConfig::default();
     for line in text.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace();
         match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
+            Some("nameserver") => dns.servers.push(words.next().ok_or(HostFileError::NoServer)?.to_owned()),
             // The last search line counts.
             Some("search") => {
-                dns.searches = words.filter(|w| *w != ".").map(|w| w.trim_end_matches('.').to_owned()).collect();
+                dns.searches = words.filter(|w| *w != ".").map(|w| w.strip_suffix('.').unwrap_or(w).to_owned()).collect();
             }
             Some("options") => words.for_each(|w| set_option(&mut dns.options, w)),
             _ => {}
         }
     }
-    dns
+    Ok(dns)
 }
 
 fn fit(dns: &mut DnsConfig) -> Vec<String> {
@@ -127,39 +155,4 @@ fn fit(dns: &mut DnsConfig) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn dns(spec: serde_json::Value) -> (DnsConfig, Vec<String>) {
-        let pod: api::Pod = serde_json::from_value(json!({"metadata": {"namespace": "ns"}, "spec": spec})).unwrap();
-        let file = "# c\nnameserver 192.0.2.1\nsearch old\nsearch lan. corp\noptions ndots:1 rotate\n";
-        config(&pod, file, &["10.96.0.10".parse().unwrap()], "cluster.local", &[])
-    }
-
-    #[test]
-    fn policies() {
-        let (d, _) = dns(json!({"containers": []}));
-        assert_eq!(d.servers, ["10.96.0.10"]);
-        assert_eq!(d.searches, ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "corp"]);
-        assert_eq!(d.options, ["ndots:5"]);
-        let (d, _) = dns(json!({"containers": [], "hostNetwork": true}));
-        assert_eq!((d.servers, d.options), (vec!["192.0.2.1".to_owned()], vec!["ndots:1".to_owned(), "rotate".to_owned()]));
-        let (d, _) = dns(json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}));
-        assert_eq!(d.servers, ["10.96.0.10"]);
-        let (d, _) = dns(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"],
-            "searches": ["x"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}));
-        assert_eq!(
-            (d.servers, d.searches, d.options),
-            (vec!["1.1.1.1".into()], vec!["x".into()], vec!["ndots:2".into(), "edns0".into()])
-        );
-    }
-
-    #[test]
-    fn limits_are_kept_and_told() {
-        let many: Vec<String> = (0..40).map(|i| format!("d{i}.example")).collect();
-        let (d, warnings) =
-            dns(json!({"containers": [], "dnsConfig": {"nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3"], "searches": many}}));
-        assert_eq!((d.servers.len(), d.searches.len(), warnings.len()), (3, 32, 2));
-    }
-}
+mod tests;

@@ -6,11 +6,34 @@ use ferrolet_netproxy::wire::Service;
 use k8s_openapi::api::core::v1 as api;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub mod file;
+
 /// Names of the ConfigMaps and Secrets of the pod's namespace that a container's environment refers to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
+    pub files: BTreeSet<InFile>,
+}
+
+/// One variable of a file in a volume of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InFile {
+    pub volume: String,
+    pub path: String,
+    pub key: String,
+}
+
+/// What was found of it.
+pub enum FoundInFile {
+    /// There is no such volume, or it is not one for files that containers write.
+    NoVolume,
+    Unreadable(file::FileError),
+    /// The file lies here; `None`: it has no such variable, or an empty one.
+    Read {
+        at: String,
+        value: Option<String>,
+    },
 }
 
 /// What was fetched; `None`: there is no such object.
@@ -18,6 +41,7 @@ pub struct Needs {
 pub struct Fetched {
     pub config_maps: BTreeMap<String, Option<api::ConfigMap>>,
     pub secrets: BTreeMap<String, Option<api::Secret>>,
+    pub files: BTreeMap<InFile, FoundInFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +54,12 @@ pub enum EnvError {
     Malformed { name: String, why: &'static str },
     #[error("env {name:?}: {source}")]
     Field { name: String, source: Box<FieldError> },
+    #[error("cannot find the volume {0:?} referenced by FileKeyRef")]
+    Volume(String),
+    #[error("couldn't parse env file {path:?} of volume {volume:?}: {why}")]
+    File { volume: String, path: String, why: String },
+    #[error("environment variable key {key:?} not found in file {at:?}")]
+    NotInFile { key: String, at: String },
 }
 
 pub fn needs(c: &api::Container) -> Needs {
@@ -41,8 +71,13 @@ pub fn needs(c: &api::Container) -> Needs {
     for from in c.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
         n.config_maps.extend(from.config_map_key_ref.iter().map(|r| r.name.clone()));
         n.secrets.extend(from.secret_key_ref.iter().map(|r| r.name.clone()));
+        n.files.extend(from.file_key_ref.iter().map(in_file));
     }
     n
+}
+
+fn in_file(r: &api::FileKeySelector) -> InFile {
+    InFile { volume: r.volume_name.clone(), path: r.path.clone(), key: r.key.clone() }
 }
 
 /// Variables in the order they are declared, the later of two of one name winning in place; those of services last.
@@ -180,7 +215,24 @@ fn from_source(
             value => Ok(value),
         };
     }
+    if let Some(r) = &source.file_key_ref {
+        return from_file(r, fetched.files.get(&in_file(r)));
+    }
     Ok(Some(String::new()))
+}
+
+/// `optional` forgives a variable that is missing or empty, but as with kubelet not a file that cannot be read.
+fn from_file(r: &api::FileKeySelector, found: Option<&FoundInFile>) -> Result<Option<String>, EnvError> {
+    match found {
+        None | Some(FoundInFile::NoVolume) => Err(EnvError::Volume(r.volume_name.clone())),
+        Some(FoundInFile::Unreadable(error)) => {
+            Err(EnvError::File { volume: r.volume_name.clone(), path: r.path.clone(), why: error.to_string() })
+        }
+        Some(FoundInFile::Read { at, value: None }) if r.optional != Some(true) => {
+            Err(EnvError::NotInFile { key: r.key.clone(), at: at.clone() })
+        }
+        Some(FoundInFile::Read { value, .. }) => Ok(value.clone()),
+    }
 }
 
 /// Replaces `$(NAME)` where the name is known; `$$` is a dollar sign; all else stays as written.

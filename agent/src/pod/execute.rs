@@ -119,13 +119,15 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
         Action::PrepareVolumes => job.prepare_volumes().await,
         Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,
         Action::PullImage { container, attempt } => job.pull_image(container, *attempt).await,
-        Action::StartContainer { name, sandbox_id, attempt, backoff } => {
-            job.start_container(name, sandbox_id, *attempt, *backoff).await
+        Action::StartContainer { name, sandbox_id, attempt, backoff, round } => {
+            let instance = start::Instance { attempt: *attempt, backoff: *backoff, round: *round, target: None };
+            job.start_container(name, sandbox_id, instance).await
         }
         Action::StartCreated { name, id } => job.start_created(name, id).await,
         Action::StartEphemeral { name, created: Some(id), .. } => job.start_created(name, id).await,
         Action::StartEphemeral { name, sandbox_id, target, created: None } => {
-            job.start_ephemeral(name, sandbox_id, target.as_deref()).await
+            let instance = start::Instance { target: target.as_deref(), ..Default::default() };
+            job.start_container(name, sandbox_id, instance).await
         }
         Action::StopContainer { name, id, deadline, why, restarts } => {
             job.stop_container(name, id, *deadline, *why, *restarts).await
@@ -203,14 +205,14 @@ impl Job {
         let config = &self.shared.config;
         let mut sandbox = container::sandbox(&self.desired, attempt, &config.cluster_domain, &config.pod_logs_dir)?;
         let host_file = match &config.resolv_conf {
-            Some(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
-            None => String::new(),
+            Some(path) => Some(resolv_conf(path).await?),
+            None => None,
         };
-        let (resolv, warnings) =
-            dns::config(&self.desired.pod, &host_file, &config.cluster_dns, &config.cluster_domain, &self.shared.node.ips);
+        let (servers, domain) = (&config.cluster_dns, &config.cluster_domain);
+        let (resolv, warnings) = dns::config(&self.desired.pod, host_file.as_deref(), servers, domain, &self.shared.node.ips)?;
         if matches!(self.action, Action::RunSandbox { .. }) {
-            for warning in warnings {
-                self.warn(None, "DNSConfigForming", warning);
+            for (reason, warning) in warnings {
+                self.warn(None, reason, warning);
             }
         }
         sandbox.dns = Some(resolv);
@@ -281,14 +283,28 @@ impl Job {
         let classes = kube::Api::<RuntimeClass>::all(self.shared.kube.clone());
         match classes.get(&name).await {
             Ok(class) => Ok(class.handler),
-            Err(kube::Error::Api(s)) if s.code == 404 => Err(format!("RuntimeClass.node.k8s.io {name:?} not found")),
-            Err(error) => Err(format!("RuntimeClass {name:?}: {error}")),
+            Err(kube::Error::Api(s)) if s.code == 404 => Err(format!("runtimeclass.node.k8s.io {name:?} not found")),
+            Err(error) => Err(format!("failed to lookup RuntimeClass {name}: {error}")),
         }
     }
 }
 
 /// The reason of an event that names a field which cannot be done here.
 const REFUSED: &str = "FailedValidation";
+
+/// What the host's resolver is told, which an administrator may have made as long as kubelet reads.
+async fn resolv_conf(path: &std::path::Path) -> Result<String, ConfigError> {
+    use tokio::io::AsyncReadExt;
+    const MAX: u64 = 10 << 20;
+    let failed = |why: String| ConfigError::ResolvConf { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let file = tokio::fs::File::open(path).await.map_err(|e| failed(e.to_string()))?;
+    file.take(MAX + 1).read_to_end(&mut bytes).await.map_err(|e| failed(e.to_string()))?;
+    if bytes.len() as u64 > MAX {
+        return Err(failed(format!("more than {MAX} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
 
 /// An error with what caused it, in one line.
 fn chain(error: &dyn std::error::Error) -> String {

@@ -24,3 +24,5 @@ pub const OWN_HASH: &str = "ferrolet.dev/container-hash";
 pub const OWN_RESOURCES: &str = "ferrolet.dev/resources";
 /// Milliseconds to wait before the successor of this container starts.
 pub const OWN_BACKOFF: &str = "ferrolet.dev/restart-backoff-ms";
+/// How often all containers of the pod had been restarted together when this one was made.
+pub const OWN_ROUND: &str = "ferrolet.dev/restart-round";

@@ -21,6 +21,7 @@ pub mod observed;
 pub mod plan;
 pub mod qos;
 pub mod resources;
+pub mod round;
 pub mod stage;
 pub mod status;
 #[cfg(test)]

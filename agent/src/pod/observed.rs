@@ -43,6 +43,8 @@ pub struct Container {
     pub hash: Option<String>,
     /// How long to wait before its successor, written down when it was created.
     pub backoff: Duration,
+    /// How often all containers of the pod had been restarted together when it was made; see `round`.
+    pub round: u32,
     pub user: Option<(i64, i64, Vec<i64>)>,
     /// Where the runtime knows it.
     pub stop_signal: Option<String>,

@@ -13,6 +13,7 @@ use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, Verdict, Verdicts};
+use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub struct Step {
 }
 
 pub fn plan(d: &Desired, life: &Lifecycle, o: &Observed, v: &Verdicts, b: &Backoffs, now: Time) -> Step {
-    let mut p = Planner { d, o, v, b, now, actions: Vec::new(), wake: None };
+    let mut p = Planner { d, o, v, b, now, round: Round::of(d, o), actions: Vec::new(), wake: None };
     let mut life = p.advance(life.clone());
     loop {
         let next = match &life {
@@ -52,6 +53,7 @@ struct Planner<'a> {
     v: &'a Verdicts,
     b: &'a Backoffs,
     now: Time,
+    round: Round,
     actions: Vec<Action>,
     wake: Option<Time>,
 }
@@ -104,21 +106,45 @@ impl Planner<'_> {
         if !self.d.unsupported.is_empty() || self.o.stale {
             return None;
         }
+        if self.end_round() {
+            return None;
+        }
         match self.o.usable_sandbox(self.d.host_network).map(|s| s.id.clone()) {
             Some(sandbox) => self.in_sandbox(&sandbox),
             None => self.new_sandbox(),
         }
     }
 
+    /// Ends what is left of the round before, the main containers first, without hooks and with the least grace. True while nothing
+    /// of the next one may start.
+    fn end_round(&mut self) -> bool {
+        let (d, o, round) = (self.d, self.o, self.round);
+        let main_left = round.left(d, o).any(|(c, _)| c.role == Role::Main);
+        let mut left = false;
+        for (_, n) in round.left(d, o).filter(|(c, _)| !main_left || c.role == Role::Main) {
+            left = true;
+            self.stop(n, self.now, StopWhy::Together, true);
+        }
+        match round.waits(d, o, self.now) {
+            Some(at) if !left => {
+                self.wake_at(at);
+                true
+            }
+            _ => left,
+        }
+    }
+
     /// There is no sandbox to work in: end what is left of the last one, then make another.
     fn new_sandbox(&mut self) -> Option<Why> {
         let attempt = self.o.newest_sandbox().map_or(0, |s| s.attempt + 1);
-        let ever_ran = !self.o.containers.is_empty();
+        let round = self.round;
+        let ever_ran = self.o.containers.iter().any(|n| round.has(n));
         if attempt > 0 && self.d.restart == RestartPolicy::Never && ever_ran {
             return Some(Why::Completed);
         }
-        let succeeded =
-            |c: &&Spec| c.restart == RestartPolicy::OnFailure && self.o.newest(&c.name).and_then(|n| n.exit_code()) == Some(0);
+        let o = self.o;
+        let ended = |c: &Spec| o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
+        let succeeded = |c: &&Spec| c.restart == RestartPolicy::OnFailure && ended(c) == Some(0);
         if self.d.main().count() > 0 && self.d.main().all(|c| succeeded(&c)) {
             return Some(Why::Completed);
         }
@@ -153,7 +179,7 @@ impl Planner<'_> {
     fn in_sandbox(&mut self, sandbox: &str) -> Option<Why> {
         self.volumes();
         self.end_strays(sandbox);
-        let initialized = self.d.main().any(|c| self.o.newest_in(&c.name, sandbox).is_some());
+        let initialized = self.d.main().any(|c| self.newest_in(&c.name, sandbox).is_some());
         let d = self.d;
         for c in d.ephemeral() {
             self.ephemeral(c, sandbox);
@@ -221,12 +247,18 @@ impl Planner<'_> {
         }
     }
 
+    /// The last instance in the sandbox that is of this round.
+    fn newest_in<'a>(&'a self, name: &'a str, sandbox: &str) -> Option<&'a Container> {
+        self.o.newest_in(name, sandbox).filter(|n| self.round.has(n))
+    }
+
     /// One container in its sandbox: what it needs now, and how far it is.
     fn container(&mut self, c: &Spec, sandbox: &str) -> Progress {
         let o = self.o;
-        let Some(n) = o.newest_in(&c.name, sandbox) else {
+        let round = self.round;
+        let Some(n) = o.newest_in(&c.name, sandbox).filter(|n| round.has(n)) else {
             // A main container that already succeeded in an earlier sandbox stays done.
-            let earlier = o.newest(&c.name).and_then(Container::exit_code);
+            let earlier = o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
             if c.role == Role::Main && c.restart == RestartPolicy::OnFailure && earlier == Some(0) {
                 return Progress::Done;
             }
@@ -303,7 +335,10 @@ impl Planner<'_> {
         }
         let last = self.o.newest(&c.name);
         let mut next = Duration::ZERO;
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|n| !self.round.has(n)) {
+            // A new round waits for no crash loop, but does not make one forgotten.
+            next = last.backoff;
+        } else if let Some(last) = last {
             let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash);
             let restart = backoff::restart(last, changed, self.b, self.now);
             if restart.at > self.now {
@@ -319,7 +354,7 @@ impl Planner<'_> {
             return;
         }
         let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
-        self.act(Action::StartContainer { name, sandbox_id, attempt, backoff: next });
+        self.act(Action::StartContainer { name, sandbox_id, attempt, backoff: next, round: self.round.number() });
     }
 
     /// True if the image is there for this attempt; otherwise sees to it.

@@ -13,7 +13,8 @@ use crate::pod::Time;
 use crate::pod::backoff::Backoffs;
 use crate::pod::desired::{Desired, Role};
 use crate::pod::lifecycle::{Lifecycle, Why};
-use crate::pod::observed::{Observed, Verdicts};
+use crate::pod::observed::{Container, Observed, Verdicts};
+use crate::pod::round::Round;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use std::net::IpAddr;
@@ -94,6 +95,13 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),
         ..Default::default()
     }
+}
+
+/// The last instance of a container, where it is of a round before: it is to run again with all others.
+fn of_round_before<'a>(i: &'a Inputs<'_>, name: &'a str) -> Option<&'a Container> {
+    let counted = i.desired.container(name).is_some_and(|c| c.role != Role::Ephemeral);
+    let round = Round::of(i.desired, i.observed);
+    i.observed.newest(name).filter(|n| counted && i.lifecycle.active() && !round.has(n))
 }
 
 /// The ephemeral containers that wait for their targets, and why.

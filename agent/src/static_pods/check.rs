@@ -138,6 +138,16 @@ fn container<'a>(p: &mut Problems, at: &str, c: &'a Container, volumes: &BTreeSe
         let _ = env;
         p.required(format!("{at}.env[{i}].name"));
     }
+    for (i, env) in c.env.iter().flatten().enumerate() {
+        let Some(r) = env.value_from.as_ref().and_then(|v| v.file_key_ref.as_ref()) else { continue };
+        let field = format!("{at}.env[{i}].valueFrom.fileKeyRef");
+        if !volumes.contains(r.volume_name.as_str()) {
+            p.0.push(format!("{field}.volumeName: Not found: {:?}", r.volume_name));
+        }
+        if r.path.split('/').any(|part| part == "..") {
+            p.invalid(format!("{field}.path"), &r.path, "must not contain '..'");
+        }
+    }
     amounts(p, at, c);
 }
 

@@ -8,7 +8,7 @@ use super::fields::PodContext;
 use super::payload::{Payload, checked, conflict};
 use super::source::{Collector, Named};
 use super::unsupported::unsupported_source;
-use super::{Error, Result, atomic, local, mounts, subpath};
+use super::{Error, Result, atomic, inside, local, mounts, subpath};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ProjectedVolumeSource, Volume};
@@ -217,6 +217,17 @@ impl Manager {
             subpath::publish(source.as_fd(), folder.as_fd(), &index)
         })
         .await
+    }
+
+    /// Lets `read` have a file inside the volume that lies at `root`; it runs where it may block.
+    pub async fn with_file<T: Send + 'static>(
+        &self,
+        root: &Path,
+        path: &str,
+        read: impl FnOnce(std::fs::File) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (root, path) = (root.to_owned(), path.to_owned());
+        blocking(move || Ok(read(inside::open(&root, &path)?))).await
     }
 
     /// The uids that have a folder.

@@ -8,6 +8,7 @@ mod atomic;
 mod beneath;
 mod error;
 pub mod fields;
+mod inside;
 mod local;
 mod manager;
 mod mounts;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod credentials;
 mod cri;
 mod debug;
 mod faults;
@@ -16,6 +17,7 @@ mod runtime;
 mod services;
 mod shared;
 mod static_pods;
+mod together;
 mod waits;
 
 use libtest_mimic::{Arguments, Trial};
@@ -32,6 +34,8 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         static_pods::trials(),
+        together::trials(),
+        credentials::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
         test("pods::liveness_failure_restarts", liveness),
         test("pods::a_startup_probe_holds_the_others_back", startup),
         test("pods::environment_from_everywhere", environment),
+        test("pods::environment_from_files", environment_files),
         test("pods::volumes_of_every_kind", volumes),
         test("pods::service_account_token", token),
         test("pods::limits_reach_the_cgroup", limits),
@@ -121,6 +122,50 @@ fn startup(ns: &mut Ns) -> Result<()> {
     }
     ns.kubectl(&["exec", "slow", "--", "/web", "write", "/go/ready", "yes"])?;
     ns.pod("slow", "started", |p| p["status"]["containerStatuses"][0]["started"] == true && is_ready(p)).map(drop)
+}
+
+/// What an init container writes becomes the variables of those after it; what is wrong with the file is said.
+fn environment_files(ns: &mut Ns) -> Result<()> {
+    let spec = |text: &str| {
+        format!(
+            "restartPolicy: Never\ninitContainers:\n- name: writes\n  image: ferrolet.dev/web:1\n  args: [write, /out/app.env, {text:?}]\n  \
+             volumeMounts: [{{name: v, mountPath: /out}}]\nvolumes: [{{name: v, emptyDir: {{}}}}]"
+        )
+    };
+    let of = |key: &str, more: &str| format!("valueFrom: {{fileKeyRef: {{volumeName: v, path: app.env, key: {key}{more}}}}}");
+    let env = format!(
+        "env:\n- {{name: GIVEN, {}}}\n- {{name: LINES, {}}}\n- {{name: NONE, {}}}\n",
+        of("WORD", ""),
+        of("LINES", ""),
+        of("NONE", ", optional: true")
+    );
+    let text = "# written\nWORD='$(A) b # c'\nLINES='one\ntwo' # end\n";
+    ns.apply(&pod("reads", "env", &env, &spec(text)))?;
+    ns.pod("reads", "Succeeded", |p| p["status"]["phase"] == "Succeeded")?;
+    let seen = ns.kubectl(&["logs", "reads"])?;
+    must_contain(&seen, "GIVEN=$(A) b # c\n")?;
+    must_contain(&seen, "LINES=one\ntwo\n")?;
+    if seen.contains("NONE=") {
+        bail!("an optional variable that is not there was set:\n{seen}");
+    }
+
+    let required = format!("env: [{{name: A, {}}}]", of("NONE", ""));
+    ns.apply(&pod("lacks", "env", &required, &spec(text)))?;
+    ns.apply(&pod("broken", "env", &required, &spec("WORD=secret\n")))?;
+    for (name, message) in [
+        ("lacks", "environment variable key \"NONE\" not found in file"),
+        ("broken", "couldn't parse env file \"app.env\" of volume \"v\": line 1: value must be enclosed in single quotes"),
+    ] {
+        let is = |p: &Value| {
+            state(p)["waiting"]["reason"] == "CreateContainerConfigError" && contains(&state(p)["waiting"]["message"], message)
+        };
+        ns.pod(name, message, is)?;
+        ns.event(name, "Failed", &format!("Error: {message}"))?;
+    }
+    if ns.kubectl(&["get", "events", "-o", "yaml"])?.contains("WORD=secret") {
+        bail!("an event shows what the file holds");
+    }
+    Ok(())
 }
 
 fn environment(ns: &mut Ns) -> Result<()> {

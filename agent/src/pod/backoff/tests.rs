@@ -20,6 +20,7 @@ fn ended(created: i64, finished: i64, backoff: u64) -> Container {
         user: None,
         stop_signal: None,
         resources: None,
+        round: 0,
     }
 }
 

@@ -11,6 +11,7 @@ fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, Confi
         spec: d.spec_of(&d.containers[0].name).unwrap(),
         attempt: 2,
         backoff: Duration::from_secs(20),
+        round: 0,
         image,
         env: vec![cri::EnvVar::new("A", "x")],
         mounts: Vec::new(),

@@ -129,10 +129,6 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
         let at = format!("{path}.volumeMounts[{i}]");
         f.add_if(m.recursive_read_only.as_deref() == Some("Enabled"), format!("{at}.recursiveReadOnly"), NOT_YET);
     }
-    for (i, e) in c.env.iter().flatten().enumerate() {
-        let file = e.value_from.as_ref().is_some_and(|v| v.file_key_ref.is_some());
-        f.add_if(file, format!("{path}.env[{i}].valueFrom.fileKeyRef"), NOT_YET);
-    }
     if let Some(lifecycle) = &c.lifecycle {
         for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };
@@ -146,7 +142,8 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
     let odd_policy = init && c.restart_policy.as_deref().is_some_and(|p| !matches!(p, "Always" | "OnFailure" | "Never"));
     f.add_if(odd_policy, format!("{path}.restartPolicy"), "unknown value");
     for (i, r) in c.restart_policy_rules.iter().flatten().enumerate() {
-        f.add_if(r.action != "Restart", format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
+        let known = matches!(r.action.as_str(), "Restart" | "RestartAllContainers");
+        f.add_if(!known, format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
     }
     if let Some(sc) = &c.security_context {
         apparmor(f, &format!("{path}.securityContext"), sc.app_armor_profile.as_ref());

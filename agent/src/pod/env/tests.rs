@@ -22,6 +22,7 @@ fn fetched() -> Fetched {
     Fetched {
         config_maps: [("m".to_owned(), Some(map)), ("gone".to_owned(), None)].into(),
         secrets: [("s".to_owned(), Some(secret))].into(),
+        files: BTreeMap::new(),
     }
 }
 
@@ -122,6 +123,33 @@ fn service_variables() {
     }
     let alone = of_services(all.iter(), "ns", false);
     assert!(alone.keys().all(|k| k.starts_with("KUBERNETES_")) && !alone.is_empty());
+}
+
+#[test]
+fn variables_of_files() {
+    let read = |value: Option<&str>| FoundInFile::Read { at: "/host/v/a".into(), value: value.map(str::to_owned) };
+    let of = |found: Option<FoundInFile>, optional: bool| {
+        let reference = json!({"volumeName": "v", "path": "a", "key": "k", "optional": optional});
+        let c = json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef": reference}}, {"name": "Y", "value": "[$(X)]"}]});
+        let key = InFile { volume: "v".into(), path: "a".into(), key: "k".into() };
+        assert_eq!(needs(&serde_json::from_value(c.clone()).unwrap()).files, BTreeSet::from([key.clone()]));
+        let fetched = Fetched { files: found.map(|f| (key, f)).into_iter().collect(), ..Default::default() };
+        let got = env(c, &fetched, &BTreeMap::new()).map_err(|e| e.to_string())?;
+        Ok::<_, String>(got.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","))
+    };
+    assert_eq!(of(Some(read(Some("$(HOME)"))), false).unwrap(), "X=$(HOME),Y=[$(HOME)]", "not expanded itself");
+    assert_eq!(of(Some(read(None)), true).unwrap(), "Y=[$(X)]");
+    let missing = "environment variable key \"k\" not found in file \"/host/v/a\"";
+    assert_eq!(of(Some(read(None)), false).unwrap_err(), missing);
+    for optional in [false, true] {
+        let error = file::FileError::Format { line: 3, why: "missing '='" };
+        let text = "couldn't parse env file \"a\" of volume \"v\": line 3: missing '='";
+        assert_eq!(of(Some(FoundInFile::Unreadable(error)), optional).unwrap_err(), text);
+        for none in [None, Some(FoundInFile::NoVolume)] {
+            assert_eq!(of(none, optional).unwrap_err(), "cannot find the volume \"v\" referenced by FileKeyRef");
+        }
+    }
+    assert!(of(Some(read(Some("a\0b"))), false).unwrap_err().contains("zero byte"));
 }
 
 #[test]

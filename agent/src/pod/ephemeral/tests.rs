@@ -31,6 +31,7 @@ fn container(name: &str, state: State) -> crate::pod::observed::Container {
         user: None,
         stop_signal: None,
         resources: None,
+        round: 0,
     }
 }
 
@@ -48,11 +49,11 @@ fn it_is_read_like_the_others_and_never_restarts() {
 
 #[test]
 fn what_cannot_be_done_of_it_refuses_it_alone() {
-    let env = json!([{"name": "A", "valueFrom": {"fileKeyRef": {"key": "k", "path": "p", "volumeName": "v"}}}]);
-    let d = desired(debug(json!({ "env": env })));
+    let devices = json!([{"name": "v", "devicePath": "/dev/v"}]);
+    let d = desired(debug(json!({ "volumeDevices": devices })));
     assert!(d.unsupported.is_empty());
     let refused = &d.container("debug").unwrap().ephemeral.as_ref().unwrap().refused;
-    assert_eq!(refused[0].field, "spec.ephemeralContainers[0].env[0].valueFrom.fileKeyRef");
+    assert_eq!(refused[0].field, "spec.ephemeralContainers[0].volumeDevices");
     assert_eq!(&d.passed_over, refused);
     for name in ["main", "../x", ""] {
         let d = desired(debug(json!({ "name": name })));

@@ -1,7 +1,9 @@
 //! Making sure of a container's image, by its pull policy.
 
 use super::{Failed, Job, Outcome};
-use crate::images::{PullError, auth, reference};
+use crate::images::auth::{self, Credential};
+use crate::images::records::{self, Access};
+use crate::images::{Known, PullError, Pulled, Wanted, reference};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::PullPolicy;
 use crate::pod::stage::Stage;
@@ -9,6 +11,7 @@ use ferrolet_cri::types::{Image, ImageSpec};
 use ferrolet_cri::{Code, Error};
 use k8s_openapi::api::core::v1::Secret;
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 
 /// The reasons of a pull that failed, which is tried again after a growing pause. All others are looked at again soon.
 const PULL: &str = "ErrImagePull";
@@ -46,19 +49,26 @@ impl Job {
             self.warn_new(container, "InspectFailed", &message);
             Failed { reason: "ImageInspectError", message }
         })?;
+        // Asked for at most once, and only where something depends on them.
+        let secrets = OnceCell::new();
+        let usable = match (wanted.pull, &present) {
+            (PullPolicy::Always, _) | (_, None) => false,
+            (_, Some(found)) => self.may_use(asked, &image, found, &secrets).await,
+        };
         let found = match (wanted.pull, present) {
-            (PullPolicy::Never | PullPolicy::IfNotPresent, Some(found)) => {
+            (_, Some(found)) if usable => {
                 let message = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
                 self.normal(Some(container), "Pulled", message);
                 found
             }
-            (PullPolicy::Never, None) => {
+            // Also where it is there and the pod may not use it: that it is there is nothing to tell.
+            (PullPolicy::Never, _) => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
                 self.warn_new(container, "ErrImageNeverPull", &message);
                 return Err(Failed { reason: "ErrImageNeverPull", message });
             }
             _ => {
-                let secrets = self.pull_secrets().await;
+                let secrets = secrets.get_or_init(|| self.pull_secrets()).await;
                 let credentials = auth::mark(&secrets.found);
                 let tried = self.held.as_ref().and_then(|h| h.credentials);
                 if tried.is_some_and(|tried| tried == credentials || secrets.unknown) {
@@ -88,26 +98,38 @@ impl Job {
         }
     }
 
+    /// Whether the pod may use the image that is there, without asking its registry.
+    async fn may_use(&self, asked: &str, image: &str, found: &Image, secrets: &OnceCell<PullSecrets>) -> bool {
+        let record = match self.shared.images.known(asked, &found.id).await {
+            Known::Free => return true,
+            Known::Unproven => return false,
+            Known::Asks(record) => record,
+        };
+        let secrets = secrets.get_or_init(|| self.pull_secrets()).await;
+        match records::access(&record, asked, &auth::find(image, &secrets.found)) {
+            Access::Granted => true,
+            Access::GrantedBy(secret) => {
+                self.shared.images.grant(asked, &found.id, secret);
+                true
+            }
+            Access::Denied => false,
+        }
+    }
+
     async fn fetch(&self, container: &str, asked: &str, image: &str, secrets: &[Secret]) -> Result<Image, Failed> {
         self.normal(Some(container), "Pulling", format!("Pulling image {asked:?}"));
         let begun = Instant::now();
-        let pulled = self.pull_with_any(image, secrets).await;
-        let status = match pulled {
-            Ok(took) => self.shared.cri.image_status(&ImageSpec::new(image)).await.map(|s| (took, s)).map_err(|e| words(&e)),
-            Err(error) => Err(error),
-        };
-        match status {
-            Ok((took, Some(found))) => {
+        match self.pull_with_any(asked, image, secrets).await {
+            Ok(pulled) => {
                 let message = format!(
                     "Successfully pulled image {asked:?} in {} ({} including waiting). Image size: {} bytes.",
-                    millis(took),
+                    millis(pulled.took),
                     millis(begun.elapsed()),
-                    found.size_bytes
+                    pulled.image.size_bytes
                 );
                 self.normal(Some(container), "Pulled", message);
-                Ok(found)
+                Ok(pulled.image)
             }
-            Ok((_, None)) => self.pull_failed(container, asked, "the image is not there after the pull".to_owned()),
             Err(error) => self.pull_failed(container, asked, error),
         }
     }
@@ -118,21 +140,22 @@ impl Job {
     }
 
     /// With each of the fitting credentials in turn, or with none.
-    async fn pull_with_any(&self, image: &str, secrets: &[Secret]) -> Result<Duration, String> {
+    async fn pull_with_any(&self, asked: &str, image: &str, secrets: &[Secret]) -> Result<Pulled, String> {
         let sandbox = self.sandbox_config(0).await.map_err(|e| e.to_string())?;
-        let mut credentials: Vec<_> = auth::find(image, secrets).into_iter().map(Some).collect();
+        let mut credentials: Vec<Option<Credential>> = auth::find(image, secrets).into_iter().map(Some).collect();
         if credentials.is_empty() {
             credentials.push(None);
         }
         let mut errors: Vec<String> = Vec::new();
-        for auth in credentials {
+        for credential in credentials {
             self.at(Stage::Queued);
-            match self.shared.images.pull(image, auth, &sandbox, || self.at(Stage::Pulling)).await {
-                Ok(pulled) => return Ok(pulled.took),
+            let wanted = Wanted { asked: asked.to_owned(), image: image.to_owned(), credential };
+            match self.shared.images.pull_telling(wanted, &sandbox, || self.at(Stage::Pulling)).await {
+                Ok(pulled) => return Ok(pulled),
                 Err(error) => {
                     let text = match &error {
                         PullError::Runtime(error) => words(error),
-                        PullError::Stopping => error.to_string(),
+                        PullError::Gone | PullError::Record { .. } | PullError::Stopping => error.to_string(),
                     };
                     if !errors.contains(&text) {
                         errors.push(text);

@@ -2,7 +2,7 @@
 
 use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
-use crate::pod::env::{self, Fetched};
+use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::pod::stage::Stage;
 use crate::volume::SubPath;
@@ -15,22 +15,19 @@ use std::time::Duration;
 
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
-impl Job {
-    pub(super) async fn start_container(
-        &self,
-        name: &str,
-        sandbox_id: &str,
-        attempt: u32,
-        backoff: Duration,
-    ) -> Result<Outcome, Failed> {
-        let created = self.create(name, sandbox_id, attempt, backoff, None).await;
-        let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
-        self.normal(Some(name), "Created", "Container created");
-        self.start(name, &id).await
-    }
+/// What sets one instance of a container apart from the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Instance<'a> {
+    pub attempt: u32,
+    pub backoff: Duration,
+    pub round: u32,
+    /// The container whose processes it is to see, by id.
+    pub target: Option<&'a str>,
+}
 
-    pub(super) async fn start_ephemeral(&self, name: &str, sandbox_id: &str, target: Option<&str>) -> Result<Outcome, Failed> {
-        let created = self.create(name, sandbox_id, 0, Duration::ZERO, target).await;
+impl Job {
+    pub(super) async fn start_container(&self, name: &str, sandbox_id: &str, instance: Instance<'_>) -> Result<Outcome, Failed> {
+        let created = self.create(name, sandbox_id, instance).await;
         let id = created.inspect_err(|f| self.warn(Some(name), "Failed", format!("Error: {}", f.message)))?;
         self.normal(Some(name), "Created", "Container created");
         self.start(name, &id).await
@@ -82,15 +79,7 @@ impl Job {
         }
     }
 
-    /// With `target` its processes see those of that container.
-    async fn create(
-        &self,
-        name: &str,
-        sandbox_id: &str,
-        attempt: u32,
-        backoff: Duration,
-        target: Option<&str>,
-    ) -> Result<String, Failed> {
+    async fn create(&self, name: &str, sandbox_id: &str, instance: Instance<'_>) -> Result<String, Failed> {
         self.at(Stage::Gathering);
         let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
         let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
@@ -115,19 +104,20 @@ impl Job {
         }
         self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
-        self.managed_files(&pod_dir, spec, attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
+        self.managed_files(&pod_dir, spec, instance.attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
         let sandbox = self.observed.sandboxes.iter().find(|s| s.id == sandbox_id).map_or(0, |s| s.attempt);
         let sandbox = self.sandbox_config(sandbox).await.map_err(|e| config_error(&e))?;
         let input = ContainerInput {
             desired: &self.desired,
             wanted,
             spec,
-            attempt,
-            backoff,
+            attempt: instance.attempt,
+            backoff: instance.backoff,
+            round: instance.round,
             image,
             env,
             mounts,
-            target,
+            target: instance.target,
             node: &self.shared.limits,
         };
         let mut config = container::container(input).map_err(|e| config_error(&e))?;
@@ -182,7 +172,30 @@ impl Job {
             let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("secret {namespace}/{name}: {e}")))?;
             fetched.secrets.insert(name, found);
         }
+        for wanted in needs.files {
+            let found = self.in_file(&wanted).await;
+            fetched.files.insert(wanted, found);
+        }
         Ok(fetched)
+    }
+
+    /// Looked up at each start: the file is there once the container that writes it has ended.
+    async fn in_file(&self, wanted: &env::InFile) -> FoundInFile {
+        let volumes = self.desired.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let empty_dir = volumes.filter(|v| v.empty_dir.is_some()).any(|v| v.name == wanted.volume);
+        let Some(root) = self.prepared.host_paths.get(&wanted.volume).filter(|_| empty_dir) else {
+            return FoundInFile::NoVolume;
+        };
+        let key = wanted.key.clone();
+        let read = self.shared.volumes.with_file(root, &wanted.path, move |file| env::file::find(file, &key)).await;
+        match read {
+            Err(error) => FoundInFile::Unreadable(env::file::FileError::Open(super::chain(&error))),
+            Ok(Err(error)) => FoundInFile::Unreadable(error),
+            Ok(Ok(value)) => {
+                let at = root.join(wanted.path.trim_start_matches('/'));
+                FoundInFile::Read { at: at.to_string_lossy().into_owned(), value }
+            }
+        }
     }
 
     async fn service_variables(&self, links: bool) -> Result<BTreeMap<String, String>, Failed> {

@@ -42,6 +42,8 @@ impl Job {
         let what = if init { "Init container" } else { "Container" };
         let cause = match why {
             StopWhy::PodEnds | StopWhy::SandboxGone | StopWhy::Duplicate => return format!("Stopping container {name}"),
+            // In kubelet's word.
+            StopWhy::Together => return "killing".to_owned(),
             StopWhy::Unknown => return "Container is in \"unknown\" state, try killing it before restart".to_owned(),
             StopWhy::Liveness => format!("{what} {name} failed liveness probe"),
             StopWhy::Startup => format!("{what} {name} failed startup probe"),

@@ -5,6 +5,7 @@ use crate::pod::backoff::{self, Subject};
 use crate::pod::desired::{Container as Spec, RestartPolicy, Role, Unsupported};
 use crate::pod::observed::{Container, State};
 use crate::pod::plan::{Action, StopWhy, runs_again};
+use crate::pod::round::{self, Round};
 use crate::pod::stage::Stage;
 use crate::pod::status::conditions::RESIZE_PENDING;
 use crate::pod::{Time, elapsed, ephemeral};
@@ -15,8 +16,13 @@ pub(super) fn waits(i: &Inputs<'_>, out: &mut Waits) {
         let fields = list(&i.desired.unsupported);
         return out.add(Weight::Blocks, i.desired.started.unwrap_or(i.begun), format!("refused: {fields}"));
     }
+    let round = Round::of(i.desired, i.observed);
+    if let Some(at) = round.waits(i.desired, i.observed, i.now) {
+        let what = format!("all its containers start anew in {}, as a restart rule asks", span(elapsed(i.now, at)));
+        out.add(Weight::Lasts, at.checked_sub(round::PACE).unwrap_or(at), what);
+    }
     let sandbox = sandbox(i, out);
-    let initialized = sandbox.is_some_and(|id| i.desired.main().any(|c| i.observed.newest_in(&c.name, id).is_some()));
+    let initialized = sandbox.is_some_and(|id| i.desired.main().any(|c| newest_in(i, &c.name, id).is_some()));
     volumes(i, sandbox.filter(|_| initialized), out);
     let before = out.0.len();
     let mut reached = true;
@@ -43,9 +49,21 @@ fn list(fields: &[Unsupported]) -> String {
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// The last instance in the sandbox that is of the round under way.
+fn newest_in<'a>(i: &Inputs<'a>, name: &'a str, sandbox: &str) -> Option<&'a Container> {
+    let round = Round::of(i.desired, i.observed);
+    i.observed.newest_in(name, sandbox).filter(|n| round.has(n))
+}
+
+/// The same, in whichever sandbox.
+fn newest<'a>(i: &Inputs<'a>, name: &'a str) -> Option<&'a Container> {
+    let round = Round::of(i.desired, i.observed);
+    i.observed.newest(name).filter(|n| round.has(n))
+}
+
 /// Whether those after it have their turn.
 fn lets_on(i: &Inputs<'_>, c: &Spec, sandbox: &str) -> bool {
-    let newest = i.observed.newest_in(&c.name, sandbox);
+    let newest = newest_in(i, &c.name, sandbox);
     match c.role {
         Role::Init => newest.and_then(Container::exit_code) == Some(0),
         Role::Sidecar => newest.is_some_and(|n| n.running() && (!c.has_startup_probe || started_well(i, n))),
@@ -88,11 +106,11 @@ fn has_started(i: &Inputs<'_>, c: &Spec, sandbox: &str) -> bool {
         let started = i.observed.newest(&c.name).is_some_and(|n| n.state != State::Created);
         return started || own.ran || !own.refused.is_empty();
     }
-    match i.observed.newest_in(&c.name, sandbox).map(|n| (n, &n.state)) {
+    match newest_in(i, &c.name, sandbox).map(|n| (n, &n.state)) {
         Some((_, State::Running)) => true,
         Some((n, State::Exited { code, .. })) => !runs_again(c, *code, i.verdicts.of(n)),
         Some(_) => false,
-        None => is_done(c, i.observed.newest(&c.name)),
+        None => is_done(c, newest(i, &c.name)),
     }
 }
 
@@ -156,7 +174,7 @@ fn container(i: &Inputs<'_>, c: &Spec, place: Option<(&str, bool)>, out: &mut Wa
     }
     // One that is started once in the pod's life had its start in whichever sandbox.
     let once = || i.observed.newest(&c.name).filter(|_| c.role == Role::Ephemeral);
-    let newest = sandbox.and_then(|id| i.observed.newest_in(&c.name, id)).or_else(once);
+    let newest = sandbox.and_then(|id| newest_in(i, &c.name, id)).or_else(once);
     if let Some(f) = i.failure(&Subject::Start(c.name.clone())) {
         let what = format!("{title}: {}: {}; {}", f.reason, f.message, i.again(f, false));
         return out.add(least.max(Weight::Fails), f.since, what);
@@ -216,6 +234,7 @@ fn why_stopped(why: StopWhy) -> &'static str {
         StopWhy::SandboxGone => "has lost its sandbox",
         StopWhy::Unknown => "is in a state that the container runtime does not know",
         StopWhy::Duplicate => "runs twice",
+        StopWhy::Together => "ends, as all containers start anew",
     }
 }
 
@@ -242,7 +261,7 @@ fn started(i: &Inputs<'_>, c: &Spec, title: &str, least: Weight, out: &mut Waits
 
 /// It has ended and waits for its next start.
 fn in_crash_loop(i: &Inputs<'_>, c: &Spec, sandbox: &str, title: &str, out: &mut Waits) -> bool {
-    let Some(n) = i.observed.newest(&c.name) else { return false };
+    let Some(n) = newest(i, &c.name) else { return false };
     let State::Exited { code, finished_at, reason, .. } = &n.state else { return false };
     let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
     let wanted = match n.sandbox_id == sandbox {

@@ -80,6 +80,7 @@ impl World {
             user: None,
             stop_signal: None,
             resources: None,
+            round: 0,
         });
         self.observed.containers.last_mut().unwrap()
     }

@@ -11,6 +11,8 @@ pub enum StopWhy {
     Liveness,
     Startup,
     Changed,
+    /// All containers of the pod are restarted together.
+    Together,
     /// Its sandbox died or was replaced.
     SandboxGone,
     /// The runtime does not know whether it runs.
@@ -35,6 +37,7 @@ pub enum Action {
         sandbox_id: String,
         attempt: u32,
         backoff: Duration,
+        round: u32,
     },
     /// Start what an interrupted attempt has created.
     StartCreated {

@@ -3,6 +3,7 @@
 
 mod explained;
 mod model;
+mod rounds;
 mod tables;
 
 use super::*;
@@ -13,11 +14,13 @@ fn shape() -> impl Strategy<Value = Shape> {
     let inits = proptest::collection::vec(any::<bool>(), 0..4);
     let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (inits, 1usize..4, ephemeral, policy).prop_map(|(sidecars, mains, ephemeral, policy)| Shape {
+    let all = prop_oneof![Just(0u8), any::<u8>()];
+    (inits, 1usize..4, ephemeral, policy, all).prop_map(|(sidecars, mains, ephemeral, policy, all)| Shape {
         sidecars,
         mains,
         ephemeral,
         policy,
+        all,
     })
 }
 

@@ -3,13 +3,16 @@
 use super::{Inputs, whole_seconds};
 use crate::pod::desired::Role;
 use crate::pod::resources;
+use crate::pod::round::{self, Round};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Ours too, but only there while there is something to say.
-pub(crate) const OCCASIONAL: [&str; 2] = [RESIZE_PENDING, "PodResizeInProgress"];
+pub(crate) const OCCASIONAL: [&str; 3] = [RESIZE_PENDING, "PodResizeInProgress", ALL_RESTARTING];
+/// Of pods with a container that can have all restarted.
+const ALL_RESTARTING: &str = "AllContainersRestarting";
 /// Set once and left to the API then, as those of others.
 const DISRUPTION: &str = "DisruptionTarget";
 pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
@@ -64,7 +67,23 @@ pub(super) fn conditions(
         let says = Says { holds: true, reason: Some("Infeasible"), message: Some(NO_RESIZE.to_owned()) };
         all.push(condition(i, RESIZE_PENDING, says));
     }
+    if round::possible(i.desired) {
+        let says = all_restarting(i, phase);
+        all.push(api::PodCondition { observed_generation: None, ..condition(i, ALL_RESTARTING, says) });
+    }
     all
+}
+
+/// From the end of a container that asks for it until the first one runs anew.
+fn all_restarting(i: &Inputs<'_>, phase: &str) -> Says {
+    if phase == "Failed" {
+        return Says::no("PodFailed", None);
+    }
+    if !i.lifecycle.active() || !Round::of(i.desired, i.observed).begins(i.desired, i.observed) {
+        return Says::default();
+    }
+    let message = Some("container exited with restart policy rule".to_owned());
+    Says { holds: true, reason: Some("RestartAllContainersStarted"), message }
 }
 
 fn condition(i: &Inputs<'_>, name: &str, says: Says) -> api::PodCondition {
@@ -138,7 +157,9 @@ fn initialized(i: &Inputs<'_>, phase: &str, main: &[api::ContainerStatus], init:
         })
         .map(|c| c.name.as_str())
         .collect();
-    if incomplete.is_empty() {
+    // What was initialized once stays so, also while init containers run again.
+    let before = i.prev.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    if incomplete.is_empty() || before {
         return Says::yes();
     }
     Says::no("ContainersNotInitialized", Some(format!("containers with incomplete status: {}", list(&incomplete))))

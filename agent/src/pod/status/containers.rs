@@ -1,11 +1,12 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
-use super::{Inputs, whole_seconds};
+use super::{Inputs, of_round_before, whole_seconds};
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State};
 use crate::pod::resources::Resources;
+use crate::pod::round::Round;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
@@ -13,6 +14,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 /// Reason for a container that the runtime knows nothing of.
 const UNKNOWN: &str = "ContainerStatusUnknown";
 const UNKNOWN_CODE: i32 = 137;
+
+/// Reason for a container that was ended to run again with all others of its pod; with these words kubelet says so of any of them,
+/// whatever it ended with.
+pub(super) const TOGETHER: &str = "RestartingAllContainers";
+const TOGETHER_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 
 /// Of all containers with one of these roles, which share a list.
 pub(super) fn statuses(i: &Inputs<'_>, roles: &[Role]) -> Vec<api::ContainerStatus> {
@@ -48,6 +54,13 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
             s.resources = Some(given);
         }
     }
+    let again =
+        of_round_before(i, &c.name).filter(|_| Round::of(i.desired, i.observed).left(i.desired, i.observed).next().is_none());
+    if let Some(n) = again {
+        s.restart_count = s.restart_count.max(n.attempt as i32 + 1);
+        s.state = Some(waiting(TOGETHER, Some(TOGETHER_MESSAGE.to_owned())));
+        s.last_state = Some(terminated(TOGETHER, TOGETHER_MESSAGE, UNKNOWN_CODE));
+    }
     if c.role == Role::Init && newest.is_none() && is_waiting(&s) && any_main_created(i) {
         // Main containers exist, so it must have succeeded; only its record is gone.
         let message = "Unable to get init container status from container runtime and pod has been initialized, \
@@ -55,7 +68,7 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
         s.state = Some(terminated("Completed", message, 0));
     }
     if i.lifecycle.active()
-        && let Some((reason, message)) = waits_for(i, c, newest)
+        && let Some((reason, message)) = waits_for(i, c, newest, again.is_some())
     {
         if let Some(t) = s.state.as_ref().and_then(|s| s.terminated.clone()) {
             s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
@@ -190,6 +203,10 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
         .instances(&c.name)
         .filter(|p| p.id != n.id && !p.live() && p.attempt <= n.attempt)
         .max_by_key(|p| (p.attempt, p.created_at));
+    let before = before.map(|p| match p.round < n.round {
+        true => terminated(TOGETHER, TOGETHER_MESSAGE, UNKNOWN_CODE),
+        false => state_of(i, p),
+    });
     let reported = old.and_then(|o| {
         let ended = |s: &Option<api::ContainerState>| s.as_ref().filter(|s| s.terminated.is_some()).cloned();
         let other = o.container_id.as_deref() != Some(id.as_str());
@@ -202,7 +219,7 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
         container_id: Some(id),
         restart_count: count,
         state: Some(state),
-        last_state: Some(before.map(|p| state_of(i, p)).or(reported).unwrap_or_default()),
+        last_state: Some(before.or(reported).unwrap_or_default()),
         user: n.user.as_ref().map(|(uid, gid, groups)| api::ContainerUser {
             linux: Some(api::LinuxContainerUser {
                 uid: *uid,
@@ -248,7 +265,7 @@ fn missing(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api:
 }
 
 /// Why a container that should run does not, where there is more to say than that it is being made.
-fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(String, String)> {
+fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) -> Option<(String, String)> {
     if newest.is_some_and(|n| n.running() || n.state == State::Unknown) {
         return None;
     }
@@ -258,6 +275,7 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
     }
     if let Some(n) = newest
         && let Some(code) = n.exit_code()
+        && !again
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
         if !c.restarts(code) && !changed {

@@ -1,6 +1,7 @@
 //! The phase, by the rules of the API as kubelet applies them.
 
-use super::Inputs;
+use super::containers::TOGETHER;
+use super::{Inputs, of_round_before};
 use crate::pod::desired::{Container, Role};
 use k8s_openapi::api::core::v1 as api;
 
@@ -12,20 +13,24 @@ enum Seen {
     Ended {
         code: i32,
         waiting: bool,
+        /// It runs again with all others, whatever its own policy says.
+        together: bool,
     },
     Waiting,
     Unknown,
 }
 
-fn seen(statuses: &[api::ContainerStatus], name: &str) -> (Seen, bool) {
+fn seen(i: &Inputs<'_>, statuses: &[api::ContainerStatus], name: &str) -> (Seen, bool) {
     let Some(s) = statuses.iter().find(|s| s.name == name) else { return (Seen::Unknown, false) };
     let started = s.started == Some(true);
     let Some(state) = &s.state else { return (Seen::Unknown, started) };
     let last = s.last_state.as_ref().and_then(|l| l.terminated.as_ref());
+    let together =
+        |t: &api::ContainerStateTerminated| t.reason.as_deref() == Some(TOGETHER) || of_round_before(i, name).is_some();
     let seen = match (&state.running, &state.terminated, &state.waiting, last) {
         (Some(_), ..) => Seen::Running,
-        (_, Some(t), ..) => Seen::Ended { code: t.exit_code, waiting: false },
-        (_, _, Some(_), Some(t)) => Seen::Ended { code: t.exit_code, waiting: true },
+        (_, Some(t), ..) => Seen::Ended { code: t.exit_code, waiting: false, together: together(t) },
+        (_, _, Some(_), Some(t)) => Seen::Ended { code: t.exit_code, waiting: true, together: together(t) },
         (_, _, Some(_), None) => Seen::Waiting,
         _ => Seen::Unknown,
     };
@@ -51,10 +56,10 @@ pub(super) fn phase(
     let (mut init_pending, mut sidecars_pending) = (false, false);
     let mut n = Count::default();
     for c in i.desired.inits() {
-        let (seen, started) = seen(init, &c.name);
+        let (seen, started) = seen(i, init, &c.name);
         match (c.role, seen) {
-            (Role::Init, Seen::Ended { code, .. }) => {
-                if code != 0 && !c.restarts(code) {
+            (Role::Init, Seen::Ended { code, together, .. }) => {
+                if code != 0 && !c.restarts(code) && !together {
                     return "Failed";
                 }
             }
@@ -76,7 +81,7 @@ pub(super) fn phase(
         }
     }
     for c in i.desired.main() {
-        count(&mut n, c, seen(main, &c.name).0);
+        count(&mut n, c, seen(i, main, &c.name).0);
     }
     // A pod that has run once does not go back to Pending because its sidecars restart.
     let has_run = i
@@ -101,9 +106,9 @@ pub(super) fn phase(
 fn count(n: &mut Count, c: &Container, seen: Seen) {
     match seen {
         Seen::Running => n.running += 1,
-        Seen::Ended { code, waiting } => {
+        Seen::Ended { code, waiting, together } => {
             n.stopped += 1;
-            n.final_stops += usize::from(!c.restarts(code));
+            n.final_stops += usize::from(!c.restarts(code) && !together);
             n.succeeded += usize::from(code == 0 && !waiting);
         }
         Seen::Waiting => n.waiting += 1,

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod together;
+
 fn t(seconds: i64) -> Time {
     Time::from_second(1_000_000 + seconds).unwrap()
 }
@@ -57,6 +59,7 @@ impl World {
             user: None,
             stop_signal: None,
             resources: None,
+            round: 0,
         });
     }
 

@@ -7,10 +7,12 @@ use serde_json::Value;
 
 pub mod containers;
 pub mod defaults;
+pub mod env;
 pub mod prepare;
 pub mod printed;
 pub mod probes;
 pub mod resources;
+pub mod restart;
 pub mod spec;
 pub mod update;
 pub mod volumes;

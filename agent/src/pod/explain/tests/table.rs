@@ -7,7 +7,7 @@ fn pull() -> Action {
 }
 
 fn start(name: &str) -> Action {
-    Action::StartContainer { name: name.into(), sandbox_id: "s0".into(), attempt: 0, backoff: Duration::ZERO }
+    Action::StartContainer { name: name.into(), sandbox_id: "s0".into(), attempt: 0, backoff: Duration::ZERO, round: 0 }
 }
 
 fn stop(name: &str, why: StopWhy) -> Action {

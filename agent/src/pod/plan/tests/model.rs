@@ -14,6 +14,8 @@ pub struct Shape {
     /// One entry an ephemeral container; true for one that is to see the first main container's processes.
     pub ephemeral: Vec<bool>,
     pub policy: &'static str,
+    /// Bit by bit, init containers first: those with a rule that has all containers restart on exit code 2.
+    pub all: u8,
 }
 
 #[derive(Debug)]
@@ -33,20 +35,30 @@ pub struct Model {
 
 impl Model {
     pub fn new(shape: &Shape, seed: u64) -> Model {
-        let container = |name: String| json!({"name": name, "image": "img:1", "livenessProbe": {"exec": {"command": ["x"]}}});
+        let container = |name: String, number: usize| {
+            let mut c = json!({"name": name, "image": "img:1", "livenessProbe": {"exec": {"command": ["x"]}}});
+            if shape.all >> number & 1 == 1 {
+                c["restartPolicy"] = json!(shape.policy);
+                c["restartPolicyRules"] =
+                    json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [2]}}]);
+            }
+            c
+        };
         let inits: Vec<_> = shape
             .sidecars
             .iter()
             .enumerate()
             .map(|(i, sidecar)| {
-                let mut c = container(format!("i{i}"));
+                let mut c = container(format!("i{i}"), i);
                 if *sidecar {
                     c["restartPolicy"] = json!("Always");
+                } else if c["restartPolicy"] == "Always" {
+                    c["restartPolicy"] = json!("OnFailure");
                 }
                 c
             })
             .collect();
-        let mains: Vec<_> = (0..shape.mains).map(|i| container(format!("m{i}"))).collect();
+        let mains: Vec<_> = (0..shape.mains).map(|i| container(format!("m{i}"), shape.sidecars.len() + i)).collect();
         let looks = |(i, aimed): (usize, &bool)| {
             let target = if *aimed { "m0" } else { "" };
             json!({"name": format!("e{i}"), "image": "img:1", "targetContainerName": target})
@@ -212,13 +224,16 @@ impl Model {
                     ips: vec!["10.0.0.1".into()],
                 });
             }
-            Action::StartContainer { name, sandbox_id, attempt, backoff } => {
+            Action::StartContainer { name, sandbox_id, attempt, backoff, round } => {
+                prop_assert_eq!(*round, self.round().number(), "{} started in another round", name);
+                let left = self.round().left(&self.desired, &self.observed).count();
+                prop_assert_eq!(left, 0, "{} started beside containers of the round before", name);
                 prop_assert!(!self.made.contains(name) && !name.starts_with('e'), "{name} started like the others");
                 self.check_order(name, sandbox_id)?;
                 prop_assert!(!self.observed.instances(name).any(Container::live), "{name} started beside a live instance");
                 let taken = self.observed.instances(name).any(|c| c.attempt >= *attempt);
                 prop_assert!(!taken, "the count of {name} does not grow");
-                self.make(name, sandbox_id, *attempt, *backoff);
+                self.make(name, sandbox_id, *attempt, (*backoff, *round));
             }
             Action::StartEphemeral { name, sandbox_id, target, created: None } => {
                 prop_assert!(self.made.insert(name.clone()), "{name} made a second time");
@@ -226,7 +241,7 @@ impl Model {
                 let aimed = self.desired.container(name).and_then(|c| c.ephemeral.as_ref()?.target.clone());
                 let found = self.observed.containers.iter().find(|c| Some(c.id.as_str()) == id).filter(|c| c.running());
                 prop_assert_eq!(found.map(|c| c.name.clone()), aimed, "{} does not see what it is to see", name);
-                self.make(name, sandbox_id, 0, Duration::ZERO);
+                self.make(name, sandbox_id, 0, (Duration::ZERO, 0));
             }
             Action::StartEphemeral { created: Some(id), .. } => {
                 let state = self.observed.containers.iter().find(|c| c.id == *id).map(|c| c.state.clone());
@@ -263,7 +278,7 @@ impl Model {
     }
 
     /// In the runtime, where a start may end half-way.
-    fn make(&mut self, name: &str, sandbox_id: &str, attempt: u32, backoff: Duration) {
+    fn make(&mut self, name: &str, sandbox_id: &str, attempt: u32, (backoff, round): (Duration, u32)) {
         self.ids += 1;
         let started = self.quiet || self.draw(6) > 0;
         self.observed.containers.push(Container {
@@ -281,6 +296,7 @@ impl Model {
             user: None,
             stop_signal: None,
             resources: None,
+            round,
         });
     }
 
@@ -288,10 +304,18 @@ impl Model {
         self.observed.containers.iter_mut().filter(|c| c.id == id).for_each(change);
     }
 
-    /// What must have happened in this sandbox before `name` may start there.
+    fn round(&self) -> Round {
+        Round::of(&self.desired, &self.observed)
+    }
+
+    /// The last instance there of the round that is under way.
+    fn newest_in<'a>(&'a self, name: &'a str, sandbox: &str) -> Option<&'a Container> {
+        self.observed.newest_in(name, sandbox).filter(|n| self.round().has(n))
+    }
+
+    /// What must have happened in this sandbox and round before `name` may start there.
     fn check_order(&self, name: &str, sandbox: &str) -> Result<(), TestCaseError> {
-        let o = &self.observed;
-        let initialized = self.desired.main().any(|c| o.newest_in(&c.name, sandbox).is_some());
+        let initialized = self.desired.main().any(|c| self.newest_in(&c.name, sandbox).is_some());
         if initialized {
             return Ok(());
         }
@@ -302,11 +326,11 @@ impl Model {
             match c.role {
                 Role::Main | Role::Ephemeral => {}
                 Role::Init => {
-                    let code = o.newest_in(&c.name, sandbox).and_then(Container::exit_code);
+                    let code = self.newest_in(&c.name, sandbox).and_then(Container::exit_code);
                     prop_assert_eq!(code, Some(0), "{} started before {} was done", name, &c.name);
                 }
                 Role::Sidecar => {
-                    let up = o.newest_in(&c.name, sandbox).is_some_and(Container::running);
+                    let up = self.newest_in(&c.name, sandbox).is_some_and(Container::running);
                     prop_assert!(up, "{} started before {} was up", name, c.name);
                 }
             }
@@ -345,7 +369,8 @@ impl Model {
     }
 
     fn is_up(&self, c: &Spec) -> bool {
-        self.observed.newest(&c.name).is_some_and(|n| n.running() || n.exit_code().is_some_and(|code| !c.restarts(code)))
+        let settled = |n: &Container| n.running() || n.exit_code().is_some_and(|code| !c.restarts(code));
+        self.observed.newest(&c.name).is_some_and(|n| self.round().has(n) && settled(n))
     }
 
     /// Whatever became of it, it was started if it could be.

@@ -5,7 +5,7 @@ use crate::pod::observed::{Local, Sandbox};
 use crate::pod::testing::desired;
 use serde_json::json;
 
-fn t(seconds: i64) -> Time {
+pub(super) fn t(seconds: i64) -> Time {
     Time::from_second(1_000_000 + seconds).unwrap()
 }
 
@@ -13,7 +13,7 @@ fn sandbox(ready: bool) -> Sandbox {
     Sandbox { id: "s".into(), attempt: 0, ready, created_at: t(0), host_network: false, ips: vec!["10.0.0.1".into()] }
 }
 
-fn container(name: &str, state: State) -> Container {
+pub(super) fn container(name: &str, state: State) -> Container {
     Container {
         id: format!("{name}-0"),
         sandbox_id: "s".into(),
@@ -29,10 +29,11 @@ fn container(name: &str, state: State) -> Container {
         user: None,
         stop_signal: None,
         resources: None,
+        round: 0,
     }
 }
 
-fn exited(code: i32) -> State {
+pub(super) fn exited(code: i32) -> State {
     State::Exited { code, finished_at: t(1), reason: String::new(), message: String::new() }
 }
 
@@ -45,11 +46,11 @@ fn ready_local() -> Local {
     }
 }
 
-fn at(d: &Desired, o: &Observed, v: &Verdicts, now: i64) -> Step {
+pub(super) fn at(d: &Desired, o: &Observed, v: &Verdicts, now: i64) -> Step {
     plan(d, &Lifecycle::Active, o, v, &Backoffs::default(), t(now))
 }
 
-fn with(containers: Vec<Container>) -> Observed {
+pub(super) fn with(containers: Vec<Container>) -> Observed {
     Observed { sandboxes: vec![sandbox(true)], containers, local: ready_local(), stale: false }
 }
 
@@ -112,8 +113,13 @@ fn crash_loop_waits_and_wakes() {
     let step = at(&d, &with(vec![c.clone()]), &Verdicts::default(), 2);
     assert_eq!((next(&step), step.wake_at), (Next::Nothing, Some(t(21))));
     let step = at(&d, &with(vec![c]), &Verdicts::default(), 21);
-    let expected =
-        Action::StartContainer { name: "main".into(), sandbox_id: "s".into(), attempt: 1, backoff: Duration::from_secs(40) };
+    let expected = Action::StartContainer {
+        name: "main".into(),
+        sandbox_id: "s".into(),
+        attempt: 1,
+        backoff: Duration::from_secs(40),
+        round: 0,
+    };
     assert_eq!(step.actions, [expected]);
 }
 
@@ -194,7 +200,7 @@ fn with_inits() -> Desired {
     }))
 }
 
-fn started(step: &Step) -> Vec<&str> {
+pub(super) fn started(step: &Step) -> Vec<&str> {
     let mut names = Vec::new();
     for action in &step.actions {
         if let Action::StartContainer { name, .. } = action {

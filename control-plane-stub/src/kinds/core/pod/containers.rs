@@ -1,6 +1,6 @@
 //! Validation of containers: names, images, ports, environment, mounts, resources.
 
-use super::probes;
+use super::{env, probes, restart};
 use crate::kinds::field::{Errors, child, index};
 use crate::kinds::meta::{list, names, one_of, str};
 use ferrolet_quantity::Quantity;
@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub host_network: bool,
     /// The pod's volumes by name; true for claims, which may be devices.
     pub volumes: &'a BTreeMap<String, bool>,
+    /// Those of them that containers may write files of variables into.
+    pub empty_dirs: &'a BTreeSet<&'a str>,
 }
 
 /// All containers of a pod spec.
@@ -81,10 +83,10 @@ fn container(e: &mut Errors, c: &Value, path: &str, role: Role, context: &Contex
     if let Some(dir) = c.get("workingDir").and_then(Value::as_str).filter(|d| d.contains('\0')) {
         e.invalid(child(path, "workingDir"), dir, "must not contain a zero byte");
     }
-    restart_policy(e, c, path, role);
+    restart::policy(e, c, path, role);
     ports(e, c, &child(path, "ports"), context.host_network, role);
-    env(e, list(c, "env"), &child(path, "env"));
-    env_from(e, list(c, "envFrom"), &child(path, "envFrom"));
+    env::env(e, list(c, "env"), &child(path, "env"), context);
+    env::env_from(e, list(c, "envFrom"), &child(path, "envFrom"));
     volume_mounts(e, c, path, context, role);
     resources(e, &c["resources"], &child(path, "resources"), role);
     security_context(e, &c["securityContext"], &child(path, "securityContext"));
@@ -113,19 +115,6 @@ fn container(e: &mut Errors, c: &Value, path: &str, role: Role, context: &Contex
             {
                 e.forbidden(child(path, field), "cannot be set for an Ephemeral Container");
             }
-        }
-    }
-}
-
-fn restart_policy(e: &mut Errors, c: &Value, path: &str, role: Role) {
-    let policy = str(c, "restartPolicy");
-    if policy.is_empty() {
-        return;
-    }
-    match role {
-        Role::Ephemeral => e.forbidden(child(path, "restartPolicy"), "cannot be set for an Ephemeral Container"),
-        Role::Main | Role::Init => {
-            one_of(e, c, "restartPolicy", path, &["Always", "Never", "OnFailure"], false);
         }
     }
 }
@@ -183,158 +172,6 @@ fn conflicting_host_ports(e: &mut Errors, c: &Value, path: &str, seen: &mut BTre
         let used = format!("{}/{}/{host}", str(port, "protocol"), str(port, "hostIP"));
         if !seen.insert(used.clone()) {
             e.duplicate(format!("{path}.ports[{i}].hostPort"), used);
-        }
-    }
-}
-
-fn env(e: &mut Errors, env: &[Value], path: &str) {
-    for (i, var) in env.iter().enumerate() {
-        let path = index(path, i);
-        let name = str(var, "name");
-        if name.is_empty() {
-            e.required(child(&path, "name"), "");
-        } else {
-            for problem in names::env_name(name) {
-                e.invalid(child(&path, "name"), name, problem);
-            }
-        }
-        if let Some(source) = var.get("valueFrom") {
-            env_source(e, var, source, &child(&path, "valueFrom"));
-        }
-    }
-}
-
-fn env_source(e: &mut Errors, var: &Value, source: &Value, path: &str) {
-    const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    let given: Vec<&str> = SOURCES.into_iter().filter(|s| source.get(*s).is_some()).collect();
-    match given.len() {
-        0 => e.invalid(
-            path,
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        ),
-        1 => {
-            if !str(var, "value").is_empty() {
-                e.invalid(path, "", "may not be specified when `value` is not empty");
-            }
-        }
-        _ => e.invalid(path, "", "may not have more than one field specified at a time"),
-    }
-    for kind in given {
-        let (source, path) = (&source[kind], child(path, kind));
-        match kind {
-            "fieldRef" => field_ref(e, source, &path, ENV_FIELDS),
-            "resourceFieldRef" => resource_field_ref(e, source, &path, false),
-            "configMapKeyRef" | "secretKeyRef" => key_ref(e, source, &path),
-            _ => {}
-        }
-    }
-}
-
-fn key_ref(e: &mut Errors, source: &Value, path: &str) {
-    let key = str(source, "key");
-    if str(source, "name").is_empty() {
-        e.required(child(path, "name"), "");
-    }
-    if key.is_empty() {
-        e.required(child(path, "key"), "");
-    } else {
-        for problem in names::config_key(key) {
-            e.invalid(child(path, "key"), key, problem);
-        }
-    }
-}
-
-/// The pod fields environment variables may show.
-pub const ENV_FIELDS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-/// The pod fields a downward API file may show.
-pub const VOLUME_FIELDS: &[&str] =
-    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
-
-pub fn field_ref(e: &mut Errors, source: &Value, path: &str, allowed: &[&str]) {
-    let field = str(source, "fieldPath");
-    if str(source, "apiVersion").is_empty() {
-        e.required(child(path, "apiVersion"), "");
-    }
-    if field.is_empty() {
-        e.required(child(path, "fieldPath"), "");
-        return;
-    }
-    let path = child(path, "fieldPath");
-    let subscript =
-        ["metadata.labels['", "metadata.annotations['"].into_iter().find_map(|p| field.strip_prefix(p)?.strip_suffix("']"));
-    match subscript {
-        Some(key) => {
-            for problem in names::qualified(&key.to_lowercase()) {
-                e.invalid(path.clone(), key, problem);
-            }
-        }
-        None if allowed.contains(&field) => {}
-        None => e.not_supported(path, field, allowed),
-    }
-}
-
-pub fn resource_field_ref(e: &mut Errors, source: &Value, path: &str, in_volume: bool) {
-    const RESOURCES: [&str; 6] = [
-        "limits.cpu",
-        "limits.ephemeral-storage",
-        "limits.memory",
-        "requests.cpu",
-        "requests.ephemeral-storage",
-        "requests.memory",
-    ];
-    let resource = str(source, "resource");
-    if in_volume && str(source, "containerName").is_empty() {
-        e.required(child(path, "containerName"), "");
-    }
-    if resource.is_empty() {
-        e.required(child(path, "resource"), "");
-    } else if !RESOURCES.contains(&resource)
-        && !resource.starts_with("limits.hugepages-")
-        && !resource.starts_with("requests.hugepages-")
-    {
-        e.not_supported(child(path, "resource"), resource, &RESOURCES);
-    } else if let Some(divisor) = source.get("divisor").and_then(Value::as_str) {
-        let allowed: &[&str] = if resource.ends_with(".cpu") {
-            &["1m", "1"]
-        } else {
-            &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"]
-        };
-        let is = |text: &&str| matches!((text.parse::<Quantity>(), divisor.parse::<Quantity>()), (Ok(a), Ok(b)) if a == b);
-        if divisor != "0" && !allowed.iter().any(is) {
-            e.not_supported(child(path, "divisor"), divisor, allowed);
-        }
-    }
-}
-
-fn env_from(e: &mut Errors, sources: &[Value], path: &str) {
-    for (i, source) in sources.iter().enumerate() {
-        let path = index(path, i);
-        let prefix = str(source, "prefix");
-        if !prefix.is_empty() {
-            for problem in names::env_name(prefix) {
-                e.invalid(child(&path, "prefix"), prefix, problem);
-            }
-        }
-        let given: Vec<&str> = ["configMapRef", "secretRef"].into_iter().filter(|s| source.get(*s).is_some()).collect();
-        match given.as_slice() {
-            [] => e.invalid(path, "", "must specify one of: `configMapRef` or `secretRef`"),
-            [one] => {
-                if str(&source[*one], "name").is_empty() {
-                    e.required(format!("{path}.{one}.name"), "");
-                }
-            }
-            _ => e.invalid(path, "", "may not have more than one field specified at a time"),
         }
     }
 }

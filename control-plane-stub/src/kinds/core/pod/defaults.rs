@@ -81,6 +81,9 @@ fn container(container: &mut Object) {
         if let Some(resource) = existing(env, "valueFrom").and_then(|v| existing(v, "resourceFieldRef")) {
             default(resource, "divisor", "0");
         }
+        if let Some(file) = existing(env, "valueFrom").and_then(|v| existing(v, "fileKeyRef")) {
+            default(file, "optional", false);
+        }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = existing(container, name) {

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 pub fn validate(e: &mut Errors, spec: &Value, path: &str) {
     let host_network = spec["hostNetwork"] == Value::Bool(true);
     let volumes = volumes::validate(e, list(spec, "volumes"), &child(path, "volumes"));
-    containers::validate(e, spec, path, &containers::Context { host_network, volumes: &volumes });
+    let empty_dirs = list(spec, "volumes").iter().filter(|v| v.get("emptyDir").is_some()).map(|v| str(v, "name")).collect();
+    let context = containers::Context { host_network, volumes: &volumes, empty_dirs: &empty_dirs };
+    containers::validate(e, spec, path, &context);
     one_of(e, spec, "restartPolicy", path, &["Always", "Never", "OnFailure"], true);
     one_of(e, spec, "dnsPolicy", path, &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], true);
     one_of(e, spec, "preemptionPolicy", path, &["Never", "PreemptLowerPriority"], false);

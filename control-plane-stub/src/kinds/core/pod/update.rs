@@ -1,5 +1,6 @@
 //! What may change of a stored pod: next to nothing.
 
+use super::restart;
 use crate::kinds::field::{Errors, index};
 use crate::kinds::meta::{list, set, str};
 use serde_json::{Value, json};
@@ -117,20 +118,16 @@ pub fn status(e: &mut Errors, new: &Value, old: &Value) {
     if str(status, "nominatedNodeName").len() > 253 {
         e.invalid("status.nominatedNodeName", str(status, "nominatedNodeName"), "must be no more than 253 characters");
     }
-    let policy = str(&old["spec"], "restartPolicy");
-    if policy == "Always" {
+    let spec = &old["spec"];
+    if restart::all_again(spec) {
         return;
     }
     for old_state in list(before, "containerStatuses") {
         let name = str(old_state, "name");
         let Some(code) = old_state["state"]["terminated"]["exitCode"].as_i64() else { continue };
-        if policy == "OnFailure" && code != 0 {
-            continue;
-        }
-        let own_rules =
-            list(&old["spec"], "containers").iter().any(|c| str(c, "name") == name && !str(c, "restartPolicy").is_empty());
+        let again = list(spec, "containers").iter().any(|c| str(c, "name") == name && restart::again(spec, c, code));
         let now = list(status, "containerStatuses").iter().find(|c| str(c, "name") == name);
-        if now.is_some_and(|c| c["state"]["terminated"].is_null()) && !own_rules {
+        if now.is_some_and(|c| c["state"]["terminated"].is_null()) && !again {
             e.forbidden(
                 "status.containerStatuses",
                 format!("may not be transitioned to non-terminated state: container {name:?}"),

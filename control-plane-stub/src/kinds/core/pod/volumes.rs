@@ -1,6 +1,7 @@
 //! Validation of a pod's volumes.
 
-use super::containers::{VOLUME_FIELDS, field_ref, local_path, resource_field_ref};
+use super::containers::local_path;
+use super::env::{VOLUME_FIELDS, field_ref, resource_field_ref};
 use crate::kinds::field::{Errors, child, index};
 use crate::kinds::meta::{list, names, one_of, str};
 use serde_json::Value;
