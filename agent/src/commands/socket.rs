@@ -124,7 +124,8 @@ pub trait Answers: Send + Sync + 'static {
 
 /// The parts of the daemon that know.
 pub struct Daemon {
-    pub proxy: Handle,
+    /// `None` on a node without an API server.
+    pub proxy: Option<Handle>,
     pub pods: Asker,
 }
 
@@ -134,8 +135,11 @@ impl Answers for Daemon {
             Ok(packet) => packet,
             Err(problem) => return Answer::Error(problem.to_string()),
         };
-        let synced = *self.proxy.synced.borrow();
-        match self.proxy.explain(packet).await {
+        let Some(proxy) = &self.proxy else {
+            return Answer::Error("there are no Services on a node without an API server".into());
+        };
+        let synced = *proxy.synced.borrow();
+        match proxy.explain(packet).await {
             Some(explained) => Answer::Trace(Box::new(Report::new(&ask, explained, synced))),
             None => Answer::Error("the data plane has ended".into()),
         }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::events::EventRecorder;
 use crate::pod::{Deps, PodId};
 use crate::static_pods::testing::Source;
-use crate::static_pods::{Kind, read};
+use crate::static_pods::{Kind, Statuses, read};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
@@ -330,6 +330,7 @@ pub struct World {
     statics: (Vec<Arc<Pod>>, bool),
     source: Option<Source>,
     asker: Option<dispatch::ask::Asker>,
+    pub statuses: Statuses,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -358,6 +359,7 @@ impl World {
             statics: Default::default(),
             source: None,
             asker: None,
+            statuses: Statuses::default(),
             agent: None,
         };
         w.start_agent();
@@ -413,6 +415,7 @@ impl World {
             node: self.api.node.subscribe(),
             registered: NodeView { name: "n".into(), allocatable: allocatable.clone(), ..NodeView::default() },
             statics,
+            statuses: self.statuses.clone(),
             gate: self.gate.subscribe(),
             own_pods,
             events,
