@@ -192,7 +192,7 @@ fn cni(lab: &str, ipam: &Path, network: PodNetwork) -> String {
         "plugins": [{
             "type": if network.stack.has_v6() { PROMPT_PTP } else { "ptp" }, "ipMasq": false,
             "ipam": {"type": "host-local", "dataDir": ipam, "ranges": ranges, "routes": routes},
-        }],
+        }, {"type": "portmap", "capabilities": {"portMappings": true}}],
     })
     .to_string()
 }

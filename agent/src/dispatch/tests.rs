@@ -2,6 +2,7 @@
 
 mod admission;
 mod credentials;
+mod ends;
 mod ephemeral;
 mod images;
 mod refusals;
@@ -90,7 +91,9 @@ async fn a_status_that_is_due_is_brought_before_the_end() {
     w.until("ready", |w| w.pod("p").filter(ready)).await;
     w.api.away(true);
     assert!(w.fake.exit_container(&w.fake.containers()[0].id, 7, ""));
-    w.until("due", |w| (w.api.refused() > 0).then_some(())).await;
+    // What it had is taken down once the status is due that says it is over.
+    let over = |w: &World| w.api.refused() > 0 && !w.root().join("pods/uid-p").exists();
+    w.until("due", |w| over(w).then_some(())).await;
     let ending = w.signal();
     let tried = w.api.refused();
     w.until("tried again after the signal", |w| (w.api.refused() > tried).then_some(())).await;

@@ -5,12 +5,13 @@ use crate::pod::observed::{Container, Sandbox, State};
 use crate::pod::{PodId, Time, labels, time_of_nanos};
 use ferrolet_cri::{Class, Client, Error, types as cri};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) use crate::pod::labels::POD_UID as UID;
 
-/// A termination message is cut at this length.
-const MESSAGE_MAX: usize = 4096;
+/// Of a longer termination message the end is told.
+const MESSAGE_MAX: u64 = 4096;
 /// How much of a log stands in for a missing termination message.
 const LOG_TAIL_MAX: u64 = 2048;
 const LOG_TAIL_LINES: usize = 80;
@@ -118,7 +119,7 @@ fn container(sandbox_id: String, s: cri::ContainerStatus, message: String) -> Co
             code: s.exit_code,
             finished_at: time(s.finished_at),
             reason: s.reason.clone(),
-            message: if message.is_empty() { s.message.clone() } else { message },
+            message: [s.message.as_str(), &message].into_iter().filter(|m| !m.is_empty()).collect::<Vec<_>>().join(": "),
         },
         cri::ContainerState::Unknown => State::Unknown,
     };
@@ -148,20 +149,38 @@ async fn termination_message(s: &cri::ContainerStatus) -> String {
     }
     let path = s.annotations.get(labels::MESSAGE_PATH).map_or("", String::as_str);
     let file = s.mounts.iter().find(|m| !path.is_empty() && m.container_path == path).map(|m| m.host_path.clone());
-    let from_log = s.annotations.get(labels::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError") && s.exit_code != 0;
+    let on_request = s.annotations.get(labels::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
+    let from_log = on_request && s.exit_code != 0 && s.reason != "ContainerCannotRun";
     let log = s.log_path.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let text = file.and_then(|f| head(&f)).unwrap_or_default();
+        let text = match file.as_deref().map(|f| (f, last_words(Path::new(f)))) {
+            Some((file, Err(error))) => return format!("Error on reading termination log {file}: {error}"),
+            Some((_, Ok(text))) => text,
+            None => String::new(),
+        };
         if text.is_empty() && from_log { log_tail(&log).unwrap_or_default() } else { text }
     });
     read.await.unwrap_or_default()
 }
 
-fn head(path: &str) -> Option<String> {
-    use std::io::Read;
+/// The end of the file. Where a volume is mounted in its place the container decides what it is: nothing but a plain file is read.
+fn last_words(path: &Path) -> std::io::Result<String> {
+    use rustix::fs::OFlags;
+    use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = match std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        opened => opened?,
+    };
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(Error::other("not a file"));
+    }
+    file.seek(SeekFrom::Start(about.len().saturating_sub(MESSAGE_MAX)))?;
     let mut bytes = Vec::new();
-    std::fs::File::open(path).ok()?.take(MESSAGE_MAX as u64).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    file.take(MESSAGE_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The last lines of a log in the CRI format, without its prefixes.
@@ -205,5 +224,22 @@ mod tests {
         let line = "2026-01-01T00:00:00.000000000Z stdout F";
         std::fs::write(&path, format!("{line} one\n2026-01-01T00:00:00.0Z stderr P tw\n{line} o\n")).unwrap();
         assert_eq!(log_tail(path.to_str().unwrap()).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn last_words_are_the_end_of_a_plain_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("words");
+        assert_eq!(last_words(&path).unwrap(), "", "none are there");
+        std::fs::write(&path, format!("first{}last", "x".repeat(5000))).unwrap();
+        let words = last_words(&path).unwrap();
+        assert_eq!((words.len(), words.starts_with('x'), words.ends_with("last")), (4096, true, true));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        last_words(&link).unwrap_err();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(last_words(&pipe).unwrap_err().to_string(), "not a file");
+        last_words(dir.path()).unwrap_err();
     }
 }

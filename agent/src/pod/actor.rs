@@ -14,9 +14,9 @@ use crate::pod::container::ImageFacts;
 use crate::pod::desired::{Container, Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::explain::Standing;
-use crate::pod::lifecycle::Lifecycle;
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
-use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
@@ -93,6 +93,8 @@ struct Running {
     abort: AbortHandle,
     since: Time,
     progress: watch::Receiver<Progress>,
+    /// Of a stop: when it is to kill, which may still come sooner.
+    deadline: watch::Sender<Time>,
 }
 
 enum Done {
@@ -199,6 +201,11 @@ impl Actor {
             if step.lifecycle.rank() != self.lifecycle.rank() {
                 self.entered = now;
             }
+            if let (true, Some(Why::Failed { reason, message })) = (self.lifecycle.active(), step.lifecycle.why())
+                && reason == DEADLINE_EXCEEDED
+            {
+                self.shared.events.pod(&self.desired.id, None, Severity::Normal, DEADLINE_EXCEEDED, message.clone());
+            }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {
                 self.inputs.over.tell();
@@ -240,20 +247,23 @@ impl Actor {
         }
         for action in &step.actions {
             let key = action.key();
-            let mut again = false;
             // What looks like the leftover of a failed start may be the next one under way.
             let busy = self.running.get(&Key::Start).is_some_and(|r| r.action.container() == action.container());
             if busy && matches!(action, Action::RemoveContainer { .. }) {
                 continue;
             }
-            if let Some(running) = self.running.get(&key) {
+            if let Some(running) = self.running.get_mut(&key) {
+                if let Some(sooner) = action.hastens(&running.action) {
+                    running.action = action.clone();
+                    running.deadline.send_replace(sooner);
+                    continue;
+                }
                 if !action.supersedes(&running.action) {
                     continue;
                 }
-                again = matches!(action, Action::StopContainer { .. });
                 self.cut_off(&key);
             }
-            self.start(action.clone(), observed.clone(), again);
+            self.start(action.clone(), observed.clone());
         }
     }
 
@@ -272,7 +282,11 @@ impl Actor {
         });
     }
 
-    fn start(&mut self, action: Action, observed: Arc<Observed>, again: bool) {
+    fn start(&mut self, action: Action, observed: Arc<Observed>) {
+        if let Action::StopContainer { id, why: StopWhy::Changed, .. } = &action {
+            self.local.replaced.insert(id.clone());
+        }
+        let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
@@ -288,7 +302,7 @@ impl Actor {
             image: about,
             held: self.held(&action),
             action: action.clone(),
-            again,
+            deadline: deadlines,
             leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
@@ -303,7 +317,7 @@ impl Actor {
             Done::Action { action: Box::new(job.action), result }
         });
         self.keys.insert(abort.id(), key.clone());
-        self.running.insert(key, Running { action, abort, since: now, progress: seen });
+        self.running.insert(key, Running { action, abort, since: now, progress: seen, deadline });
     }
 
     /// The failure that a pull has still to wait for.

@@ -173,7 +173,7 @@ impl Desired {
             deletion: meta
                 .deletion_timestamp
                 .as_ref()
-                .map(|_| Deletion { grace: seconds(meta.deletion_grace_period_seconds).unwrap_or(grace) }),
+                .map(|_| Deletion { grace: seconds(meta.deletion_grace_period_seconds).unwrap_or(grace).max(LEAST_GRACE) }),
             terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
             started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             unsupported,
@@ -196,11 +196,10 @@ impl Desired {
         desired
     }
 
-    /// The API object vanished: end the pod with the shortest grace and without hooks, as kubelet ends what only the
-    /// runtime still has.
+    /// The API object vanished: end the pod with the shortest grace, as kubelet ends what only the runtime still has.
     pub fn gone(&mut self) {
         self.orphan = true;
-        self.deletion = Some(Deletion { grace: Duration::ZERO });
+        self.deletion = Some(Deletion { grace: LEAST_GRACE });
     }
 
     pub fn container(&self, name: &str) -> Option<&Container> {
@@ -252,6 +251,9 @@ impl Container {
 
 /// `terminationGracePeriodSeconds` where the API server filled none in.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// However little a deletion allows, a preStop hook gets a moment.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 pub fn id_of(pod: &api::Pod) -> PodId {
     PodId {

@@ -63,8 +63,8 @@ pub struct Job {
     /// Of a pull whose last failure is still to be waited for.
     pub held: Option<Held>,
     pub action: Action,
-    /// A stop that only shortens one under way.
-    pub again: bool,
+    /// Of a stop: as it is now, it may still come sooner.
+    pub deadline: watch::Receiver<Time>,
     /// Of a pod that ends: its way out of the service rules.
     pub leaving: Option<Leaving>,
     /// How far it is, for whoever asks.
@@ -130,8 +130,8 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
             let instance = start::Instance { target: target.as_deref(), ..Default::default() };
             job.start_container(name, sandbox_id, instance).await
         }
-        Action::StopContainer { name, id, deadline, why, restarts } => {
-            job.stop_container(name, id, *deadline, *why, *restarts).await
+        Action::StopContainer { name, id, why, restarts, follows, deadline: _ } => {
+            job.stop_container(name, id, *why, *restarts, follows).await
         }
         Action::RemoveContainer { name, id } => job.remove_container(name, id).await,
         Action::StopSandbox { id } => job.stop_sandbox(id).await,

@@ -3,6 +3,9 @@
 use crate::pod::{Time, after};
 use std::time::Duration;
 
+/// Reason of a pod that has been there for longer than `activeDeadlineSeconds`.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+
 /// Why a pod is being ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {

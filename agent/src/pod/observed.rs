@@ -4,7 +4,7 @@
 
 use crate::pod::Time;
 use crate::pod::resources::Resources;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct Local {
     pub renew_at: Option<Time>,
     /// By container: the attempt for which the image was made sure of.
     pub images: BTreeMap<String, u32>,
+    /// Containers by id that were told to end because another image or name is wanted.
+    pub replaced: BTreeSet<String>,
     pub volumes_removed: bool,
     pub cgroup_removed: bool,
     pub folders_removed: bool,

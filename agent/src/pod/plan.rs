@@ -11,8 +11,8 @@ pub use action::{Action, Key, StopWhy};
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
-use crate::pod::lifecycle::{Lifecycle, Why};
-use crate::pod::observed::{Container, Observed, State, Verdict, Verdicts};
+use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
+use crate::pod::observed::{Container, Observed, State, Verdicts};
 use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct Step {
 }
 
 pub fn plan(d: &Desired, life: &Lifecycle, o: &Observed, v: &Verdicts, b: &Backoffs, now: Time) -> Step {
-    let mut p = Planner { d, o, v, b, now, round: Round::of(d, o), actions: Vec::new(), wake: None };
+    let mut p = Planner { d, o, v, b, now, round: Round::of(d, o), actions: Vec::new(), wake: None, held: false };
     let mut life = p.advance(life.clone());
     loop {
         let next = match &life {
@@ -56,6 +56,8 @@ struct Planner<'a> {
     round: Round,
     actions: Vec<Action>,
     wake: Option<Time>,
+    /// A container before this one is about to start, and only its image is not there yet.
+    held: bool,
 }
 
 impl Planner<'_> {
@@ -90,7 +92,7 @@ impl Planner<'_> {
             && elapsed(started, self.now) >= limit
         {
             let why = Why::Failed {
-                reason: "DeadlineExceeded".into(),
+                reason: DEADLINE_EXCEEDED.into(),
                 message: "Pod was active on the node longer than the specified deadline".into(),
             };
             return life.terminate(self.now, self.d.grace, why);
@@ -184,15 +186,19 @@ impl Planner<'_> {
         for c in d.ephemeral() {
             self.ephemeral(c, sandbox);
         }
-        for c in d.inits() {
-            if c.role == Role::Init && initialized {
+        // That a later one was made says that the earlier ones were done, whether or not the runtime still knows of them.
+        let made = |c: &Spec| self.newest_in(&c.name, sandbox).is_some();
+        let reached = if initialized { usize::MAX } else { last_index(d.inits(), made).unwrap_or(0) };
+        for (at, c) in d.inits().enumerate() {
+            let passed = at < reached;
+            if c.role == Role::Init && passed {
                 continue;
             }
             match self.container(c, sandbox) {
                 Progress::Failed => return Some(Why::Completed),
                 Progress::Done | Progress::Up => {}
-                // A sidecar that is down after the start is only restarted; before, everything waits for it.
-                Progress::Coming if initialized => {}
+                // A sidecar that is down once its successors have begun is only restarted; before, everything waits for it.
+                Progress::Coming if passed => {}
                 Progress::Coming => {
                     self.prune();
                     return None;
@@ -265,7 +271,8 @@ impl Planner<'_> {
             self.start(c, sandbox);
             return Progress::Coming;
         };
-        let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+        // An init container runs as it is, and again only if it fails.
+        let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
         match &n.state {
             State::Created if self.b.failures.contains_key(&Subject::Start(c.name.clone())) => {
                 // Its start failed; a fresh one takes its place, with the same count: it never ran.
@@ -273,17 +280,17 @@ impl Planner<'_> {
                 Progress::Coming
             }
             State::Created => {
-                if o.local.volumes_ready && !self.starting() {
+                if o.local.volumes_ready && !self.starting() && !self.held {
                     self.act(Action::StartCreated { name: c.name.clone(), id: n.id.clone() });
                 }
                 Progress::Coming
             }
             State::Running => self.running(c, n, changed),
             State::Exited { code, .. } => {
-                if c.role == Role::Init && *code == 0 && !changed {
+                if c.role == Role::Init && *code == 0 {
                     return Progress::Done;
                 }
-                if changed || runs_again(c, *code, self.v.of(n)) {
+                if c.restarts(*code) || brought_back(c, n, o, self.v) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -350,7 +357,12 @@ impl Planner<'_> {
         if let Some(until) = self.b.blocked(&Subject::Start(c.name.clone()), self.now) {
             return self.wake_at(until);
         }
-        if !self.image(c, attempt) || !self.o.local.volumes_ready || self.starting() {
+        if !self.image(c, attempt) {
+            // An image that cannot be had holds up nobody else.
+            self.held |= !self.b.failures.contains_key(&Subject::Image(c.name.clone()));
+            return;
+        }
+        if !self.o.local.volumes_ready || self.starting() || self.held {
             return;
         }
         let (name, sandbox_id) = (c.name.clone(), sandbox.to_owned());
@@ -385,7 +397,7 @@ impl Planner<'_> {
 
     fn stop(&mut self, c: &Container, deadline: Time, why: StopWhy, restarts: bool) {
         let (name, id) = (c.name.clone(), c.id.clone());
-        self.act(Action::StopContainer { name, id, deadline, why, restarts });
+        self.act(Action::StopContainer { name, id, deadline, why, restarts, follows: Vec::new() });
     }
 
     /// Keeps the last ended instance of each container for its logs and last state, and drops older ones and the
@@ -406,25 +418,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Stops everything; true once nothing runs. Sidecars follow the others, last started first ended.
+    /// Stops everything; true once nothing runs. Sidecars follow the main containers, last started first ended.
     fn stop_all(&mut self, deadline: Time) -> bool {
         let o = self.o;
-        let order = |c: &Container| {
-            let at = self.d.containers.iter().position(|s| s.name == c.name && s.role == Role::Sidecar);
-            at.map_or(usize::MAX, |i| i)
-        };
-        let overdue = deadline <= self.now;
-        let last = o.live().map(order).max();
-        let mut waiting = false;
         for c in o.live() {
-            if overdue || Some(order(c)) == last {
-                self.stop(c, deadline, StopWhy::PodEnds, false);
-            } else {
-                waiting = true;
-            }
-        }
-        if waiting {
-            self.wake_at(deadline);
+            let (name, id, follows) = (c.name.clone(), c.id.clone(), self.outlives(c));
+            self.act(Action::StopContainer { name, id, deadline, why: StopWhy::PodEnds, restarts: false, follows });
         }
         if o.live().next().is_some() {
             return false;
@@ -433,6 +432,18 @@ impl Planner<'_> {
             self.act(Action::StopSandbox { id: s.id.clone() });
         }
         !o.stale && !o.sandboxes.iter().any(|s| s.ready)
+    }
+
+    /// What must be gone before a sidecar is told to end: the main containers and the sidecars after it. Nothing for all others.
+    fn outlives(&self, c: &Container) -> Vec<String> {
+        let place = |name: &str| self.d.containers.iter().position(|s| s.name == name).map(|at| (at, self.d.containers[at].role));
+        let Some((own, Role::Sidecar)) = place(&c.name) else { return Vec::new() };
+        let first = |other: &&Container| {
+            place(&other.name).is_some_and(|(at, role)| role == Role::Main || (role == Role::Sidecar && at > own))
+        };
+        let mut ids: Vec<String> = self.o.live().filter(first).map(|c| c.id.clone()).collect();
+        ids.sort();
+        ids
     }
 
     /// Nothing runs: take down what was prepared, and if the pod is unwanted everything else. True once nothing is left.
@@ -474,11 +485,17 @@ impl Planner<'_> {
     }
 }
 
-/// Whether a container that ended with this code is started again, its definition being the same.
-pub fn runs_again(c: &Spec, code: i32, verdict: Option<&Verdict>) -> bool {
+/// Whether a container that its policy would leave ended runs again: it was told to end so that another takes its place.
+pub fn brought_back(c: &Spec, n: &Container, o: &Observed, v: &Verdicts) -> bool {
+    let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
+    let verdict = v.of(n);
     let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-    // Killed for its health, it runs again under OnFailure even if it took the signal well.
-    c.restarts(code) || (unhealthy && c.restart != RestartPolicy::Never)
+    let replaced = changed && o.local.replaced.contains(&n.id);
+    c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))
+}
+
+fn last_index<T>(all: impl Iterator<Item = T>, mut is: impl FnMut(T) -> bool) -> Option<usize> {
+    all.enumerate().filter_map(|(at, one)| is(one).then_some(at)).last()
 }
 
 /// How far a container is.

@@ -23,6 +23,8 @@ pub enum Stage {
     /// Service rules of this node still lead to the container.
     Rules,
     PreStop,
+    /// Others have to be gone first.
+    Following,
     /// The container has been told to end; it is killed then.
     Signalled {
         until: Time,

@@ -52,27 +52,10 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
     } else if terminal {
         containers::close(i, &mut main, &mut init);
     }
-    let mut phase = phase::phase(i, &main, &init, terminal);
-    let (mut reason, mut message) = (None, None);
-    if terminal && !matches!(phase, "Succeeded" | "Failed") {
-        phase = "Failed";
-    }
-    if let Some(Why::Failed { reason: r, message: m }) = i.lifecycle.why() {
-        phase = "Failed";
-        (reason, message) = (Some(r.clone()), Some(m.clone()));
-    }
-    let api_phase = i.desired.pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    for earlier in [i.prev.phase.as_deref(), api_phase].into_iter().flatten() {
-        match earlier {
-            "Succeeded" => phase = "Succeeded",
-            "Failed" => phase = "Failed",
-            _ => {}
-        }
-    }
-    if reason.is_none() && i.prev.phase.as_deref() == Some(phase) {
-        (reason, message) = (i.prev.reason.clone(), i.prev.message.clone());
-    }
-    let conditions = conditions::conditions(i, phase, &main, &init);
+    limit_messages([&mut main, &mut init, &mut ephemeral]);
+    let outcome = outcome(i, &main, &init, terminal);
+    let conditions = conditions::conditions(i, outcome.phase, &main, &init);
+    let Outcome { phase, reason, message } = outcome.once_nothing_runs(i, terminal);
     let pod_ips = pod_ips(i);
     let host_ips: Vec<String> = i.node.ips.iter().map(ToString::to_string).collect();
     api::PodStatus {
@@ -94,6 +77,69 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         nominated_node_name: i.prev.nominated_node_name.clone(),
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),
         ..Default::default()
+    }
+}
+
+struct Outcome {
+    phase: &'static str,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// What comes of the pod, by its containers and by what was decided about it.
+fn outcome(i: &Inputs<'_>, main: &[api::ContainerStatus], init: &[api::ContainerStatus], terminal: bool) -> Outcome {
+    let mut phase = phase::phase(i, main, init, terminal);
+    let (mut reason, mut message) = (None, None);
+    if terminal && !is_terminal(phase) {
+        phase = "Failed";
+    }
+    if let Some(Why::Failed { reason: r, message: m }) = i.lifecycle.why() {
+        phase = "Failed";
+        (reason, message) = (Some(r.clone()), Some(m.clone()));
+    }
+    for earlier in earlier(i) {
+        match earlier {
+            "Succeeded" => phase = "Succeeded",
+            "Failed" => phase = "Failed",
+            _ => {}
+        }
+    }
+    if reason.is_none() && i.prev.phase.as_deref() == Some(phase) {
+        (reason, message) = (i.prev.reason.clone(), i.prev.message.clone());
+    }
+    Outcome { phase, reason, message }
+}
+
+/// The phases that were told before.
+fn earlier<'a>(i: &Inputs<'a>) -> impl Iterator<Item = &'a str> {
+    let api = i.desired.pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    [i.prev.phase.as_deref(), api].into_iter().flatten()
+}
+
+impl Outcome {
+    /// What a pod holds on the node may be given away once it is said to be over: not before it holds nothing any more.
+    fn once_nothing_runs(self, i: &Inputs<'_>, terminal: bool) -> Outcome {
+        if terminal || !is_terminal(self.phase) || earlier(i).any(is_terminal) {
+            return self;
+        }
+        let phase = if i.prev.phase.as_deref() == Some("Running") { "Running" } else { "Pending" };
+        Outcome { phase, reason: i.prev.reason.clone(), message: i.prev.message.clone() }
+    }
+}
+
+/// Termination messages of a pod share this many bytes.
+const MESSAGES_MAX: usize = 12 << 10;
+
+fn limit_messages(mut lists: [&mut Vec<api::ContainerStatus>; 3]) {
+    let each = MESSAGES_MAX / lists.iter().map(|l| l.len()).sum::<usize>().max(1);
+    let states = lists.iter_mut().flat_map(|l| l.iter_mut()).flat_map(|s| [&mut s.state, &mut s.last_state]);
+    for message in states.flatten().filter_map(|s| s.terminated.as_mut()?.message.as_mut()) {
+        let end = (0..=each.min(message.len())).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or(0));
     }
 }
 
@@ -127,8 +173,7 @@ pub(crate) fn whole_seconds(t: Time) -> Time {
 /// The sandbox's addresses, the node's primary family first; the last known ones once the sandbox is gone.
 fn pod_ips(i: &Inputs<'_>) -> Vec<String> {
     if i.desired.host_network {
-        let known = i.observed.newest_sandbox().is_some() || i.prev.pod_ip.is_some();
-        return if known { i.node.ips.iter().map(ToString::to_string).collect() } else { Vec::new() };
+        return if never_taken(i) { Vec::new() } else { i.node.ips.iter().map(ToString::to_string).collect() };
     }
     let sandbox = i.observed.newest_sandbox().filter(|s| s.ready && !s.ips.is_empty());
     let Some(sandbox) = sandbox else {

@@ -10,6 +10,7 @@ mod cri;
 mod debug;
 mod faults;
 mod kubectl;
+mod lifecycle;
 mod nodes;
 mod pods;
 mod rules;
@@ -34,6 +35,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        lifecycle::trials(),
         static_pods::trials(),
         standalone::trials(),
         together::trials(),

@@ -1,5 +1,9 @@
 //! Pods on real containerd: order, restarts, ends, status, what a container is given.
 
+mod events;
+mod given;
+mod images;
+
 use crate::shared::{LIMIT, Ns, contains, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::sys::wait_for;
@@ -7,6 +11,10 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 pub fn trials() -> Vec<Trial> {
+    [own(), given::trials(), images::trials(), events::trials()].into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Trial> {
     vec![
         test("pods::completed_and_failed", completed_and_failed),
         test("pods::init_containers_run_in_order", init_order),

@@ -2,7 +2,7 @@
 
 use crate::shared::{LIMIT, Ns, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
-use ferrolet_tests::load::{self, Load};
+use ferrolet_tests::load;
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -150,32 +150,38 @@ fn changed(ns: &mut Ns) -> Result<()> {
     gone(ns, &name)
 }
 
-/// Endpoints name a static pod by its mirror.
+/// Endpoints name a static pod by its mirror. The API is away when the pod ends: only the agent can have told the rules.
 fn drained(ns: &mut Ns) -> Result<()> {
     let folder = Folder::of(ns)?;
     let name = format!("web-{}", ns.lab.nodes[0].name);
-    let server =
-        |name: &str| pod(name, "serve", "env: [{name: WEB_DRAIN_MS, value: '0'}]", "").replace("{app:", "{pair: a, app:");
+    let server = |name: &str, drain: &str| {
+        let env = format!("env: [{{name: WEB_DRAIN_MS, value: '{drain}'}}]");
+        pod(name, "serve", &env, "").replace("{app:", "{pair: a, app:")
+    };
     ns.apply("apiVersion: v1\nkind: Service\nmetadata: {name: pair}\nspec: {selector: {pair: a}, ports: [{port: 80, targetPort: 8080}]}\n")?;
-    ns.apply(&server("other"))?;
+    ns.apply(&server("other", "0"))?;
+    folder.put(ns, "web.yaml", &server("web", "10000"))?;
     ns.ready("other")?;
+    let web = container(&ns.ready(&name)?);
     let address = ns.get("service", "pair")?["spec"]["clusterIP"].as_str().context("no clusterIP")?.to_owned();
     let address = format!("{address}:80").parse()?;
     let netns = ns.lab.nodes[0].netns.clone();
-    // More than once: what is looked for is a race.
-    for _ in 0..3 {
-        folder.put(ns, "web.yaml", &server("web"))?;
-        ns.ready(&name)?;
-        wait_for("both to answer", LIMIT, || {
-            let seen = load::spread(&netns, address, 20)?;
-            if seen.len() == 2 { Ok(()) } else { bail!("{seen:?}") }
-        })?;
-        let load = Load::start(&netns, address, Duration::from_millis(2));
-        folder.remove("web.yaml")?;
-        gone(ns, &name)?;
-        load.finish_clean().context("while the static pod ended")?;
+    let answered_by = |count: usize| {
+        wait_for("the right ones to answer", Duration::from_secs(8), || {
+            let seen = load::spread(&netns, address, 30)?;
+            if seen.len() == count && seen.contains_key("other") { Ok(()) } else { bail!("{seen:?}") }
+        })
+    };
+    answered_by(2)?;
+    ns.lab.stop_stub()?;
+    folder.remove("web.yaml")?;
+    answered_by(1)?;
+    let id = web.rsplit('/').next().unwrap_or_default();
+    if !ns.lab.nodes[0].containerd.tasks()?.iter().any(|(task, _)| task == id) {
+        bail!("it has ended before new connections went elsewhere");
     }
-    Ok(())
+    ns.lab.start_stub()?;
+    gone(ns, &name)
 }
 
 fn alone(ns: &mut Ns) -> Result<()> {

@@ -6,28 +6,44 @@ use ferrolet_probes::HookAnswer;
 use k8s_openapi::api::core::v1 as api;
 use std::time::Duration;
 
+/// How much of each of a hook's outputs is told.
+const SAID_MAX: usize = 1024;
+
 impl Job {
-    /// Runs a hook; a zero limit is none.
-    pub(super) async fn hook(&self, name: &str, id: &str, hook: &api::LifecycleHandler, limit: Duration) -> Result<(), String> {
+    /// Runs a hook for as long as it takes. The error is a whole message, which may hold what the hook wrote.
+    pub(super) async fn hook(&self, name: &str, id: &str, hook: &api::LifecycleHandler) -> Result<(), String> {
+        let failed = |what: String, error: &str| {
+            format!("{what} for Container {name:?} in Pod \"{}\" failed - error: {error}", self.desired.id)
+        };
         if let Some(sleep) = &hook.sleep {
-            let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0));
-            tokio::time::sleep(if limit.is_zero() { wanted } else { wanted.min(limit) }).await;
+            tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
             return Ok(());
         }
         if let Some(get) = &hook.http_get {
-            return self.http_hook(name, get, limit).await;
+            let path = get.path.as_deref().unwrap_or_default();
+            return self.http_hook(name, get).await.map_err(|e| failed(format!("HTTP lifecycle hook ({path})"), &e));
         }
         let Some(exec) = &hook.exec else { return Ok(()) };
         let command = exec.command.clone().unwrap_or_default();
-        let output = self.shared.cri.exec_sync(id, &command, limit).await.map_err(|e| e.to_string())?;
-        if output.exit_code == 0 { Ok(()) } else { Err(format!("the command ended with code {}", output.exit_code)) }
+        self.exec_hook(id, &command).await.map_err(|e| failed(format!("Exec lifecycle hook ([{}])", command.join(" ")), &e))
     }
 
-    async fn http_hook(&self, name: &str, get: &api::HTTPGetAction, limit: Duration) -> Result<(), String> {
+    async fn exec_hook(&self, id: &str, command: &[String]) -> Result<(), String> {
+        let output = self.shared.cri.exec_sync(id, command, Duration::ZERO).await.map_err(|e| e.to_string())?;
+        if output.exit_code == 0 {
+            return Ok(());
+        }
+        let said = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SAID_MAX)]).into_owned();
+        let (out, err) = (said(&output.stdout), said(&output.stderr));
+        let command = command.join(" ");
+        Err(format!("command '{command}' exited with {}: {err}, message: {:?}", output.exit_code, out + &err))
+    }
+
+    async fn http_hook(&self, name: &str, get: &api::HTTPGetAction) -> Result<(), String> {
         let spec = self.desired.spec_of(name).ok_or("the container is not in the pod")?;
         let ip = self.address().ok_or("the pod has no address")?;
         let request = health::http_check(get, spec, &ip)?;
-        let answer = ferrolet_probes::http_hook(&request, (!limit.is_zero()).then_some(limit)).await?;
+        let answer = ferrolet_probes::http_hook(&request, None).await?;
         if let HookAnswer::InTheClear { server } = answer {
             let message = format!("request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded");
             self.warn(None, "LifecycleHTTPFallback", message);

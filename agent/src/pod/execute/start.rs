@@ -1,10 +1,12 @@
 //! Creating and starting a container.
 
+use super::stop::Ending;
 use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::pod::stage::Stage;
+use crate::pod::{Time, after};
 use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
 use ferrolet_netproxy::wire::Service;
@@ -12,6 +14,7 @@ use k8s_openapi::api::core::v1 as api;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::watch;
 
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
@@ -52,15 +55,16 @@ impl Job {
             self.at(Stage::PostStart);
         }
         if let Some(hook) = hook
-            && let Err(error) = self.hook(name, id, hook, Duration::ZERO).await
+            && let Err(error) = self.hook(name, id, hook).await
         {
             self.at(Stage::HookFailed);
             tracing::warn!(pod = %self.desired.id, container = name, error, "postStart hook failed");
-            // The hook's own words may hold secrets: they stay in the log.
+            // The hook's own words may hold secrets: they are for those who may read the pod, and not told in an event.
             self.warn(Some(name), "FailedPostStartHook", "PostStartHook failed");
             self.normal(Some(name), "Killing", "FailedPostStartHook");
-            let _ = self.shared.cri.stop_container(id, self.desired.grace).await;
-            return Err(Failed { reason: "PostStartHookError", message: "PostStartHook failed".to_owned() });
+            let deadline = watch::channel(after(Time::now(), self.desired.grace)).1;
+            let _ = self.end_container(&Ending { name, id, follows: &[], deadline }).await;
+            return Err(Failed { reason: "PostStartHookError", message: error });
         }
         Ok(Outcome::Done)
     }

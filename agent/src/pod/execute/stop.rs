@@ -3,38 +3,135 @@
 use super::{Failed, Job, Outcome, chain};
 use crate::cgroup;
 use crate::pod::desired::Role;
+use crate::pod::observed::{Container, State};
 use crate::pod::plan::StopWhy;
 use crate::pod::stage::Stage;
 use crate::pod::{Time, after, container, elapsed};
+use ferrolet_cri::types as cri;
 use std::path::{Component, Path};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Every container gets at least this long between the signal and the kill.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// One container on its way out.
+pub(super) struct Ending<'a> {
+    pub name: &'a str,
+    pub id: &'a str,
+    /// Containers by id that must be gone before it gets its signal.
+    pub follows: &'a [String],
+    /// As it is now.
+    pub deadline: watch::Receiver<Time>,
+}
+
+impl Ending<'_> {
+    /// Waits until `what` is over, or the deadline has come. True: it is over.
+    async fn in_time(&self, what: impl Future<Output = ()>) -> bool {
+        let mut deadline = self.deadline.clone();
+        let mut what = std::pin::pin!(what);
+        loop {
+            let left = elapsed(Time::now(), *deadline.borrow_and_update());
+            tokio::select! {
+                biased;
+                () = &mut what => return true,
+                () = tokio::time::sleep(left) => return false,
+                Ok(()) = deadline.changed() => {}
+            }
+        }
+    }
+}
+
 impl Job {
+    /// The hook at once, the signal in its turn, the kill at the deadline. A deadline that comes sooner meanwhile holds for
+    /// whatever is under way.
     pub(super) async fn stop_container(
         &self,
         name: &str,
         id: &str,
-        deadline: Time,
         why: StopWhy,
         restarts: bool,
+        follows: &[String],
     ) -> Result<Outcome, Failed> {
         self.leave_rules(name, why).await;
-        let mut grace = elapsed(Time::now(), deadline);
-        if !self.again {
-            self.normal(Some(name), "Killing", self.killing(name, why, restarts));
-            grace = self.pre_stop(name, id, grace).await;
-        }
-        let grace = grace.max(LEAST_GRACE);
-        self.at(Stage::Signalled { until: after(Time::now(), grace) });
-        let stopped = self.shared.cri.stop_container(id, grace).await;
-        stopped.map_err(|e| {
+        self.normal(Some(name), "Killing", self.killing(name, why, restarts));
+        let ending = Ending { name, id, follows, deadline: self.deadline.clone() };
+        let ended = if self.runs(id) { self.end_container(&ending).await } else { self.signal(&ending).await };
+        ended.map_err(|e| {
             self.warn(None, "FailedKillPod", format!("error killing pod: failed to stop container {name:?}: {e}"));
             Failed::new("KillContainerError", e)
         })?;
         Ok(Outcome::Done)
+    }
+
+    /// Ends one that runs.
+    pub(super) async fn end_container(&self, ending: &Ending<'_>) -> Result<(), ferrolet_cri::Error> {
+        let mut hook = std::pin::pin!(self.pre_stop(ending));
+        let done = ending.in_time(&mut hook).await;
+        if !done {
+            tracing::warn!(pod = %self.desired.id, container = ending.name, "preStop hook did not end within the grace period");
+        }
+        if !ending.follows.is_empty() {
+            self.at(Stage::Following);
+            ending.in_time(self.gone(ending.follows)).await;
+        }
+        let mut stop = std::pin::pin!(self.signal(ending));
+        if done {
+            return stop.await;
+        }
+        // A hook that takes too long ends with its container.
+        tokio::select! {
+            stopped = &mut stop => stopped,
+            () = hook => stop.await,
+        }
+    }
+
+    fn runs(&self, id: &str) -> bool {
+        let snapshot = self.shared.runtime.snapshot.borrow().clone();
+        let pod = snapshot.pods.get(&self.desired.id.uid);
+        pod.is_some_and(|p| p.containers.iter().any(|c| c.id == id && c.running()))
+    }
+
+    /// Waits until none of these containers is live any more.
+    async fn gone(&self, ids: &[String]) {
+        let mut snapshot = self.shared.runtime.snapshot.clone();
+        let uid = &self.desired.id.uid;
+        let ended = snapshot.wait_for(|s| {
+            let pod = s.pods.get(uid);
+            !pod.is_some_and(|p| p.containers.iter().any(|c| c.live() && ids.contains(&c.id)))
+        });
+        let _ = ended.await;
+    }
+
+    /// The stop signal now, the kill when what is left of the grace has passed.
+    async fn signal(&self, ending: &Ending<'_>) -> Result<(), ferrolet_cri::Error> {
+        let mut deadline = ending.deadline.clone();
+        loop {
+            let grace = elapsed(Time::now(), *deadline.borrow_and_update()).max(LEAST_GRACE);
+            self.at(Stage::Signalled { until: after(Time::now(), grace) });
+            tokio::select! {
+                stopped = self.shared.cri.stop_container(ending.id, grace) => {
+                    stopped?;
+                    return self.never_started(ending.id).await;
+                }
+                // The runtime is asked again, with less.
+                Ok(()) = deadline.changed() => {}
+            }
+        }
+    }
+
+    /// Runtimes have nothing to stop in a container that was created and never started: it stays as it is until it is removed.
+    async fn never_started(&self, id: &str) -> Result<(), ferrolet_cri::Error> {
+        let created = |c: &&Container| c.id == id && c.state == State::Created;
+        if !self.observed.containers.iter().any(|c| created(&c)) {
+            return Ok(());
+        }
+        match self.shared.cri.container_status(id, false).await {
+            Ok(status) if status.state == cri::ContainerState::Created => self.shared.cri.remove_container(id).await,
+            Ok(_) => Ok(()),
+            Err(error) if error.class() == ferrolet_cri::Class::Gone => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     fn killing(&self, name: &str, why: StopWhy, restarts: bool) -> String {
@@ -67,24 +164,15 @@ impl Job {
         }
     }
 
-    /// Runs the hook within the grace; what is left of the grace is for the container.
-    async fn pre_stop(&self, name: &str, id: &str, grace: Duration) -> Duration {
-        let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
-        let running = self.observed.containers.iter().any(|c| c.id == id && c.running());
-        let Some(hook) = hook.filter(|_| running && !grace.is_zero()) else { return grace };
+    /// Runs the hook, where there is time for one.
+    async fn pre_stop(&self, ending: &Ending<'_>) {
+        let hook = self.desired.spec_of(ending.name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
+        let Some(hook) = hook.filter(|_| *ending.deadline.borrow() > Time::now()) else { return };
         self.at(Stage::PreStop);
-        let begun = Instant::now();
-        match tokio::time::timeout(grace, self.hook(name, id, hook, grace)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(pod = %self.desired.id, container = name, error, "preStop hook failed");
-                self.warn(Some(name), "FailedPreStopHook", "PreStopHook failed");
-            }
-            Err(_) => {
-                tracing::warn!(pod = %self.desired.id, container = name, "preStop hook did not end within the grace period")
-            }
+        if let Err(error) = self.hook(ending.name, ending.id, hook).await {
+            tracing::warn!(pod = %self.desired.id, container = ending.name, error, "preStop hook failed");
+            self.warn(Some(ending.name), "FailedPreStopHook", "PreStopHook failed");
         }
-        grace.saturating_sub(begun.elapsed())
     }
 
     pub(super) async fn stop_sandbox(&self, id: &str) -> Result<Outcome, Failed> {

@@ -4,7 +4,7 @@ use super::{Inputs, UnderWay, Waits, Weight, span};
 use crate::pod::backoff::{self, Subject};
 use crate::pod::desired::{Container as Spec, RestartPolicy, Role, Unsupported};
 use crate::pod::observed::{Container, State};
-use crate::pod::plan::{Action, StopWhy, runs_again};
+use crate::pod::plan::{Action, StopWhy, brought_back};
 use crate::pod::round::{self, Round};
 use crate::pod::stage::Stage;
 use crate::pod::status::conditions::RESIZE_PENDING;
@@ -26,13 +26,16 @@ pub(super) fn waits(i: &Inputs<'_>, out: &mut Waits) {
     volumes(i, sandbox.filter(|_| initialized), out);
     let before = out.0.len();
     let mut reached = true;
-    for c in &i.desired.containers {
-        // Once a main container has started nobody asks for init containers any more, but for what is left of them.
+    // That a later one has been made stands for an init container.
+    let made = |c: &Spec| c.role != Role::Ephemeral && sandbox.is_some_and(|id| newest_in(i, &c.name, id).is_some());
+    let last = i.desired.containers.iter().rposition(made).unwrap_or(0);
+    for (at, c) in i.desired.containers.iter().enumerate() {
+        let passed = initialized || at < last;
         let stops = stopped(i, c, out);
-        if !stops && (c.role != Role::Init || !initialized) {
+        if !stops && (c.role != Role::Init || !passed) {
             container(i, c, sandbox.map(|id| (id, reached || c.role == Role::Ephemeral)), out);
         }
-        reached &= initialized || sandbox.is_some_and(|id| lets_on(i, c, id));
+        reached &= passed || sandbox.is_some_and(|id| lets_on(i, c, id));
     }
     let settled = out.0[before..].iter().all(|(weight, _)| *weight == Weight::Beside);
     if settled && sandbox.is_some() {
@@ -108,10 +111,14 @@ fn has_started(i: &Inputs<'_>, c: &Spec, sandbox: &str) -> bool {
     }
     match newest_in(i, &c.name, sandbox).map(|n| (n, &n.state)) {
         Some((_, State::Running)) => true,
-        Some((n, State::Exited { code, .. })) => !runs_again(c, *code, i.verdicts.of(n)),
+        Some((n, State::Exited { code, .. })) => !runs_again(i, c, n, *code),
         Some(_) => false,
         None => is_done(c, newest(i, &c.name)),
     }
+}
+
+fn runs_again(i: &Inputs<'_>, c: &Spec, n: &Container, code: i32) -> bool {
+    c.restarts(code) || brought_back(c, n, i.observed, i.verdicts)
 }
 
 /// It has done its work in an earlier sandbox.
@@ -244,7 +251,9 @@ fn started(i: &Inputs<'_>, c: &Spec, title: &str, least: Weight, out: &mut Waits
     let Some(u) = doing else { return false };
     let what = match u.progress.stage {
         Stage::PostStart => format!("postStart hook of {} runs", c.name),
-        Stage::HookFailed => format!("{title} is ended, as its postStart hook failed"),
+        Stage::HookFailed | Stage::PreStop | Stage::Following | Stage::Signalled { .. } => {
+            format!("{title} is ended, as its postStart hook failed")
+        }
         Stage::Creating => format!("{title} is created"),
         Stage::Starting => format!("{title} is started"),
         Stage::Looking => format!("{title} has been started: the container runtime is asked how it is"),
@@ -265,7 +274,7 @@ fn in_crash_loop(i: &Inputs<'_>, c: &Spec, sandbox: &str, title: &str, out: &mut
     let State::Exited { code, finished_at, reason, .. } = &n.state else { return false };
     let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
     let wanted = match n.sandbox_id == sandbox {
-        true => changed || runs_again(c, *code, i.verdicts.of(n)),
+        true => runs_again(i, c, n, *code),
         // In a new sandbox all runs again but what has done its work.
         false => !is_done(c, Some(n)),
     };

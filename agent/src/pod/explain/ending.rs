@@ -27,9 +27,10 @@ pub(super) fn stops(i: &Inputs<'_>, deadline: Option<Time>, out: &mut Waits) {
                     Stage::PreStop => stopping(i, u, deadline),
                     _ => format!("{title} {}", stopping(i, u, deadline)),
                 };
-                out.add(Weight::Lasts, u.stage().1, format!("{prefix}{what}"));
+                // Those that it follows have lines of their own.
+                let weight = if *u.stage().0 == Stage::Following { Weight::Beside } else { Weight::Lasts };
+                out.add(weight, u.stage().1, format!("{prefix}{what}"));
             }
-            // A sidecar's turn comes when the others have ended; they have lines of their own.
             (None, None) => out.add(Weight::Beside, i.entered, format!("{prefix}{title} ends after the others")),
         }
     }
@@ -62,6 +63,7 @@ pub(super) fn stopping(i: &Inputs<'_>, u: &UnderWay<'_>, deadline: Option<Time>)
             format!("preStop hook of {name} runs{left}")
         }
         Stage::Signalled { until } => grace(*until),
+        Stage::Following => "ends after the others".to_owned(),
         Stage::Looking => "has been stopped: the container runtime is asked how it is".to_owned(),
         _ => "is told to end".to_owned(),
     }

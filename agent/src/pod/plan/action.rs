@@ -53,12 +53,15 @@ pub enum Action {
         /// What an interrupted attempt has created: only started.
         created: Option<String>,
     },
+    /// Its hook at once; the signal once those it follows are gone, or at the deadline.
     StopContainer {
         name: String,
         id: String,
         deadline: Time,
         why: StopWhy,
         restarts: bool,
+        /// Containers by id.
+        follows: Vec<String>,
     },
     RemoveContainer {
         name: String,
@@ -126,15 +129,29 @@ impl Action {
         }
     }
 
-    /// Whether this one must replace the one under way with the same key: a stop that is due sooner.
+    /// The deadline of a stop that is to hold for the one under way too: it is due sooner.
+    pub fn hastens(&self, running: &Action) -> Option<Time> {
+        match (self, running) {
+            (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => {
+                (new < old).then_some(*new)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this one must replace the one under way with the same key.
     pub fn supersedes(&self, running: &Action) -> bool {
         match (self, running) {
-            (Action::StopContainer { deadline: new, .. }, Action::StopContainer { deadline: old, .. }) => new < old,
             // The runtime shows a container as created while its start is still under way: that is the start itself.
             (a, b) if a.starts() && b.starts() => false,
             (Action::RemoveVolumes, Action::PrepareVolumes) => true,
             _ => false,
         }
+    }
+
+    /// Of a stop.
+    pub fn deadline(&self) -> Option<Time> {
+        if let Action::StopContainer { deadline, .. } = self { Some(*deadline) } else { None }
     }
 
     /// The name of the container that it is about.

@@ -86,9 +86,11 @@ fn keys_separate_what_may_run_at_once() {
         deadline: Time::from_second(deadline).unwrap(),
         why: StopWhy::PodEnds,
         restarts: false,
+        follows: Vec::new(),
     };
-    assert!(stop(1).supersedes(&stop(2)));
-    assert!(!stop(2).supersedes(&stop(2)) && !stop(3).supersedes(&stop(2)));
+    assert_eq!(stop(1).hastens(&stop(2)), Time::from_second(1).ok());
+    assert!(stop(2).hastens(&stop(2)).is_none() && stop(3).hastens(&stop(2)).is_none());
+    assert!(!stop(1).supersedes(&stop(2)), "what is under way goes on, for less time");
     assert!(Action::RemoveVolumes.supersedes(&Action::PrepareVolumes));
     assert!(!Action::RunSandbox { attempt: 1 }.supersedes(&Action::RunSandbox { attempt: 1 }));
 }

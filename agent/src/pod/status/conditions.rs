@@ -55,7 +55,9 @@ pub(super) fn conditions(
         containers,
         Says::yes(),
     ];
-    if let Some(message) = i.desired.ended.as_ref().and_then(|e| e.disruption) {
+    // Told with the end of the pod, not while it still ends.
+    let disrupted = i.desired.ended.as_ref().and_then(|e| e.disruption).filter(|_| i.lifecycle.rank() >= 2);
+    if let Some(message) = disrupted {
         all.retain(|c| c.type_ != DISRUPTION);
         let says = Says { holds: true, reason: Some("TerminationByKubelet"), message: Some(message.to_owned()) };
         all.push(condition(i, DISRUPTION, says));

@@ -5,6 +5,7 @@ use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State};
+use crate::pod::plan::brought_back;
 use crate::pod::resources::Resources;
 use crate::pod::round::Round;
 use crate::pod::{Time, after};
@@ -67,6 +68,14 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
                        treat it as exited normally";
         s.state = Some(terminated("Completed", message, 0));
     }
+    // The API does not let a container that its policy leaves ended run again: between the one and the other it runs.
+    let ran = old.filter(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()) && o.container_id == s.container_id);
+    let between = ran.filter(|_| i.lifecycle.active() && newest.is_some_and(|n| n.exit_code().is_some() && returns(i, c, n)));
+    if let Some(ran) = between {
+        s.state = ran.state.clone();
+        (s.started, s.ready) = (ran.started, false);
+        return s;
+    }
     if i.lifecycle.active()
         && let Some((reason, message)) = waits_for(i, c, newest, again.is_some())
     {
@@ -105,6 +114,11 @@ fn without_ids(text: &str) -> String {
         rest = &rest[word..];
     }
     out
+}
+
+/// Runs again against its policy.
+fn returns(i: &Inputs<'_>, c: &Spec, n: &Container) -> bool {
+    n.exit_code().is_some_and(|code| !c.restarts(code)) && brought_back(c, n, i.observed, i.verdicts)
 }
 
 /// Started and ready, from the state just computed and the probes.
@@ -166,7 +180,8 @@ fn state_of(i: &Inputs<'_>, n: &Container) -> api::ContainerState {
         State::Exited { code, finished_at, reason, message } => {
             let mut s = terminated(reason, message, *code);
             if let Some(t) = s.terminated.as_mut() {
-                t.started_at = n.started_at.and_then(api_time);
+                // One that could not be started has the epoch, as with kubelet: it has ended, so it must have begun.
+                t.started_at = api_time(n.started_at.unwrap_or(Time::UNIX_EPOCH));
                 t.finished_at = api_time(*finished_at);
                 t.container_id = Some(container_id(i, n));
             }
@@ -278,7 +293,7 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) 
         && !again
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !changed {
+        if !c.restarts(code) && !returns(i, c, n) {
             return None;
         }
         let restart = backoff::restart(n, changed, i.backoffs, i.now);
@@ -366,20 +381,19 @@ fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
 pub(super) fn close(i: &Inputs<'_>, main: &mut [api::ContainerStatus], init: &mut [api::ContainerStatus]) {
     let over = || terminated(UNKNOWN, "The container could not be located when the pod was terminated", UNKNOWN_CODE);
     let ended = |s: &api::ContainerStatus| s.state.as_ref().is_some_and(|s| s.terminated.is_some());
-    let initialized = init.iter().zip(i.desired.inits()).all(|(s, c)| match c.role {
-        Role::Sidecar => s.started == Some(true) || ended(s),
-        _ => s.ready,
-    });
-    if initialized {
+    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
+    let before = i.prev.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+    let plain = i.desired.inits().last().is_some_and(|c| c.role == Role::Init);
+    let last_done = init.is_empty() || before || (plain && init.last().is_some_and(|s| s.ready));
+    if last_done || main.iter().any(began) {
         for s in main.iter_mut().filter(|s| !ended(s)) {
             s.state = Some(over());
         }
     }
-    let began = |s: &api::ContainerStatus| !is_waiting(s) || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some());
-    if let Some(last) = init.iter().rposition(began) {
-        for s in init[..=last].iter_mut().filter(|s| !ended(s)) {
-            s.state = Some(over());
-        }
+    // The first one is where a pod that did not get further has ended.
+    let last = init.iter().rposition(began).unwrap_or(0);
+    for s in init.iter_mut().take(last + 1).filter(|s| !ended(s)) {
+        s.state = Some(over());
     }
     for s in main.iter_mut() {
         s.ready = false;

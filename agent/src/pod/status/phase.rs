@@ -62,6 +62,7 @@ pub(super) fn phase(
                 if code != 0 && !c.restarts(code) && !together {
                     return "Failed";
                 }
+                init_pending |= runs_once_more(i, c);
             }
             (Role::Init, _) => init_pending = true,
             (_, Seen::Running) => {
@@ -101,6 +102,15 @@ pub(super) fn phase(
         return "Running";
     }
     if n.succeeded == n.stopped { "Succeeded" } else { "Failed" }
+}
+
+/// It ended in a sandbox that was replaced, and the pod is not initialized in the new one yet.
+fn runs_once_more(i: &Inputs<'_>, c: &Container) -> bool {
+    let o = i.observed;
+    let Some(sandbox) = o.newest_sandbox().filter(|s| s.ready && i.lifecycle.active()) else { return false };
+    let here = |c: &Container| o.newest_in(&c.name, &sandbox.id).is_some();
+    let later = i.desired.inits().skip_while(|other| other.name != c.name);
+    o.instances(&c.name).next().is_some() && !later.chain(i.desired.main()).any(here)
 }
 
 fn count(n: &mut Count, c: &Container, seen: Seen) {

@@ -11,7 +11,14 @@ fn start(name: &str) -> Action {
 }
 
 fn stop(name: &str, why: StopWhy) -> Action {
-    Action::StopContainer { name: name.into(), id: format!("{name}-id"), deadline: t(112), why, restarts: true }
+    Action::StopContainer {
+        name: name.into(),
+        id: format!("{name}-id"),
+        deadline: t(112),
+        why,
+        restarts: true,
+        follows: Vec::new(),
+    }
 }
 
 fn debug(container: Value) -> World {

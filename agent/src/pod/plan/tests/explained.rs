@@ -40,7 +40,8 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
                     let verdict = m.verdicts.of(n);
                     let healthy = verdict.is_none_or(|v| v.liveness != Some(false));
                     n.running() && healthy
-                        || n.exit_code().is_some_and(|code| c.role == Role::Main && !runs_again(c, code, verdict))
+                        || n.exit_code()
+                            .is_some_and(|code| c.role == Role::Main && !c.restarts(code) && !brought_back(c, n, o, &m.verdicts))
                 };
                 let earlier =
                     || c.restart == RestartPolicy::OnFailure && o.newest(&c.name).and_then(|n| n.exit_code()) == Some(0);

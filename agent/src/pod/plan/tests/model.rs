@@ -1,7 +1,7 @@
 //! A runtime as a value, and an agent around the plan that may fail and restart.
 
 use super::*;
-use crate::pod::observed::{Local, Sandbox};
+use crate::pod::observed::{Local, Sandbox, Verdict};
 use crate::pod::testing::desired;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -249,6 +249,9 @@ impl Model {
                 self.each(id, |c| c.state = State::Running);
             }
             Action::StartCreated { id, .. } => self.each(id, |c| c.state = State::Running),
+            // It still waits for its turn.
+            Action::StopContainer { follows, deadline, .. }
+                if *deadline > self.now && self.observed.live().any(|c| follows.contains(&c.id)) => {}
             Action::StopContainer { id, .. } => {
                 let code = if self.draw(2) == 0 { 0 } else { 137 };
                 let at = self.observed.containers.iter().position(|c| c.id == *id);
@@ -319,9 +322,14 @@ impl Model {
         if initialized {
             return Ok(());
         }
-        for c in &self.desired.containers {
+        let inits: Vec<&Spec> = self.desired.inits().collect();
+        for (at, c) in self.desired.containers.iter().enumerate() {
             if c.name == name {
                 break;
+            }
+            // That a later one was made stands for it.
+            if inits.iter().skip(at + 1).any(|later| self.newest_in(&later.name, sandbox).is_some()) {
+                continue;
             }
             match c.role {
                 Role::Main | Role::Ephemeral => {}

@@ -1,7 +1,7 @@
 //! Single decisions, spelled out.
 
 use super::*;
-use crate::pod::observed::{Local, Sandbox};
+use crate::pod::observed::{Local, Sandbox, Verdict};
 use crate::pod::testing::desired;
 use serde_json::json;
 
@@ -157,7 +157,8 @@ fn health_kills_and_restarts() {
     ] {
         let d = desired(json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 7}));
         let step = at(&d, &with(vec![container("main", State::Running)]), &v, 2);
-        let stop = Action::StopContainer { name: "main".into(), id: "main-0".into(), deadline: t(9), why, restarts };
+        let (name, id, follows) = ("main".into(), "main-0".into(), vec![]);
+        let stop = Action::StopContainer { name, id, deadline: t(9), why, restarts, follows };
         assert_eq!(step.actions, [stop]);
         // It took the signal well: it runs again unless the policy is Never.
         let after_kill = at(&d, &with(vec![container("main", exited(0))]), &v, 2);
@@ -186,7 +187,25 @@ fn a_changed_image_replaces_the_container_whatever_the_policy() {
     let step = at(&d, &with(vec![c.clone()]), &Verdicts::default(), 2);
     assert!(matches!(step.actions[..], [Action::StopContainer { why: StopWhy::Changed, .. }]), "{step:?}");
     c.state = exited(0);
-    assert_eq!(next(&at(&d, &with(vec![c]), &Verdicts::default(), 2)), Next::Starts);
+    let mut o = with(vec![c]);
+    assert_eq!(next(&at(&d, &o, &Verdicts::default(), 2)), Next::Ends, "it had ended by itself before");
+    o.local.replaced.insert("main-0".into());
+    assert_eq!(next(&at(&d, &o, &Verdicts::default(), 2)), Next::Starts);
+}
+
+#[test]
+fn a_changed_init_container_is_left_alone() {
+    let d = with_inits();
+    let mut i = container("i", State::Running);
+    i.hash = Some("other".into());
+    let v = Verdict { container_id: "side-0".into(), startup: Some(true), ..Default::default() };
+    let v = Verdicts([("side".to_owned(), v)].into());
+    let all = |i: &Container| with(vec![container("side", State::Running), i.clone()]);
+    assert!(at(&d, &all(&i), &v, 2).actions.is_empty());
+    i.state = exited(0);
+    assert_eq!(started(&at(&d, &all(&i), &v, 2)), ["main"]);
+    i.state = exited(1);
+    assert_eq!(next(&at(&d, &all(&i), &v, 2)), Next::Ends);
 }
 
 fn with_inits() -> Desired {
@@ -225,6 +244,11 @@ fn init_order() {
     assert_eq!(started(&at(&d, &with(done), &v, 2)), ["main"]);
     let failed = at(&d, &with(vec![side.clone(), container("i", exited(1))]), &v, 2);
     assert_eq!(next(&failed), Next::Ends);
+    // Once its successors have begun a sidecar that is down holds up nothing.
+    let down = Container { backoff: Duration::from_secs(10), ..container("side", exited(1)) };
+    assert_eq!(started(&at(&d, &with(vec![down, container("i", exited(0))]), &none, 2)), ["main"]);
+    // Nor does an init container that the runtime has forgotten run again.
+    assert_eq!(started(&at(&d, &with(vec![container("i", exited(0))]), &none, 2)), ["side"]);
     // A sidecar restarts in whatever the main containers do, but not for its own sake alone.
     let mains = |state: State| {
         vec![container("side", exited(1)), container("i", exited(0)), container("main", state), container("b", exited(0))]
@@ -234,26 +258,49 @@ fn init_order() {
 }
 
 #[test]
+fn main_containers_start_in_order_whoever_has_its_image_first() {
+    let d = desired(json!({"containers": [{"name": "main", "image": "i"}, {"name": "b", "image": "i"}]}));
+    let mut o = with(vec![]);
+    o.local.images.remove("main");
+    let none = Verdicts::default();
+    let step = at(&d, &o, &none, 2);
+    assert_eq!(step.actions, [Action::PullImage { container: "main".into(), attempt: 0 }]);
+    // One that cannot be had holds up nobody.
+    let mut b = Backoffs::default();
+    b.failed(Subject::Image("main".into()), t(1), "ErrImagePull", "no such image");
+    assert_eq!(started(&plan(&d, &Lifecycle::Active, &o, &none, &b, t(2))), ["b"]);
+    assert_eq!(started(&plan(&d, &Lifecycle::Active, &o, &none, &b, t(60))), ["b"], "also while it is tried again");
+}
+
+#[test]
 fn sidecars_stop_last_and_in_reverse() {
     let d = desired(json!({
-        "initContainers": [{"name": "a", "image": "i", "restartPolicy": "Always"}, {"name": "side", "image": "i", "restartPolicy": "Always"}],
+        "initContainers": [
+            {"name": "a", "image": "i", "restartPolicy": "Always"},
+            {"name": "i", "image": "i"},
+            {"name": "side", "image": "i", "restartPolicy": "Always"}
+        ],
+        "ephemeralContainers": [{"name": "e", "image": "i"}]
     }));
     let life = Lifecycle::Terminating { deadline: t(30), why: Why::Deleted };
-    let stops = |names: &[&str], now: i64| {
+    let stops = |names: &[&str]| {
         let o = with(names.iter().map(|n| container(n, State::Running)).collect());
-        let step = plan(&d, &life, &o, &Verdicts::default(), &Backoffs::default(), t(now));
-        let mut out: Vec<String> = step
-            .actions
-            .iter()
-            .filter_map(|a| if let Action::StopContainer { name, .. } = a { Some(name.clone()) } else { None })
-            .collect();
-        out.sort();
-        out
+        let step = plan(&d, &life, &o, &Verdicts::default(), &Backoffs::default(), t(2));
+        let each = step.actions.iter().filter_map(|a| match a {
+            Action::StopContainer { name, deadline, follows, .. } => {
+                assert_eq!(*deadline, t(30));
+                Some((name.clone(), follows.join(" ")))
+            }
+            _ => None,
+        });
+        each.map(|(name, follows)| format!("{name}: {follows}")).collect::<Vec<_>>()
     };
-    assert_eq!(stops(&["a", "side", "main"], 2), ["main"]);
-    assert_eq!(stops(&["a", "side"], 2), ["side"]);
-    assert_eq!(stops(&["a"], 2), ["a"]);
-    assert_eq!(stops(&["a", "side", "main"], 30), ["a", "main", "side"]);
+    // All hooks begin at once; the signals wait for those before them.
+    let all = ["a", "side", "main", "e"];
+    assert_eq!(stops(&all), ["a: main-0 side-0", "side: main-0", "main: ", "e: "]);
+    assert_eq!(stops(&["a", "side"]), ["a: side-0", "side: "]);
+    assert_eq!(stops(&["a"]), ["a: "]);
+    assert_eq!(stops(&["a", "i"]), ["a: ", "i: "], "a plain init container holds up no sidecar");
 }
 
 #[test]

@@ -97,6 +97,6 @@ fn a_pod_does_not_fail_while_all_is_ended() {
     assert_eq!(w.next().phase.as_deref(), Some("Pending"));
     w.observed.containers[1].state = exited(137);
     assert_eq!(w.next().phase.as_deref(), Some("Pending"));
-    w.lifecycle = Lifecycle::Terminating { deadline: t(200), why: crate::pod::lifecycle::Why::Deleted };
+    w.lifecycle = Lifecycle::Terminated { why: crate::pod::lifecycle::Why::Deleted };
     assert_eq!(w.next().phase.as_deref(), Some("Failed"), "one that is deleted then does not run again");
 }

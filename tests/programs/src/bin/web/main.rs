@@ -25,7 +25,8 @@ extern "C" fn on_term(_: i32) {
 }
 
 const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
-sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
+sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
+steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +64,8 @@ fn run(command: &str, args: &[String]) -> Outcome {
         "sleep" => sleep(first()?.parse()?, true),
         "ignore-term" => sleep(first()?.parse()?, false),
         "exit" => return Ok(first()?.parse()?),
+        "life" => return life(args),
+        "steps" => return steps(first()?, &args[1..]),
         "stdin" => {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())?;
         }
@@ -85,6 +88,38 @@ fn sleep(seconds: f64, obey: bool) {
     while std::time::Instant::now() < end && !(obey && TERMINATING.load(Ordering::SeqCst)) {
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs for so long, or for ever; a SIGTERM ends that, and it takes so long to end. Each step is a line at the end of the file.
+fn life(args: &[String]) -> Outcome {
+    let [file, name, run, end, code] = args else { return Err("FILE NAME SECONDS|- SECONDS CODE are wanted".into()) };
+    let run = if run == "-" { 1e6 } else { run.parse()? };
+    let note = |what: &str| -> std::io::Result<()> {
+        let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file)?;
+        file.write_all(format!("{at} {name} {what}\n").as_bytes())
+    };
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { signal(SIGTERM, on_term as *const () as usize) };
+    note("started")?;
+    sleep(run, true);
+    if TERMINATING.load(Ordering::SeqCst) {
+        note("signalled")?;
+        std::thread::sleep(Duration::from_secs_f64(end.parse()?));
+    }
+    note("ended")?;
+    Ok(code.parse()?)
+}
+
+/// How often it has run is the length of the file.
+fn steps(file: &str, codes: &[String]) -> Outcome {
+    std::fs::OpenOptions::new().append(true).create(true).open(file)?.write_all(b".")?;
+    let runs = usize::try_from(std::fs::metadata(file)?.len())?;
+    if let Some(code) = codes.get(runs - 1) {
+        return Ok(code.parse()?);
+    }
+    sleep(1e6, true);
+    Ok(0)
 }
 
 fn environment() -> String {
