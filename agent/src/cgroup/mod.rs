@@ -12,7 +12,7 @@ mod qos;
 
 pub use error::{Class, Error};
 pub use manager::{Manager, Version};
-pub use plan::{Driver, Limits, NodeCgroups, PodCgroup, cpu_quota, cpu_shares, cpu_weight, plan};
+pub use plan::{Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan};
 pub use qos::{Qos, qos};
 
 type Result<T> = std::result::Result<T, Error>;

@@ -210,9 +210,33 @@ fn total(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Amounts) -> Amoun
     running.max(peak)
 }
 
-fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
-    let Some(spec) = &pod.spec else { return Limits::default() };
-    let mut requests = total(spec, |r| {
+/// What containers ask for together; zero where nobody says anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub cpu_request_milli: i64,
+    pub cpu_limit_milli: i64,
+    pub memory_limit_bytes: i64,
+}
+
+/// All containers of the pod, without what its runtime class costs.
+pub fn asked(spec: &PodSpec) -> Asked {
+    let (requests, limits) = (requested(spec), total(spec, |r| Amounts::of(r.limits.as_ref())));
+    Asked {
+        cpu_request_milli: requests.cpu.milli(),
+        cpu_limit_milli: limits.cpu.milli(),
+        memory_limit_bytes: limits.memory.units(),
+    }
+}
+
+/// What the pod's runtime class costs: asked for and never exceeded.
+pub fn overhead(spec: &PodSpec) -> Option<Asked> {
+    let overhead = Amounts::of(Some(spec.overhead.as_ref()?));
+    let cpu = overhead.cpu.milli();
+    Some(Asked { cpu_request_milli: cpu, cpu_limit_milli: cpu, memory_limit_bytes: overhead.memory.units() })
+}
+
+fn requested(spec: &PodSpec) -> Amounts {
+    total(spec, |r| {
         let (asked, limit) = (Amounts::of(r.requests.as_ref()), Amounts::of(r.limits.as_ref()));
         let pick = |a: Quantity, l: Quantity| if a.is_zero() { l } else { a };
         // The API server defaults a missing request to the limit; a pod from a file has not been through it.
@@ -221,7 +245,12 @@ fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
             cpu: if has("cpu") { asked.cpu } else { pick(asked.cpu, limit.cpu) },
             memory: if has("memory") { asked.memory } else { pick(asked.memory, limit.memory) },
         }
-    });
+    })
+}
+
+fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
+    let Some(spec) = &pod.spec else { return Limits::default() };
+    let mut requests = requested(spec);
     let mut limits = total(spec, |r| Amounts::of(r.limits.as_ref()));
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let declared = |name: &str| all().all(|c| !amount(c.resources.as_ref().and_then(|r| r.limits.as_ref()), name).is_zero());

@@ -1,6 +1,6 @@
 //! What the runtime is told to make: sandbox and container configurations from the pod's spec. Pure.
 
-use crate::cgroup::{cpu_quota, cpu_shares};
+use crate::cgroup::{self, Asked, cpu_quota, cpu_shares};
 use crate::pod::desired::{Container as Wanted, Desired};
 use crate::pod::resources::Resources;
 use crate::pod::{dns, env, hosts, labels, qos};
@@ -107,6 +107,7 @@ pub fn sandbox(
     attempt: u32,
     cluster_domain: &str,
     logs: &std::path::Path,
+    node: &NodeLimits,
 ) -> Result<cri::SandboxConfig, ConfigError> {
     let empty = api::PodSpec::default();
     let spec = d.pod.spec.as_ref().unwrap_or(&empty);
@@ -142,6 +143,9 @@ pub fn sandbox(
             seccomp: Some(cri::SecurityProfile::RuntimeDefault),
             ..Default::default()
         },
+        // For runtimes that make a machine for the pod, and need its size at once.
+        resources: Some(sandbox_resources(cgroup::asked(spec), node)),
+        overhead: cgroup::overhead(spec).map(|o| sandbox_resources(o, node)),
         sysctls: sc.sysctls.iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
         ..Default::default()
     })
@@ -275,6 +279,17 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
 
 pub fn message_path(spec: &api::Container) -> &str {
     spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
+}
+
+fn sandbox_resources(asked: Asked, node: &NodeLimits) -> cri::LinuxResources {
+    let quota = cpu_quota(asked.cpu_limit_milli, node.cfs_period_us);
+    cri::LinuxResources {
+        cpu_shares: i64::try_from(cpu_shares(asked.cpu_request_milli)).ok(),
+        cpu_quota: (node.cfs_quota && quota > 0).then_some(quota),
+        cpu_period: i64::try_from(node.cfs_period_us).ok().filter(|_| node.cfs_quota),
+        memory_limit_bytes: Some(asked.memory_limit_bytes).filter(|m| *m > 0),
+        ..Default::default()
+    }
 }
 
 fn resources(i: &ContainerInput<'_>) -> cri::LinuxResources {

@@ -204,7 +204,8 @@ impl Job {
     /// The same for the sandbox itself, for pulls and for each container.
     async fn sandbox_config(&self, attempt: u32) -> Result<cri::SandboxConfig, ConfigError> {
         let config = &self.shared.config;
-        let mut sandbox = container::sandbox(&self.desired, attempt, &config.cluster_domain, &config.pod_logs_dir)?;
+        let mut sandbox =
+            container::sandbox(&self.desired, attempt, &config.cluster_domain, &config.pod_logs_dir, &self.shared.limits)?;
         let host_file = match &config.resolv_conf {
             Some(path) => Some(resolv_conf(path).await?),
             None => None,

@@ -127,3 +127,19 @@ async fn a_huge_environment_gets_there_or_shows_the_runtimes_refusal() {
     assert!(message(&pod).contains(refusal), "{}", message(&pod));
     assert!(message(&pod).len() < 1024, "the environment is not repeated");
 }
+
+/// In kubelet's words, and no longer than it lasts.
+#[tokio::test]
+async fn a_runtime_class_that_is_not_there_is_waited_for() {
+    let w = World::start(Profile::containerd_2()).await;
+    let mut spec = with(json!({}));
+    spec["runtimeClassName"] = json!("gone");
+    w.create("p", spec);
+    let text = "Failed to create pod sandbox: runtimeclass.node.k8s.io \"gone\" not found".to_owned();
+    w.until("told", |w| w.api.messages().contains(&text).then_some(())).await;
+    assert!(w.api.reasons().contains(&"FailedCreatePodSandBox".to_owned()));
+    assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gone"}, "handler": "runc"});
+    w.api.put("runtimeclasses", "gone", class);
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+}

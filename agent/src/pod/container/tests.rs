@@ -3,8 +3,9 @@ use crate::pod::testing::desired;
 use serde_json::json;
 use std::path::Path;
 
+const NODE: NodeLimits = NodeLimits { memory_bytes: 1 << 30, cfs_quota: true, cfs_period_us: 100_000 };
+
 fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, ConfigError> {
-    let node = NodeLimits { memory_bytes: 1 << 30, cfs_quota: true, cfs_period_us: 100_000 };
     container(ContainerInput {
         desired: d,
         wanted: &d.containers[0],
@@ -16,7 +17,7 @@ fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, Confi
         env: vec![cri::EnvVar::new("A", "x")],
         mounts: Vec::new(),
         target: None,
-        node: &node,
+        node: &NODE,
     })
 }
 
@@ -97,14 +98,14 @@ fn profiles_stay_in_their_folder() {
 fn sandboxes() {
     let d = desired(json!({"shareProcessNamespace": true, "containers": [{"name": "c", "image": "i",
         "ports": [{"containerPort": 80, "hostPort": 8080, "protocol": "UDP", "hostIP": "10.0.0.1"}, {"containerPort": 81}]}]}));
-    let s = sandbox(&d, 3, "cluster.local", Path::new("/var/log/pods")).unwrap();
+    let s = sandbox(&d, 3, "cluster.local", Path::new("/var/log/pods"), &NODE).unwrap();
     assert_eq!((s.hostname.as_str(), s.log_directory.as_str()), ("p", "/var/log/pods/ns_p_u-1"));
     assert_eq!(s.metadata.attempt, 3);
     assert_eq!(s.port_mappings.len(), 1);
     assert_eq!((s.port_mappings[0].host_port, s.port_mappings[0].protocol), (8080, cri::Protocol::Udp));
     assert_eq!(s.security.namespaces.pid, cri::NamespaceMode::Pod);
     let host = desired(json!({"hostNetwork": true, "hostPID": true}));
-    let s = sandbox(&host, 0, "cluster.local", Path::new("/l")).unwrap();
+    let s = sandbox(&host, 0, "cluster.local", Path::new("/l"), &NODE).unwrap();
     assert_eq!((s.hostname.as_str(), s.security.namespaces.network.clone()), ("", cri::NamespaceMode::Node));
     assert_eq!(s.security.namespaces.pid, cri::NamespaceMode::Node);
 }
@@ -136,7 +137,7 @@ fn processes_of_a_target_are_seen_where_each_container_has_its_own() {
         assert_eq!(target_pids(namespaces(&spec), Some("t")).pid, pid, "{extra}");
     }
     let d = desired(json!({"ephemeralContainers": [{"name": "d", "image": "i", "securityContext": {"privileged": true}}]}));
-    assert!(sandbox(&d, 0, "cluster.local", Path::new("/l")).unwrap().security.privileged);
+    assert!(sandbox(&d, 0, "cluster.local", Path::new("/l"), &NODE).unwrap().security.privileged);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn host_ports_of_what_serves_each_once() {
     let spec = json!({
         "initContainers": [{"name": "i", "image": "i", "ports": [port("i", 1)]}, {"name": "s", "image": "i", "restartPolicy": "Always", "ports": [port("s", 2)]}],
         "containers": [{"name": "c", "image": "i", "ports": [port("a", 3), port("b", 3), {"containerPort": 9}]}]});
-    let ports = |spec: serde_json::Value| sandbox(&desired(spec), 0, "c.l", Path::new("/l")).unwrap().port_mappings;
+    let ports = |spec: serde_json::Value| sandbox(&desired(spec), 0, "c.l", Path::new("/l"), &NODE).unwrap().port_mappings;
     let found = ports(spec.clone());
     assert_eq!(found.iter().map(|p| p.host_port).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(
@@ -155,4 +156,17 @@ fn host_ports_of_what_serves_each_once() {
     let mut on_host = spec;
     on_host["hostNetwork"] = json!(true);
     assert!(ports(on_host).is_empty());
+}
+
+#[test]
+fn a_sandbox_says_what_the_pod_and_its_runtime_class_need() {
+    let d = desired(json!({"overhead": {"cpu": "100m", "memory": "1Mi"}, "containers": [
+        {"name": "a", "image": "i", "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}},
+        {"name": "b", "image": "i", "resources": {"limits": {"cpu": "1", "memory": "64Mi"}}}]}));
+    let s = sandbox(&d, 0, "c.l", Path::new("/l"), &NODE).unwrap();
+    let of = |r: &cri::LinuxResources| (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_bytes);
+    assert_eq!(of(&s.resources.unwrap()), (Some(1280), Some(150_000), Some(100_000), Some(128 << 20)), "without the overhead");
+    assert_eq!(of(&s.overhead.unwrap()), (Some(102), Some(10_000), Some(100_000), Some(1 << 20)));
+    let plain = sandbox(&desired(json!({})), 0, "c.l", Path::new("/l"), &NODE).unwrap();
+    assert_eq!((of(&plain.resources.unwrap()), plain.overhead.is_none()), ((Some(2), None, Some(100_000), None), true));
 }
