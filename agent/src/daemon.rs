@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, facts, report, status};
-use crate::{dispatch, observe, pod, server, static_pods, volume};
+use crate::{commands, dispatch, observe, pod, server, static_pods, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -175,6 +175,9 @@ async fn build(
         None => host.alone(supervisor, root),
     };
     let Host { config, cri, machine, .. } = &host;
+    let (asker, asks) = dispatch::ask::channel();
+    let answers = commands::socket::Daemon { proxy: cluster.proxy.take(), pods: asker };
+    supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), answers, root.clone()));
 
     let (statics, sources) = static_pods::spawn(&config.static_pods, &config.node_name, root);
     for (name, task) in sources {
@@ -225,6 +228,7 @@ async fn build(
         runtime: observed,
         services: cluster.services,
         config: config.clone(),
+        asks,
     };
     Ok(Built { dispatcher: dispatch::spawn(deps, pods_token.clone()), progress: cluster.progress })
 }

@@ -5,6 +5,7 @@
 //! the API list is complete, and never while the API has an unreadable object of its name; what else such pods left on the host
 //! is removed once then. Cancelled by its token; the actors follow theirs, which are children of it.
 
+pub mod ask;
 mod entry;
 mod gatekeeper;
 mod leftovers;
@@ -21,9 +22,10 @@ use crate::pod::container::NodeLimits;
 use crate::pod::desired::{Ended, id_of};
 use crate::pod::execute::Shared;
 use crate::pod::status::NodeFacts;
-use crate::pod::{Deps, PodId};
+use crate::pod::{Deps, PodId, Time};
 use crate::report;
 use crate::static_pods::StaticPods;
+use ask::Ask;
 use entry::{Entry, Origin};
 use ferrolet_probes::{EventKind, ProbeEvent};
 use gatekeeper::taken_before;
@@ -31,7 +33,6 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -72,6 +73,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         runtime,
         services,
         allocatable,
+        mut asks,
     } = deps;
     let pulls = crate::images::Settings {
         parallel: config.max_parallel_image_pulls,
@@ -79,7 +81,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         root_dir: config.root_dir.clone(),
     };
     let (images, puller) = Images::spawn(cri.clone(), pulls, cancel.clone());
-    let node = NodeFacts { ips: config.node_ips.clone(), runtime: runtime_name(&cri).await };
+    let node = NodeFacts { ips: config.node_ips.clone(), runtime: ask::runtime_name(&cri, &mut asks, &pods, &statics).await };
     let limits = NodeLimits {
         memory_bytes: node_memory(),
         cfs_quota: cgroups.node().cpu_cfs_quota,
@@ -111,7 +113,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         gate,
         cancel: cancel.clone(),
         actors: BTreeMap::new(),
-        finished: BTreeSet::new(),
+        finished: BTreeMap::new(),
+        unstarted: BTreeMap::new(),
         tasks: JoinSet::new(),
         uids: HashMap::new(),
         stale: false,
@@ -127,22 +130,9 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         awaiting: BTreeMap::new(),
     };
     tokio::select! {
-        () = dispatcher.run(pods, snapshots, probe_events) => {}
+        () = dispatcher.run(pods, snapshots, probe_events, asks) => {}
         // The puller ends only by the token or by a panic, which must not go unnoticed.
         ended = puller => if let Err(error) = ended && error.is_panic() { std::panic::resume_unwind(error.into_panic()) },
-    }
-}
-
-/// The scheme of container ids. Waits for the runtime.
-async fn runtime_name(cri: &ferrolet_cri::Client) -> String {
-    loop {
-        match cri.version().await {
-            Ok(version) => return version.runtime_name,
-            Err(error) => {
-                tracing::warn!(%error, "the container runtime does not answer yet");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
     }
 }
 
@@ -158,8 +148,10 @@ struct Dispatcher {
     gate: watch::Receiver<bool>,
     cancel: CancellationToken,
     actors: BTreeMap<String, Entry>,
-    /// Ended pods whose object the snapshot may still show.
-    finished: BTreeSet<String>,
+    /// Ended pods whose object the snapshot may still show, and when they ended.
+    finished: BTreeMap<String, Time>,
+    /// Pods without an actor, and since when.
+    unstarted: BTreeMap<String, Time>,
     tasks: JoinSet<()>,
     uids: HashMap<tokio::task::Id, String>,
     stale: bool,
@@ -193,6 +185,7 @@ impl Dispatcher {
         mut pods: Watched<Pod>,
         mut snapshots: watch::Receiver<Arc<RuntimeSnapshot>>,
         mut probe_events: mpsc::Receiver<ProbeEvent>,
+        mut asks: mpsc::Receiver<Ask>,
     ) {
         let (mut pods_open, mut events_open) = (true, true);
         loop {
@@ -204,7 +197,8 @@ impl Dispatcher {
                 let known = api.synced && api.malformed.is_empty() && statics.synced && !statics.broken;
                 self.sweep(known && runtime.stale.is_none());
             }
-            // Probe events change nothing here.
+            self.note_unstarted(&api, &statics);
+            // Probe events and questions change nothing here.
             loop {
                 tokio::select! {
                     changed = pods.changed(), if pods_open => {
@@ -219,6 +213,7 @@ impl Dispatcher {
                         break;
                     }
                     () = self.over.notified() => break,
+                    Some(ask) = asks.recv() => self.tell(ask, &api, &statics, &runtime),
                     Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                         self.reap(done);
                         break;
@@ -241,12 +236,12 @@ impl Dispatcher {
         let wanted: BTreeMap<String, &Arc<Pod>> =
             api.items.values().filter_map(|p| Some((p.metadata.uid.clone().filter(|u| !u.is_empty())?, p))).collect();
         let (mirrors, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = wanted.into_iter().partition(|(_, pod)| mirror::is(pod));
-        self.finished.retain(|uid| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
+        self.finished.retain(|uid, _| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
         let mut new = Vec::new();
         for (uid, pod) in &wanted {
             match self.actors.get(uid) {
                 Some(entry) => entry.update(pod),
-                None if self.finished.contains(uid) => {}
+                None if self.finished.contains_key(uid) => {}
                 // What has been taken once stays taken, also by an agent that starts again.
                 None if runtime.pods.contains_key(uid) || taken_before(pod) => self.start(id_of(pod), Some((*pod).clone()), None),
                 None => new.push(*pod),
@@ -307,7 +302,7 @@ impl Dispatcher {
         }
         self.sweep = Sweep::Removing;
         // Every pod of the API and of the runtime has an actor, or had one that has cleaned up already.
-        let unowned = listed.without(|uid| self.actors.contains_key(uid) || self.finished.contains(uid));
+        let unowned = listed.without(|uid| self.actors.contains_key(uid) || self.finished.contains_key(uid));
         let (volumes, cgroups) = (self.shared.volumes.clone(), self.shared.cgroups.clone());
         self.sweeper.spawn(async move {
             unowned.remove(volumes, cgroups).await;
@@ -334,7 +329,7 @@ impl Dispatcher {
             match entry.map(|entry| entry.origin) {
                 // A static pod may come back as the same one.
                 Some(Origin::Static(_)) => drop(self.departed.insert(uid)),
-                Some(Origin::Api | Origin::Runtime) | None => drop(self.finished.insert(uid)),
+                Some(Origin::Api | Origin::Runtime) | None => drop(self.finished.insert(uid, Time::now())),
             }
         }
     }

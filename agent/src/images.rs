@@ -19,7 +19,7 @@ use records::{Access, Intent, PullSecret, Record};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -62,13 +62,11 @@ enum Request {
         wanted: Wanted,
         sandbox: Box<SandboxConfig>,
         reply: oneshot::Sender<Answer>,
+        /// Gets what tells whether the pull has begun.
+        turn: oneshot::Sender<watch::Receiver<bool>>,
     },
     /// A pod may use the image by this credential, which is to be remembered.
-    Grant {
-        asked: String,
-        image_ref: String,
-        secret: PullSecret,
-    },
+    Grant { asked: String, image_ref: String, secret: PullSecret },
 }
 
 pub struct Settings {
@@ -112,9 +110,25 @@ impl Images {
     }
 
     pub async fn pull(&self, wanted: Wanted, sandbox: &SandboxConfig) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Pull { wanted, sandbox: Box::new(sandbox.clone()), reply };
+        self.pull_telling(wanted, sandbox, || {}).await
+    }
+
+    /// The same; `begins` is called when the pull's turn has come.
+    pub async fn pull_telling(&self, wanted: Wanted, sandbox: &SandboxConfig, begins: impl FnOnce() + Send) -> Answer {
+        let ((reply, mut answer), (turn, turns)) = (oneshot::channel(), oneshot::channel());
+        let request = Request::Pull { wanted, sandbox: Box::new(sandbox.clone()), reply, turn };
         self.requests.send(request).await.map_err(|_| PullError::Stopping)?;
+        let begun = async {
+            if let Ok(mut turn) = turns.await {
+                let turn: &mut watch::Receiver<bool> = &mut turn;
+                let _ = turn.wait_for(|begun| *begun).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.unwrap_or(Err(PullError::Stopping)),
+            () = begun => begins(),
+        }
         answer.await.unwrap_or(Err(PullError::Stopping))
     }
 

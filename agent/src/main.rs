@@ -1,7 +1,7 @@
 //! The `ferrolet` binary: arguments, logging, exit code.
 
 use ferrolet::api::watch::chain;
-use ferrolet::commands::{Command, cleanup, trace};
+use ferrolet::commands::{Command, cleanup, pod, trace};
 use ferrolet::config::{self, Args};
 use ferrolet::daemon;
 use std::io::{IsTerminal, Write};
@@ -20,8 +20,10 @@ fn main() -> ExitCode {
             return if problem.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (Command::Daemon(Args { v, .. }) | Command::Trace(trace::Args { v, .. }) | Command::Cleanup(cleanup::Args { v, .. })) =
-        &command;
+    let (Command::Daemon(Args { v, .. })
+    | Command::Pod(pod::Args { v, .. })
+    | Command::Trace(trace::Args { v, .. })
+    | Command::Cleanup(cleanup::Args { v, .. })) = &command;
     let quiet = !matches!(command, Command::Daemon(_));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter(*v, quiet)).with_writer(std::io::stderr).with_ansi(colours).init();
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
     }
     match command {
         Command::Daemon(args) => serve(&args),
+        Command::Pod(args) => {
+            once(async move { pod::run(&args).await.map(|text| (text, true)).map_err(|problem| chain(&problem)) })
+        }
         Command::Trace(args) => {
             once(async move { trace::run(&args).await.map(|text| (text, true)).map_err(|problem| chain(&problem)) })
         }

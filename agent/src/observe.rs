@@ -8,8 +8,9 @@
 
 mod build;
 
-use crate::pod::PodId;
+use crate::pod::explain::Trouble;
 use crate::pod::observed::{Container, Sandbox};
+use crate::pod::{PodId, Time};
 use ferrolet_cri::{Client, Error, types as cri};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,8 +46,8 @@ impl PodRuntime {
 pub struct RuntimeSnapshot {
     /// True once a full list has succeeded.
     pub synced: bool,
-    /// Why the runtime does not answer, while it does not.
-    pub stale: Option<String>,
+    /// Why the runtime does not answer, and since when, while it does not.
+    pub stale: Option<Trouble>,
     /// By pod uid. The same `Arc` as before means nothing has changed.
     pub pods: BTreeMap<String, Arc<PodRuntime>>,
 }
@@ -269,7 +270,8 @@ impl Task {
             }
             Look::Full { result: Err(error), .. } => {
                 tracing::warn!(%error, "the container runtime does not answer");
-                next.stale = Some(error.to_string());
+                let since = next.stale.map_or_else(Time::now, |before| before.since);
+                next.stale = Some(Trouble { since, why: error.to_string() });
             }
             Look::Full { number, result: Ok(pods) } => {
                 let seen: BTreeSet<String> = pods.iter().map(|p| p.id.uid.clone()).collect();

@@ -7,7 +7,9 @@
 
 mod patch;
 
-use crate::pod::PodId;
+use crate::api::watch::chain;
+use crate::pod::explain::Trouble;
+use crate::pod::{PodId, Time};
 use k8s_openapi::api::core::v1 as api;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -38,6 +40,8 @@ pub struct Taken {
     pub status: Option<Arc<api::PodStatus>>,
     /// The object is gone, by us or by others.
     pub gone: bool,
+    /// The API does not take what is wanted. Nobody is woken for it: it is there when somebody asks.
+    pub trouble: Option<Trouble>,
 }
 
 /// The object that the status is brought to.
@@ -57,7 +61,7 @@ pub struct Reporter {
 impl Reporter {
     pub fn spawn(kube: kube::Client, slots: Arc<Semaphore>, id: PodId, to: Recipient, tracker: &TaskTracker) -> Reporter {
         let (wanted, wants) = watch::channel(Report::default());
-        let (took, taken) = watch::channel(Taken { status: None, gone: false });
+        let (took, taken) = watch::channel(Taken { status: None, gone: false, trouble: None });
         let (known, mirror) = match to {
             Recipient::Own(known) => (*known, None),
             Recipient::Mirror(mirror) => (api::PodStatus::default(), Some(mirror)),
@@ -97,7 +101,8 @@ struct Task {
 enum Outcome {
     Taken,
     Gone,
-    Again,
+    /// Not now, and why.
+    Again(String),
     /// There is no mirror to bring it to.
     Nowhere,
 }
@@ -118,15 +123,26 @@ impl Task {
                 match self.bring(&report).await {
                     Outcome::Taken => {
                         pause = FIRST_PAUSE;
-                        self.took.send_replace(Taken { status: report.status, gone: false });
+                        self.took.send_replace(Taken { status: report.status, gone: false, trouble: None });
                         break;
                     }
                     Outcome::Gone => {
-                        self.took.send_replace(Taken { status: report.status, gone: true });
+                        self.took.send_replace(Taken { status: report.status, gone: true, trouble: None });
                         return;
                     }
-                    Outcome::Nowhere => break,
-                    Outcome::Again => {
+                    Outcome::Nowhere => {
+                        self.took.send_if_modified(|taken| {
+                            taken.trouble = None;
+                            false
+                        });
+                        break;
+                    }
+                    Outcome::Again(why) => {
+                        self.took.send_if_modified(|taken| {
+                            let since = taken.trouble.take().map_or_else(Time::now, |before| before.since);
+                            taken.trouble = Some(Trouble { since, why });
+                            false
+                        });
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(LAST_PAUSE);
                     }
@@ -139,7 +155,7 @@ impl Task {
         if self.mirror.is_some() {
             return self.reflect(report).await;
         }
-        let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again };
+        let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again("the agent is stopping".to_owned()) };
         if let Some(status) = &report.status
             && let Some(patch) = patch::between(&self.id.uid, &self.known, status)
         {
@@ -149,12 +165,12 @@ impl Task {
             match tokio::time::timeout(LIMIT, sent).await {
                 Ok(Ok(pod)) => self.known = pod.status.unwrap_or_default(),
                 Ok(Err(error)) => match self.refused(&error, "patch the status") {
-                    Some(outcome) => return outcome,
+                    Ok(outcome) => return outcome,
                     // The API will not take this status, but it may still take the deletion.
-                    None if report.delete => {}
-                    None => return Outcome::Again,
+                    Err(_) if report.delete => {}
+                    Err(why) => return Outcome::Again(why),
                 },
-                Err(_) => return Outcome::Again,
+                Err(_) => return no_answer(),
             }
         }
         if report.delete { self.delete().await } else { Outcome::Taken }
@@ -173,7 +189,7 @@ impl Task {
             self.known = mirror.status.clone().unwrap_or_default();
         }
         let Some(patch) = patch::between(&self.id.uid, &self.known, status) else { return Outcome::Taken };
-        let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again };
+        let Ok(_slot) = self.slots.acquire().await else { return Outcome::Again("the agent is stopping".to_owned()) };
         let (params, patch) = (PatchParams::default(), Patch::Strategic(&patch));
         match tokio::time::timeout(LIMIT, self.api.patch_status(&self.id.name, &params, &patch)).await {
             Ok(Ok(pod)) => {
@@ -182,10 +198,10 @@ impl Task {
             }
             // It went meanwhile; another one will come.
             Ok(Err(error)) => match self.refused(&error, "patch the status of the mirror") {
-                Some(Outcome::Gone) => Outcome::Nowhere,
-                other => other.unwrap_or(Outcome::Again),
+                Ok(Outcome::Gone) => Outcome::Nowhere,
+                other => other.unwrap_or_else(Outcome::Again),
             },
-            Err(_) => Outcome::Again,
+            Err(_) => no_answer(),
         }
     }
 
@@ -198,31 +214,35 @@ impl Task {
         match tokio::time::timeout(LIMIT, self.api.delete(&self.id.name, &params)).await {
             // With finalizers the object stays; that is for their owners to end.
             Ok(Ok(_)) => Outcome::Gone,
-            Ok(Err(error)) => self.refused(&error, "delete").unwrap_or(Outcome::Again),
-            Err(_) => Outcome::Again,
+            Ok(Err(error)) => self.refused(&error, "delete").unwrap_or_else(Outcome::Again),
+            Err(_) => no_answer(),
         }
     }
 
-    /// What a failure means; `None` for a refusal that will not change by itself.
-    fn refused(&self, error: &kube::Error, what: &str) -> Option<Outcome> {
+    /// What a failure means; `Err` with the reason for a refusal that will not change by itself.
+    fn refused(&self, error: &kube::Error, what: &str) -> Result<Outcome, String> {
         match error {
-            kube::Error::Api(s) if s.code == 404 => Some(Outcome::Gone),
+            kube::Error::Api(s) if s.code == 404 => Ok(Outcome::Gone),
             // Another pod has the name: the uid in the patch or the precondition does not match.
-            kube::Error::Api(s) if s.code == 409 && s.message.to_ascii_lowercase().contains("uid") => Some(Outcome::Gone),
+            kube::Error::Api(s) if s.code == 409 && s.message.to_ascii_lowercase().contains("uid") => Ok(Outcome::Gone),
             kube::Error::Api(s) if s.code == 409 || s.code == 429 || s.code >= 500 => {
                 tracing::debug!(pod = %self.id, code = s.code, message = s.message, "cannot {what} yet");
-                Some(Outcome::Again)
+                Ok(Outcome::Again(format!("cannot {what}: {} ({})", s.message, s.code)))
             }
             kube::Error::Api(s) => {
                 tracing::warn!(pod = %self.id, code = s.code, message = s.message, "the api refuses to {what}");
-                None
+                Err(format!("it refuses to {what}: {} ({})", s.message, s.code))
             }
             error => {
                 tracing::debug!(pod = %self.id, %error, "cannot {what} yet");
-                Some(Outcome::Again)
+                Ok(Outcome::Again(format!("cannot {what}: {}", chain(error))))
             }
         }
     }
+}
+
+fn no_answer() -> Outcome {
+    Outcome::Again(format!("no answer within {} s", LIMIT.as_secs()))
 }
 
 /// Returns when there is another mirror, or none any more.

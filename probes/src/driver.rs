@@ -46,9 +46,11 @@ pub type InitialVerdicts = BTreeMap<(String, Kind), State>;
 pub struct Verdict {
     pub container_id: String,
     pub state: State,
-    /// Of the check that brought this verdict; empty before the first and for success.
+    /// Of the last check that did not succeed, also while it does not count yet; empty before one and for success. Readers
+    /// are not woken for another text: it is there when they look.
     pub message: String,
-    pub since: SystemTime,
+    /// When the verdict became this one; `None` where it has been so from the beginning.
+    pub since: Option<SystemTime>,
 }
 
 /// All verdicts of a pod, by container name.
@@ -372,7 +374,21 @@ impl Task {
                 self.open_gates(&pod_uid);
             }
             self.publish(&pod_uid, Some((&key, &message)));
+        } else {
+            self.reword(&pod_uid, &key, message);
         }
+    }
+
+    /// The verdict stays, for another reason.
+    fn reword(&self, pod_uid: &str, key: &(String, Kind), message: String) {
+        let Some(pod) = self.pods.get(pod_uid).filter(|_| !message.is_empty()) else { return };
+        pod.verdicts.send_if_modified(|verdicts| {
+            let differs = verdicts.get(key).is_some_and(|v| v.state != State::Success && v.message != message);
+            if differs && let Some(verdict) = Arc::make_mut(verdicts).get_mut(key) {
+                verdict.message = message;
+            }
+            false
+        });
     }
 
     /// Brings the pod's verdicts up to date; readers wake only if something changed.
@@ -383,11 +399,12 @@ impl Task {
         for (key, entry) in pod.machines.iter().filter_map(|(key, id)| Some((key, self.machines.get(id)?))) {
             let state = entry.machine.state();
             let same = before.get(key).filter(|v| v.container_id == entry.container_id && v.state == state);
+            let message = changed.filter(|(k, _)| *k == key).map(|(_, m)| m.to_owned());
             let verdict = same.cloned().unwrap_or_else(|| Verdict {
                 container_id: entry.container_id.clone(),
                 state,
-                message: changed.filter(|(k, _)| *k == key).map(|(_, m)| m.to_owned()).unwrap_or_default(),
-                since: SystemTime::now(),
+                since: message.is_some().then(SystemTime::now),
+                message: message.unwrap_or_default(),
             });
             verdicts.insert(key.clone(), verdict);
         }

@@ -1,9 +1,12 @@
-//! The socket on which a running daemon answers `ferrolet trace`: one line of JSON in, one out, then it is closed.
+//! The socket on which a running daemon answers `ferrolet trace` and `ferrolet pod`: one line of JSON in, one out, then it is closed.
 //!
 //! Owns `<root-dir>/ferrolet.sock`, for root alone. It is made under another name and then moved into place, so that it is never
 //! there with wider rights and replaces what a daemon that was killed left behind. Requests are bounded in size, number and time.
 
+use super::pod;
 use super::trace::{Ask, Report};
+use crate::dispatch::ask::Asker;
+use crate::pod::Time;
 use ferrolet_netproxy::Handle;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -47,12 +50,14 @@ pub enum Error {
 #[serde(rename_all = "camelCase")]
 pub enum Request {
     Trace(Ask),
+    Pods(pod::Ask),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
     Trace(Box<Report>),
+    Pods(Vec<pod::Report>),
     Error(String),
 }
 
@@ -114,18 +119,37 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u
 /// What answers requests; a second one in the tests.
 pub trait Answers: Send + Sync + 'static {
     fn trace(&self, ask: Ask) -> impl Future<Output = Answer> + Send;
+    fn pods(&self, ask: pod::Ask) -> impl Future<Output = Answer> + Send;
 }
 
-impl Answers for Handle {
+/// The parts of the daemon that know.
+pub struct Daemon {
+    /// `None` on a node without an API server.
+    pub proxy: Option<Handle>,
+    pub pods: Asker,
+}
+
+impl Answers for Daemon {
     async fn trace(&self, ask: Ask) -> Answer {
         let packet = match ask.packet() {
             Ok(packet) => packet,
             Err(problem) => return Answer::Error(problem.to_string()),
         };
-        let synced = *self.synced.borrow();
-        match self.explain(packet).await {
+        let Some(proxy) = &self.proxy else {
+            return Answer::Error("there are no Services on a node without an API server".into());
+        };
+        let synced = *proxy.synced.borrow();
+        match proxy.explain(packet).await {
             Some(explained) => Answer::Trace(Box::new(Report::new(&ask, explained, synced))),
             None => Answer::Error("the data plane has ended".into()),
+        }
+    }
+
+    async fn pods(&self, ask: pod::Ask) -> Answer {
+        let one = ask.name.is_some();
+        match self.pods.ask(ask.which()).await {
+            Some(told) => Answer::Pods(pod::reports(told, one, Time::now())),
+            None => Answer::Error("the dispatcher has ended".into()),
         }
     }
 }
@@ -174,19 +198,19 @@ fn bind_in(root: &Path, folder: &Path, path: &Path) -> Result<Bound, Error> {
     make().map_err(failed("listen on", path))
 }
 
-/// Serves until cancelled. A daemon that cannot have its socket goes on without: nothing but `ferrolet trace` needs it.
+/// Serves until cancelled. A daemon that cannot have its socket goes on without: nothing but its own commands need it.
 pub fn spawn(root: PathBuf, answers: impl Answers, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         match bind(&root).await {
             Ok(bound) => {
-                info!(path = %bound.path.display(), "ferrolet trace is answered");
+                info!(path = %bound.path.display(), "ferrolet trace and ferrolet pod are answered");
                 tokio::select! {
                     () = cancel.cancelled() => {}
                     () = serve(&bound.listener, Arc::new(answers)) => {}
                 }
             }
             Err(error) => {
-                warn!(error = crate::api::watch::chain(&error), "ferrolet trace is not answered");
+                warn!(error = crate::api::watch::chain(&error), "ferrolet trace and ferrolet pod are not answered");
                 cancel.cancelled().await;
             }
         }
@@ -224,6 +248,7 @@ async fn one(stream: UnixStream, answers: &impl Answers) {
     }
     let answer = match serde_json::from_slice(&line) {
         Ok(Request::Trace(ask)) => answers.trace(ask).await,
+        Ok(Request::Pods(ask)) => answers.pods(ask).await,
         Err(problem) => Answer::Error(format!("not a request: {problem}")),
     };
     if let Ok(mut text) = serde_json::to_vec(&answer) {

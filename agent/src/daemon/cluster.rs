@@ -12,7 +12,7 @@ use crate::api::wire::Selector;
 use crate::config::Config;
 use crate::events::EventRecorder;
 use crate::node::{addresses, facts, lease, own, ranges, report, runtime};
-use crate::{commands, metrics, services, sysctls};
+use crate::{metrics, services, sysctls};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -40,6 +40,8 @@ pub(super) struct Cluster {
     pub(super) pods: Watched<Pod>,
     pub(super) node: Watched<Node>,
     pub(super) services: Option<Watched<netproxy::wire::Service>>,
+    /// The data plane.
+    pub(super) proxy: Option<netproxy::Handle>,
     /// Services can answer.
     pub(super) gate: watch::Receiver<bool>,
     pub(super) own_pods: netproxy::OwnPods,
@@ -68,7 +70,6 @@ impl Host {
         let proxy = self.data_plane(inbox, supervisor, root)?;
         // Before anybody else sends: node ports answer on the primary addresses.
         supervisor.watch("own addresses", addresses::spawn(primary(config), inputs.clone(), root.clone()).await);
-        supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), proxy.clone(), root.clone()));
         let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
         supervisor.watch("services watcher", service_task);
         supervisor.watch("endpointslices watcher", slice_task);
@@ -98,11 +99,23 @@ impl Host {
         let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
         supervisor.watch("service events", services::spawn(proxy.clone(), failures, teller, root.clone()));
         let (gate, own_pods) = (proxy.synced.clone(), proxy.own_pods.clone());
+        let handle = proxy.clone();
         let page: metrics::Extra = Box::new(move |page| {
             metrics::proxy::write(&proxy.stats(), page);
             metrics::proxy::write_answered(&answered, page);
         });
-        Ok(Cluster { client, pods, node, services: Some(services), gate, own_pods, events, progress, metrics: vec![page] })
+        Ok(Cluster {
+            client,
+            pods,
+            node,
+            services: Some(services),
+            proxy: Some(handle),
+            gate,
+            own_pods,
+            events,
+            progress,
+            metrics: vec![page],
+        })
     }
 
     /// The rules of Services, and the settings of the kernel that they need.
@@ -197,6 +210,7 @@ impl Host {
             pods: watch::channel(Arc::new(Snapshot::none())).1,
             node: watch::channel(Arc::new(Snapshot::none())).1,
             services: None,
+            proxy: None,
             gate: watch::channel(true).1,
             own_pods: netproxy::board::channel().0,
             events: EventRecorder::logged(),

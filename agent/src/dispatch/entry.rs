@@ -5,10 +5,11 @@ use crate::observe::PodRuntime;
 use crate::pod::PodId;
 use crate::pod::actor::{Inputs, Over};
 use crate::pod::desired::Ended;
+use crate::pod::explain::Standing;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Who wants the pod.
 pub(super) enum Origin {
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     pub(super) runtime: Arc<Notify>,
     /// What the actor was last woken for.
     pub(super) last: Option<Arc<PodRuntime>>,
+    /// Who asks the actor how the pod stands.
+    pub(super) asks: mpsc::Sender<oneshot::Sender<Standing>>,
     ended: watch::Sender<Option<Ended>>,
     over: Over,
 }
@@ -59,9 +62,10 @@ impl Entry {
         let (pod, pods) = watch::channel(pod);
         let (ended, endings) = watch::channel(ended);
         let (runtime, over) = (Arc::new(Notify::new()), Over::listener(listener));
-        let inputs =
-            Inputs { id: id.clone(), pod: pods, mirror, runtime: runtime.clone(), gate, ended: endings, over: over.clone() };
-        (Entry { id, origin, pod, runtime, last: None, ended, over }, inputs)
+        let (asks, asked) = mpsc::channel(super::ask::WAITING);
+        let (wake, told) = (runtime.clone(), over.clone());
+        let inputs = Inputs { id: id.clone(), pod: pods, mirror, runtime: wake, gate, ended: endings, over: told, asks: asked };
+        (Entry { id, origin, pod, runtime, last: None, asks, ended, over }, inputs)
     }
 
     /// A newer object, if it is one.

@@ -50,7 +50,7 @@ impl Dispatcher {
     }
 
     /// Another pod of this name is on its way out.
-    fn name_taken(&self, id: &PodId, runtime: &RuntimeSnapshot) -> bool {
+    pub(super) fn name_taken(&self, id: &PodId, runtime: &RuntimeSnapshot) -> bool {
         let same = |other: &PodId| other.uid != id.uid && other.name == id.name && other.namespace == id.namespace;
         let ends = self.actors.values().filter(|e| !matches!(e.origin, Origin::Api)).any(|e| same(&e.id));
         ends || runtime.pods.values().any(|p| p.is_static && same(&p.id))

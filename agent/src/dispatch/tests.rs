@@ -7,6 +7,7 @@ mod ephemeral;
 mod images;
 mod refusals;
 mod rules;
+mod standing;
 mod starts;
 mod statics;
 mod world;

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How often records of images that are gone are looked for, as kubelet does with its image garbage collection.
@@ -24,11 +24,17 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// Pulls of the same image with other credentials are other pulls.
 type Key = (String, Option<[String; 4]>);
 
+/// A pull for all who want it.
+struct Pull {
+    replies: Vec<oneshot::Sender<Answer>>,
+    begun: watch::Receiver<bool>,
+}
+
 pub(super) struct Puller {
     cri: Client,
     folder: Folder,
     slots: Arc<Semaphore>,
-    waiting: HashMap<Key, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<Key, Pull>,
     pulls: JoinSet<(Key, Wanted, Answer)>,
     /// Pulls that an agent before this one began and did not end.
     leftovers: BTreeSet<String>,
@@ -78,24 +84,28 @@ impl Puller {
             Request::Grant { asked, image_ref, secret } => {
                 self.record(&asked, &image_ref, Some(Users::of(Some(&secret)))).await;
             }
-            Request::Pull { wanted, sandbox, reply } => {
+            Request::Pull { wanted, sandbox, reply, turn } => {
                 let secrets = wanted.credential.as_ref().map(|c| {
                     let a = &c.config;
                     [a.username.clone(), a.password.clone(), a.identity_token.clone(), a.registry_token.clone()]
                 });
                 let key: Key = (wanted.asked.clone(), secrets);
-                if let Some(others) = self.waiting.get_mut(&key) {
-                    others.push(reply);
+                // Whoever asked may have gone.
+                if let Some(pull) = self.waiting.get_mut(&key) {
+                    let _ = turn.send(pull.begun.clone());
+                    pull.replies.push(reply);
                     return;
                 }
                 if let Err(error) = self.begin(&wanted.asked).await {
                     let _ = reply.send(Err(PullError::Record { image: wanted.asked, why: error.to_string() }));
                     return;
                 }
-                self.waiting.insert(key.clone(), vec![reply]);
+                let (begins, begun) = watch::channel(false);
+                let _ = turn.send(begun.clone());
+                self.waiting.insert(key.clone(), Pull { replies: vec![reply], begun });
                 let (cri, slots) = (self.cri.clone(), self.slots.clone());
                 self.pulls.spawn(async move {
-                    let answer = pull(&cri, &slots, &wanted, &sandbox).await;
+                    let answer = pull(&cri, (&slots, &begins), &wanted, &sandbox).await;
                     (key, wanted, answer)
                 });
             }
@@ -117,7 +127,7 @@ impl Puller {
     }
 
     async fn done(&mut self, key: &Key, wanted: &Wanted, answer: Answer) {
-        let replies = self.waiting.remove(key).unwrap_or_default();
+        let replies = self.waiting.remove(key).map(|pull| pull.replies).unwrap_or_default();
         let recorded = match &answer {
             Ok(pulled) => {
                 let users = Users::of(wanted.credential.as_ref().map(|c| &c.secret));
@@ -207,8 +217,14 @@ impl Puller {
     }
 }
 
-async fn pull(cri: &Client, slots: &Semaphore, wanted: &Wanted, sandbox: &SandboxConfig) -> Answer {
+async fn pull(
+    cri: &Client,
+    (slots, begins): (&Semaphore, &watch::Sender<bool>),
+    wanted: &Wanted,
+    sandbox: &SandboxConfig,
+) -> Answer {
     let _slot = slots.acquire().await.map_err(|_| PullError::Stopping)?;
+    begins.send_replace(true);
     let begun = Instant::now();
     let spec = ImageSpec::new(&wanted.image);
     cri.pull_image(&spec, wanted.credential.as_ref().map(|c| &c.config), sandbox).await?;

@@ -6,14 +6,18 @@
 //! the actor itself has done. It never ends because of an error. Cancelled by its token at any await; what runs in the
 //! runtime stays as it is and is adopted by the next actor.
 
+mod standing;
+
 use crate::events::Severity;
 use crate::pod::backoff::{Backoffs, Subject};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::{Container, Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
+use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
+use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
@@ -26,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +48,8 @@ pub struct Inputs {
     /// Once there is something in it the pod fails with it.
     pub ended: watch::Receiver<Option<Ended>>,
     pub over: Over,
+    /// Whoever wants to know how the pod stands.
+    pub asks: mpsc::Receiver<oneshot::Sender<Standing>>,
 }
 
 /// Tells the dispatcher that nothing of the pod runs any more and nothing will.
@@ -85,6 +91,8 @@ pub async fn run(shared: Arc<Shared>, inputs: Inputs, cancel: CancellationToken)
 struct Running {
     action: Action,
     abort: AbortHandle,
+    since: Time,
+    progress: watch::Receiver<Progress>,
     /// Of a stop: when it is to kill, which may still come sooner.
     deadline: watch::Sender<Time>,
 }
@@ -113,6 +121,11 @@ struct Actor {
     keys: HashMap<tokio::task::Id, Key>,
     /// Actions cut off whose effect has not been looked at yet: the snapshot counts as stale until then.
     unknown: usize,
+    /// When the first of these was cut off.
+    unsure: Time,
+    begun: Time,
+    /// When the pod came into its present part of life.
+    entered: Time,
     verdicts: watch::Receiver<Arc<ferrolet_probes::Verdicts>>,
     probes: Vec<Probe>,
     carried: InitialVerdicts,
@@ -144,9 +157,10 @@ impl Actor {
         let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), to, &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
+        let now = Time::now();
         Actor {
             traffic: Traffic::new(shared.own_pods.clone(), uid, &known),
-            timeline: Timeline::new(Time::now(), &known),
+            timeline: Timeline::new(now, &known),
             carried: health::carried(&known),
             desired: Arc::new(desired),
             lifecycle: Lifecycle::Active,
@@ -159,6 +173,9 @@ impl Actor {
             tasks: JoinSet::new(),
             keys: HashMap::new(),
             unknown: 0,
+            unsure: now,
+            begun: now,
+            entered: now,
             verdicts,
             probes: Vec::new(),
             reporter,
@@ -180,6 +197,9 @@ impl Actor {
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
+            }
+            if step.lifecycle.rank() != self.lifecycle.rank() {
+                self.entered = now;
             }
             if let (true, Some(Why::Failed { reason, message })) = (self.lifecycle.active(), step.lifecycle.why())
                 && reason == DEADLINE_EXCEEDED
@@ -251,6 +271,9 @@ impl Actor {
         let Some(running) = self.running.remove(key) else { return };
         running.abort.abort();
         // Its effect is unknown until the pod has been looked at.
+        if self.unknown == 0 {
+            self.unsure = Time::now();
+        }
         self.unknown += 1;
         let (runtime, id) = (self.shared.runtime.clone(), self.inputs.id.clone());
         self.tasks.spawn(async move {
@@ -268,7 +291,10 @@ impl Actor {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
         };
+        let now = Time::now();
+        let (progress, seen) = watch::channel(Progress { stage: Stage::Begun, since: now });
         let job = Job {
+            progress,
             shared: self.shared.clone(),
             desired: self.desired.clone(),
             observed,
@@ -280,17 +306,18 @@ impl Actor {
             leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
-        self.timeline.action_started(&action, Time::now());
+        self.timeline.action_started(&action, now);
         let key = action.key();
         let abort = self.tasks.spawn(async move {
             let result = execute::run(&job).await;
             if !matches!(job.action, Action::PullImage { .. } | Action::PrepareVolumes) {
+                job.at(Stage::Looking);
                 look(&job.shared.runtime, &job.desired.id).await;
             }
             Done::Action { action: Box::new(job.action), result }
         });
         self.keys.insert(abort.id(), key.clone());
-        self.running.insert(key, Running { action, abort, deadline });
+        self.running.insert(key, Running { action, abort, since: now, progress: seen, deadline });
     }
 
     /// The failure that a pull has still to wait for.
@@ -310,6 +337,7 @@ impl Actor {
                 Err(_) => std::future::pending().await,
             },
             () = self.inputs.runtime.notified() => {}
+            Some(ask) = self.inputs.asks.recv() => self.tell(ask),
             uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
@@ -527,12 +555,16 @@ impl Actor {
     async fn finish(&mut self) {
         self.shared.probes.remove(&self.inputs.id.uid).await;
         if !self.desired.orphan {
-            let gone_elsewhere = async {
-                let _ = self.inputs.pod.wait_for(Option::is_none).await;
-            };
-            tokio::select! {
-                () = self.reporter.gone() => {}
-                () = gone_elsewhere => {}
+            loop {
+                let gone_elsewhere = async {
+                    let _ = self.inputs.pod.wait_for(Option::is_none).await;
+                };
+                let ask = tokio::select! {
+                    () = self.reporter.gone() => break,
+                    () = gone_elsewhere => break,
+                    Some(ask) = self.inputs.asks.recv() => ask,
+                };
+                self.tell(ask);
             }
         }
         self.traffic.gone();

@@ -44,6 +44,8 @@ pub enum Subject {
 /// The last failure of a subject. Gone once an attempt succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
+    /// When the subject failed first.
+    pub since: Time,
     pub delay: Duration,
     pub until: Time,
     /// CamelCase, for `waiting.reason`.
@@ -75,14 +77,16 @@ impl Backoffs {
             Subject::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
             Subject::Stop(_) | Subject::Cleanup => (Duration::from_millis(500), Duration::from_secs(10)),
         };
+        let before = self.failures.get(&subject);
         let reason = reason.into();
-        let delay = match (&subject, self.failures.get(&subject)) {
+        let delay = match (&subject, before) {
             // Nothing was asked of anybody.
             (Subject::Image(_), _) if !is_pull(&reason) => first,
             (_, Some(last)) => (last.delay * 2).min(max),
             (_, None) => first,
         };
-        let failure = Failure { delay, until: after(now, delay), reason, message: message.into() };
+        let since = before.map_or(now, |f| f.since);
+        let failure = Failure { since, delay, until: after(now, delay), reason, message: message.into() };
         self.failures.insert(subject, failure);
     }
 

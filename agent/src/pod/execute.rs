@@ -17,6 +17,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
+use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
 use crate::pod::{Time, container, dns};
@@ -66,6 +67,8 @@ pub struct Job {
     pub deadline: watch::Receiver<Time>,
     /// Of a pod that ends: its way out of the service rules.
     pub leaving: Option<Leaving>,
+    /// How far it is, for whoever asks.
+    pub progress: watch::Sender<Progress>,
 }
 
 /// What an action brings that only the agent knows.
@@ -158,6 +161,10 @@ pub fn field_path(d: &Desired, container: &str) -> Option<String> {
 }
 
 impl Job {
+    pub fn at(&self, stage: Stage) {
+        self.progress.send_replace(Progress { stage, since: Time::now() });
+    }
+
     fn normal(&self, container: Option<&str>, reason: &str, message: impl Into<String>) {
         let path = container.and_then(|c| field_path(&self.desired, c));
         self.shared.events.pod(&self.desired.id, path, Severity::Normal, reason, message);
@@ -183,7 +190,8 @@ impl Job {
     }
 
     async fn prepare_volumes(&self) -> Result<Outcome, Failed> {
-        match self.shared.volumes.prepare(&self.desired.pod, &self.context()).await {
+        let pending = |names: &[&str]| self.at(Stage::Volumes(names.iter().map(|n| (*n).to_owned()).collect()));
+        match self.shared.volumes.prepare_telling(&self.desired.pod, &self.context(), &pending).await {
             Ok(prepared) => Ok(Outcome::Volumes(prepared)),
             Err(error) => {
                 let message = format!("Unable to attach or mount volumes: {}", chain(&error));

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod env;
 pub mod ephemeral;
 pub mod execute;
+pub mod explain;
 pub mod health;
 pub mod hosts;
 pub mod labels;
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod qos;
 pub mod resources;
 pub mod round;
+pub mod stage;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -61,6 +63,8 @@ pub struct Deps {
     pub services: Option<crate::api::snapshot::Watched<ferrolet_netproxy::wire::Service>>,
     /// The node's allocatable resources, which a missing limit stands for in `resourceFieldRef`.
     pub allocatable: BTreeMap<String, ferrolet_quantity::Quantity>,
+    /// Who asks how the pods stand.
+    pub asks: mpsc::Receiver<crate::dispatch::ask::Ask>,
 }
 
 /// A moment. Taken from the clock only in the actor.

@@ -104,6 +104,15 @@ impl Observed {
         self.sandboxes.iter().max_by_key(|s| (s.attempt, s.created_at, s.id.as_str()))
     }
 
+    /// The one sandbox, with its network, in which containers can be started.
+    pub fn usable_sandbox(&self, host_network: bool) -> Option<&Sandbox> {
+        let ready = self.sandboxes.iter().filter(|s| s.ready).count();
+        self.newest_sandbox().filter(|s| {
+            let addressed = s.host_network || !s.ips.is_empty();
+            s.ready && ready == 1 && s.host_network == host_network && addressed
+        })
+    }
+
     pub fn instances<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Container> {
         self.containers.iter().filter(move |c| c.name == name)
     }

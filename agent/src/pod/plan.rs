@@ -111,12 +111,7 @@ impl Planner<'_> {
         if self.end_round() {
             return None;
         }
-        let ready = self.o.sandboxes.iter().filter(|s| s.ready).count();
-        let usable = self.o.newest_sandbox().filter(|s| {
-            let addressed = s.host_network || !s.ips.is_empty();
-            s.ready && ready == 1 && s.host_network == self.d.host_network && addressed
-        });
-        match usable.map(|s| s.id.clone()) {
+        match self.o.usable_sandbox(self.d.host_network).map(|s| s.id.clone()) {
             Some(sandbox) => self.in_sandbox(&sandbox),
             None => self.new_sandbox(),
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A round that ended sooner than this after its source began holds up the next one so long: without it a container that fails at
 /// once would keep the runtime busy for ever, as there is no other delay.
-const PACE: Duration = Duration::from_secs(1);
+pub const PACE: Duration = Duration::from_secs(1);
 
 /// The round that is under way, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

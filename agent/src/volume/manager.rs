@@ -9,6 +9,8 @@ use super::payload::{Payload, checked, conflict};
 use super::source::{Collector, Named};
 use super::unsupported::unsupported_source;
 use super::{Error, Result, atomic, inside, local, mounts, subpath};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ProjectedVolumeSource, Volume};
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,15 +84,26 @@ impl Manager {
     /// Makes all volumes of the pod, or brings their content up to date. What is as it should be is left alone. All volumes
     /// are tried; the first error in the pod's order is returned.
     pub async fn prepare(&self, pod: &Pod, context: &PodContext) -> Result<Prepared> {
+        self.prepare_telling(pod, context, &|_| {}).await
+    }
+
+    /// The same; `pending` is told each time which volumes are not ready yet.
+    pub async fn prepare_telling(&self, pod: &Pod, context: &PodContext, pending: &(dyn Fn(&[&str]) + Sync)) -> Result<Prepared> {
         let uid = checked_uid(pod.metadata.uid.as_deref().unwrap_or_default())?;
-        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-        let ready = futures::future::join_all(volumes.map(|volume| async move {
-            let ready = self.volume(pod, uid, volume, context).await?;
-            Ok::<_, Error>((volume.name.clone(), ready))
-        }));
+        let volumes: Vec<&Volume> = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).collect();
+        let mut left: Vec<&str> = volumes.iter().map(|v| v.name.as_str()).collect();
+        let work = |(at, volume)| async move { (at, self.volume(pod, uid, volume, context).await) };
+        let mut under_way: FuturesUnordered<_> = volumes.iter().copied().enumerate().map(work).collect();
+        let mut all: Vec<Option<Result<Ready>>> = volumes.iter().map(|_| None).collect();
+        pending(&left);
+        while let Some((at, ready)) = under_way.next().await {
+            left.retain(|name| *name != volumes[at].name);
+            pending(&left);
+            all[at] = Some(ready);
+        }
         let mut out = Prepared::default();
-        for ready in ready.await {
-            let (name, ready) = ready?;
+        for (volume, ready) in volumes.iter().zip(all.into_iter().flatten()) {
+            let (name, ready) = (volume.name.clone(), ready?);
             if ready.read_only {
                 out.read_only.insert(name.clone());
             }

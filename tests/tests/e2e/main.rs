@@ -20,6 +20,7 @@ mod shared;
 mod standalone;
 mod static_pods;
 mod together;
+mod waits;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -43,6 +44,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        waits::trials(),
         faults::trials(),
     ]
     .into_iter()

@@ -11,6 +11,10 @@ impl Answers for Fixed {
             from => Answer::Error(format!("seen {from}")),
         }
     }
+
+    async fn pods(&self, ask: pod::Ask) -> Answer {
+        Answer::Error(format!("seen {ask:?}"))
+    }
 }
 
 fn request(from: &str) -> Request {

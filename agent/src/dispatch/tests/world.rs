@@ -168,6 +168,7 @@ impl Api {
                 found.map_or_else(|| missing(name), |e| (200, e))
             }
             ("PATCH", ["pods", name, "status"]) => self.patch(name, &sent),
+            ("DELETE", ["pods", name]) if self.finalized(name) => (200, self.lock().pods[*name].clone()),
             ("DELETE", ["pods", name]) => {
                 let removed = self.lock().pods.remove(*name);
                 self.publish();
@@ -179,6 +180,18 @@ impl Api {
             }
             other => panic!("unexpected request {other:?}"),
         }
+    }
+
+    fn finalized(&self, name: &str) -> bool {
+        self.lock().pods.get(name).is_some_and(|p| p["metadata"]["finalizers"][0].is_string())
+    }
+
+    /// Keeps an object that is deleted.
+    pub fn finalize(&self, name: &str, with: &[&str]) {
+        if let Some(pod) = self.lock().pods.get_mut(name) {
+            pod["metadata"]["finalizers"] = json!(with);
+        }
+        self.publish();
     }
 
     fn create(&self, mut sent: Value) -> (u16, Value) {
@@ -316,6 +329,7 @@ pub struct World {
     /// Static pods, and whether something of them cannot be read.
     statics: (Vec<Arc<Pod>>, bool),
     source: Option<Source>,
+    asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
@@ -344,6 +358,7 @@ impl World {
             rules: Arc::default(),
             statics: Default::default(),
             source: None,
+            asker: None,
             statuses: Statuses::default(),
             agent: None,
         };
@@ -383,6 +398,8 @@ impl World {
         let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "4")];
         let allocatable: Amounts = allocatable.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into();
         let (own_pods, rules) = ferrolet_netproxy::board::channel();
+        let (asker, asks) = dispatch::ask::channel();
+        self.asker = Some(asker);
         let (source, statics) = Source::new();
         source.say(self.statics.0.clone(), self.statics.1);
         self.source = Some(source);
@@ -405,10 +422,21 @@ impl World {
             runtime: runtime.clone(),
             services: None,
             allocatable,
+            asks,
         };
         tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
+    }
+
+    /// How the pod of this name stands, by what `ferrolet pod` is told; `None` if the agent knows no such pod.
+    pub async fn standing(&self, name: &str) -> Option<dispatch::ask::Told> {
+        let which = dispatch::ask::Which { namespace: None, name: Some(name.to_owned()) };
+        self.asker.as_ref().unwrap().ask(which).await.unwrap().pop()
+    }
+
+    pub async fn standings(&self) -> Vec<dispatch::ask::Told> {
+        self.asker.as_ref().unwrap().ask(dispatch::ask::Which::default()).await.unwrap()
     }
 
     pub async fn stop_agent(&mut self) {

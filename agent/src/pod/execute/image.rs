@@ -6,6 +6,7 @@ use crate::images::records::{self, Access};
 use crate::images::{Known, PullError, Pulled, Wanted, reference};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::PullPolicy;
+use crate::pod::stage::Stage;
 use ferrolet_cri::types::{Image, ImageSpec};
 use ferrolet_cri::{Code, Error};
 use k8s_openapi::api::core::v1::Secret;
@@ -147,8 +148,9 @@ impl Job {
         }
         let mut errors: Vec<String> = Vec::new();
         for credential in credentials {
+            self.at(Stage::Queued);
             let wanted = Wanted { asked: asked.to_owned(), image: image.to_owned(), credential };
-            match self.shared.images.pull(wanted, &sandbox).await {
+            match self.shared.images.pull_telling(wanted, &sandbox, || self.at(Stage::Pulling)).await {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => {
                     let text = match &error {

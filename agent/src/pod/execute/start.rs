@@ -5,6 +5,7 @@ use super::{Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
+use crate::pod::stage::Stage;
 use crate::pod::{Time, after};
 use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
@@ -41,6 +42,7 @@ impl Job {
     }
 
     async fn start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        self.at(Stage::Starting);
         self.check_stop_signal(name, id).await;
         if let Err(error) = self.shared.cri.start_container(id).await {
             let message = error.message();
@@ -49,9 +51,13 @@ impl Job {
         }
         self.normal(Some(name), "Started", "Container started");
         let hook = self.desired.spec_of(name).and_then(|c| c.lifecycle.as_ref()?.post_start.as_ref());
+        if hook.is_some() {
+            self.at(Stage::PostStart);
+        }
         if let Some(hook) = hook
             && let Err(error) = self.hook(name, id, hook).await
         {
+            self.at(Stage::HookFailed);
             tracing::warn!(pod = %self.desired.id, container = name, error, "postStart hook failed");
             // The hook's own words may hold secrets: they are for those who may read the pod, and not told in an event.
             self.warn(Some(name), "FailedPostStartHook", "PostStartHook failed");
@@ -78,6 +84,7 @@ impl Job {
     }
 
     async fn create(&self, name: &str, sandbox_id: &str, instance: Instance<'_>) -> Result<String, Failed> {
+        self.at(Stage::Gathering);
         let config_error = |e: &dyn std::fmt::Display| Failed::new(CONFIG_ERROR, e);
         let (Some(wanted), Some(spec)) = (self.desired.container(name), self.desired.spec_of(name)) else {
             return Err(Failed::new(CONFIG_ERROR, format!("container {name:?} is not in the pod")));
@@ -125,6 +132,7 @@ impl Job {
         tokio::fs::create_dir_all(&logs)
             .await
             .map_err(|e| Failed::new("CreateContainerError", format!("create {}: {e}", logs.display())))?;
+        self.at(Stage::Creating);
         let created = self.shared.cri.create_container(sandbox_id, &config, &sandbox).await;
         created.map_err(|e| Failed::new("CreateContainerError", e.message()))
     }

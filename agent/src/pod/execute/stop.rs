@@ -5,7 +5,8 @@ use crate::cgroup;
 use crate::pod::desired::Role;
 use crate::pod::observed::{Container, State};
 use crate::pod::plan::StopWhy;
-use crate::pod::{Time, container, elapsed};
+use crate::pod::stage::Stage;
+use crate::pod::{Time, after, container, elapsed};
 use ferrolet_cri::types as cri;
 use std::path::{Component, Path};
 use std::time::Duration;
@@ -71,6 +72,7 @@ impl Job {
             tracing::warn!(pod = %self.desired.id, container = ending.name, "preStop hook did not end within the grace period");
         }
         if !ending.follows.is_empty() {
+            self.at(Stage::Following);
             ending.in_time(self.gone(ending.follows)).await;
         }
         let mut stop = std::pin::pin!(self.signal(ending));
@@ -106,6 +108,7 @@ impl Job {
         let mut deadline = ending.deadline.clone();
         loop {
             let grace = elapsed(Time::now(), *deadline.borrow_and_update()).max(LEAST_GRACE);
+            self.at(Stage::Signalled { until: after(Time::now(), grace) });
             tokio::select! {
                 stopped = self.shared.cri.stop_container(ending.id, grace) => {
                     stopped?;
@@ -152,8 +155,11 @@ impl Job {
     async fn leave_rules(&self, name: &str, why: StopWhy) {
         if why == StopWhy::PodEnds
             && let Some(leaving) = self.leaving.clone()
-            && !leaving.wait().await
         {
+            self.at(Stage::Rules);
+            if leaving.wait().await {
+                return;
+            }
             tracing::warn!(pod = %self.desired.id, container = name, "ending a container that service rules may still lead to");
         }
     }
@@ -162,6 +168,7 @@ impl Job {
     async fn pre_stop(&self, ending: &Ending<'_>) {
         let hook = self.desired.spec_of(ending.name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
         let Some(hook) = hook.filter(|_| *ending.deadline.borrow() > Time::now()) else { return };
+        self.at(Stage::PreStop);
         if let Err(error) = self.hook(ending.name, ending.id, hook).await {
             tracing::warn!(pod = %self.desired.id, container = ending.name, error, "preStop hook failed");
             self.warn(Some(ending.name), "FailedPreStopHook", "PreStopHook failed");
@@ -195,7 +202,7 @@ impl Job {
     pub(super) fn cleanup_failed(&self, what: &str, error: impl std::error::Error) -> Failed {
         let message = chain(&error);
         tracing::warn!(pod = %self.desired.id, error = message, "cannot {what}");
-        Failed { reason: "CleanupError", message }
+        Failed { reason: "CleanupError", message: format!("cannot {what}: {message}") }
     }
 
     pub(super) async fn remove_cgroup(&self) -> Result<Outcome, Failed> {

@@ -1,6 +1,7 @@
 //! The plan against a model runtime: random failures, crashes, lost sandboxes, restarts of the agent and deletions at
 //! every step; and tables for the single decisions.
 
+mod explained;
 mod model;
 mod rounds;
 mod tables;

@@ -49,7 +49,7 @@ pub(super) fn conditions(
     let containers = containers_ready(i, phase, main, init);
     let ready = pod_ready(i, &all, &containers);
     let says = [
-        Says { holds: sandbox_usable(i), ..Default::default() },
+        Says { holds: i.observed.usable_sandbox(i.desired.host_network).is_some(), ..Default::default() },
         initialized(i, phase, main, init),
         ready,
         containers,
@@ -101,14 +101,6 @@ fn condition(i: &Inputs<'_>, name: &str, says: Says) -> api::PodCondition {
         observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
         ..Default::default()
     }
-}
-
-/// A sandbox with its network is there.
-fn sandbox_usable(i: &Inputs<'_>) -> bool {
-    let ready = i.observed.sandboxes.iter().filter(|s| s.ready).count();
-    i.observed.newest_sandbox().is_some_and(|s| {
-        ready == 1 && s.ready && s.host_network == i.desired.host_network && (s.host_network || !s.ips.is_empty())
-    })
 }
 
 /// The names as the API's messages print lists: `[a b]`.

@@ -84,8 +84,36 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
         }
         s.state = Some(waiting(&reason, Some(message)));
     }
+    if i.lifecycle.active()
+        && let Some(w) = s.state.as_mut().and_then(|s| s.waiting.as_mut())
+        && w.message.is_none()
+        && matches!(w.reason.as_deref(), Some("ContainerCreating" | "PodInitializing"))
+    {
+        w.message = held_up(i);
+    }
     health(i, c, newest, &mut s);
     s
+}
+
+/// What keeps all containers of the pod from being made. kubelet tells it by events alone and leaves the message empty.
+fn held_up(i: &Inputs<'_>) -> Option<String> {
+    let failure = |subject| i.backoffs.failures.get(&subject).map(|f| f.message.as_str());
+    let volumes = || failure(Subject::Volumes).filter(|_| !i.observed.local.volumes_ready);
+    let sandbox = || failure(Subject::Sandbox).filter(|_| i.observed.usable_sandbox(i.desired.host_network).is_none());
+    volumes().or_else(sandbox).map(without_ids)
+}
+
+/// The runtime's errors name a sandbox by an id that is another one at each try: the status must not change with it.
+fn without_ids(text: &str) -> String {
+    const LONG: usize = 32;
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while !rest.is_empty() {
+        let id = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_hexdigit()).len();
+        let word = id.max(rest.chars().next().map_or(1, char::len_utf8));
+        out.push_str(if id < LONG { &rest[..word] } else { "..." });
+        rest = &rest[word..];
+    }
+    out
 }
 
 /// Runs again against its policy.

@@ -636,3 +636,30 @@ fn an_ephemeral_container_says_what_it_waits_for() {
     w.backoffs.failed(Subject::Start("debug".into()), w.now, "CreateContainerError", "refused");
     assert_eq!(waits(&w), ("CreateContainerError".into(), "refused".into()));
 }
+
+#[test]
+fn what_holds_up_the_whole_pod_is_said_where_kubelet_says_nothing() {
+    let mut w = World::new(json!({"initContainers": [{"name": "a", "image": "img:1"}]}));
+    w.observed.sandboxes.clear();
+    let waits = |s: &api::PodStatus| {
+        let all = s.container_statuses.iter().chain(&s.init_container_statuses).flatten();
+        all.map(|s| s.state.clone().unwrap().waiting.unwrap()).map(|w| (w.reason.unwrap(), w.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(waits(&w.status()), [("PodInitializing".to_owned(), None), ("PodInitializing".to_owned(), None)]);
+    let failed = |id: &str| format!("Failed to create pod sandbox: setup network for sandbox \"{id}\": café: no IPAM");
+    w.backoffs.failed(Subject::Sandbox, w.now, "ContainerCreating", failed(&"0a".repeat(32)));
+    let first = waits(&w.status());
+    let message = "Failed to create pod sandbox: setup network for sandbox \"...\": café: no IPAM";
+    assert_eq!(
+        first,
+        [("PodInitializing".to_owned(), Some(message.to_owned())), ("PodInitializing".to_owned(), Some(message.to_owned()))]
+    );
+    w.backoffs.failed(Subject::Sandbox, w.now, "ContainerCreating", failed(&"1b".repeat(32)));
+    assert_eq!(waits(&w.status()), first, "another id is no other reason");
+    w.backoffs.failed(Subject::Volumes, w.now, "ContainerCreating", "no configmap");
+    assert_eq!(waits(&w.status())[0].1.as_deref(), Some("no configmap"));
+    w.observed.local.volumes_ready = true;
+    assert_eq!(waits(&w.status()), first);
+    w.backoffs.succeeded(&Subject::Sandbox);
+    assert_eq!(waits(&w.status())[0].1, None);
+}

@@ -25,7 +25,7 @@ pub struct Model {
     pub observed: Observed,
     pub verdicts: Verdicts,
     pub backoffs: Backoffs,
-    now: Time,
+    pub now: Time,
     /// Ephemeral containers that were made, whether or not they are still there.
     made: BTreeSet<String>,
     ids: u32,
