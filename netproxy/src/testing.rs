@@ -125,8 +125,13 @@ fn slice() -> impl Strategy<Value = Slice> {
     let port = (proto(), 0..3u16, 0..2u16);
     (0..4u8, any::<bool>(), vec(port, 0..3), vec(endpoint, 0..6)).prop_map(|(of, v6, ports, endpoints)| {
         let family = if v6 { Family::V6 } else { Family::V4 };
-        let endpoint =
-            |(n, ready, serving, terminating, local)| Endpoint { ready, serving, terminating, local, ..self::endpoint(pod(family, n)) };
+        let endpoint = |(n, ready, serving, terminating, local)| Endpoint {
+            ready,
+            serving,
+            terminating,
+            local,
+            ..self::endpoint(pod(family, n))
+        };
         let port = |(proto, name, number)| SlicePort { name: format!("p{name}").into(), proto, port: 8080 + number };
         Slice {
             service: service_key(of),

@@ -7,6 +7,7 @@
 //! runtime stays as it is and is adopted by the next actor.
 
 mod standing;
+mod words;
 
 use crate::events::Severity;
 use crate::pod::backoff::{Backoffs, Subject};
@@ -18,7 +19,6 @@ use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
 use crate::pod::stage::{Progress, Stage};
-use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
 use crate::pod::{PodId, Time, health, status};
@@ -496,46 +496,6 @@ impl Actor {
             self.reporter.report(&status, finished);
             if self.inputs.mirror.is_some() {
                 self.shared.statuses.say(&self.inputs.id.uid, Some(&status));
-            }
-        }
-    }
-
-    /// Once for each change of the spec that asks for it.
-    fn resize_event(&self, next: &api::PodStatus) {
-        let pending = |s: &api::PodStatus| {
-            let found = s.conditions.iter().flatten().find(|c| c.type_ == RESIZE_PENDING);
-            found.map(|c| c.observed_generation)
-        };
-        let now = pending(next);
-        if now.is_some() && now != pending(&self.status) {
-            let message = format!("Pod resize Infeasible: {NO_RESIZE}");
-            self.shared.events.pod(&self.desired.id, None, Severity::Warning, "ResizeInfeasible", message);
-        }
-    }
-
-    fn waiting_events(&self, next: &api::PodStatus) {
-        let reason = |s: &api::PodStatus, name: &str| {
-            let all = [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses];
-            let found = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
-            found.state.as_ref()?.waiting.as_ref()?.reason.clone()
-        };
-        for c in &self.desired.containers {
-            let (before, after) = (reason(&self.status, &c.name), reason(next, &c.name));
-            if before == after {
-                continue;
-            }
-            let (severity, message) = match after.as_deref() {
-                Some("CrashLoopBackOff") => {
-                    (Severity::Warning, format!("Back-off restarting failed container {} in pod {}", c.name, self.desired.id))
-                }
-                Some("ImagePullBackOff") => (Severity::Normal, format!("Back-off pulling image {:?}", c.image)),
-                _ => continue,
-            };
-            let path = execute::field_path(&self.desired, &c.name);
-            self.shared.events.pod(&self.desired.id, path.clone(), severity, "BackOff", message);
-            if severity == Severity::Normal {
-                let message = "Error: ImagePullBackOff";
-                self.shared.events.pod(&self.desired.id, path, Severity::Warning, "Failed", message);
             }
         }
     }
