@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pod::observed::{Local, Sandbox, Verdict};
-use crate::pod::testing::desired;
+use crate::pod::testing::{desired, instance};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -287,19 +287,12 @@ impl Model {
         self.observed.containers.push(Container {
             id: format!("c{}", self.ids),
             sandbox_id: sandbox_id.to_owned(),
-            name: name.to_owned(),
             attempt,
-            state: if started { State::Running } else { State::Created },
             created_at: self.now,
             started_at: Some(self.now),
-            image: String::new(),
-            image_id: String::new(),
-            hash: None,
             backoff,
-            user: None,
-            stop_signal: None,
-            resources: None,
             round,
+            ..instance(name, if started { State::Running } else { State::Created })
         });
     }
 
