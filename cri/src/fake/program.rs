@@ -11,6 +11,8 @@ pub struct Program {
     pub ends_after: Option<Duration>,
     pub exit_code: i32,
     pub on_term: OnTerm,
+    /// Files it writes at once, by their paths in the container; what is not on a mount is lost with the container.
+    pub writes: Vec<(String, Vec<u8>)>,
 }
 
 /// What the stop signal does.
@@ -29,7 +31,12 @@ impl Program {
             ends_after: Some(Duration::ZERO),
             exit_code,
             on_term: OnTerm::Exit { after: Duration::ZERO, code: 143 },
+            writes: Vec::new(),
         }
+    }
+
+    fn writing(self, path: &str, text: &str) -> Self {
+        Self { writes: vec![(path.to_owned(), text.into())], ..self }
     }
 
     /// Runs until it is stopped, which it obeys.
@@ -100,9 +107,30 @@ fn web(args: &[String], env: &[(String, String)], read: impl Fn(&str) -> Option<
             Some(Err(error)) => wrong(error.to_string()),
             None => wrong("an argument is missing".into()),
         },
+        "write" => match rest.split_first() {
+            Some((path, text)) => Program::ends(0, "", "").writing(path, &text.join(" ")),
+            None => wrong("an argument is missing".into()),
+        },
+        "end" => match (rest.first().map(|code| code.parse::<i32>()), rest.get(1)) {
+            (Some(Ok(code)), Some(path)) => Program::ends(code & 0xff, "", "").writing(path, &rest[2..].join(" ")),
+            _ => wrong("an argument is missing".into()),
+        },
+        "steps" => match rest.split_first() {
+            Some((path, codes)) => steps(path, codes, read(path).unwrap_or_default()).unwrap_or_else(wrong),
+            None => wrong("an argument is missing".into()),
+        },
         "crash" => Program::ends(134, "", ""),
         _ => Program::ends(0, "web serve [--port P] | env | echo | cat | ..\n", ""),
     }
+}
+
+/// How often it has run is the length of the file.
+fn steps(path: &str, codes: &[String], before: Vec<u8>) -> Result<Program, String> {
+    let program = match codes.get(before.len()) {
+        Some(code) => Program::ends(code.parse::<i32>().map_err(|e| e.to_string())? & 0xff, "", ""),
+        None => Program::runs(),
+    };
+    Ok(Program { writes: vec![(path.to_owned(), [before, b".".to_vec()].concat())], ..program })
 }
 
 #[cfg(test)]
@@ -127,6 +155,13 @@ mod tests {
         assert_eq!(run(&["/web", "sleep", "0.5"]).unwrap().ends_after, Some(Duration::from_millis(500)));
         assert_eq!(run(&["/web", "ignore-term", "5"]).unwrap().on_term, OnTerm::Ignore);
         assert_eq!(run(&["/web", "serve"]).unwrap().ends_after, None);
+        assert_eq!(run(&["/web", "write", "/a", "b", "c"]).unwrap().writes, [("/a".to_owned(), b"b c".to_vec())]);
+        let end = run(&["/web", "end", "3", "/a", "b"]).unwrap();
+        assert_eq!((end.exit_code, end.writes), (3, vec![("/a".to_owned(), b"b".to_vec())]));
+        let first = run(&["/web", "steps", "/absent", "3"]).unwrap();
+        assert_eq!((first.exit_code, first.writes), (3, vec![("/absent".to_owned(), b".".to_vec())]));
+        let later = run(&["/web", "steps", "/there", "3"]).unwrap();
+        assert_eq!((later.ends_after, later.writes), (None, vec![("/there".to_owned(), b"content.".to_vec())]));
         assert_eq!(run(&["/bin/sh"]), None);
         assert_eq!(run(&[]), None);
     }

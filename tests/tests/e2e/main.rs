@@ -15,6 +15,7 @@ mod nodes;
 mod pods;
 mod rules;
 mod runtime;
+mod scenarios;
 mod services;
 mod shared;
 mod standalone;
@@ -31,6 +32,7 @@ fn main() {
     let trials: Vec<Trial> = [
         runtime::trials(),
         cri::trials(),
+        scenarios::trials(),
         nodes::trials(),
         kubectl::trials(),
         bad_input::trials(),

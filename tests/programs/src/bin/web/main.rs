@@ -25,7 +25,7 @@ extern "C" fn on_term(_: i32) {
 }
 
 const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
-sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
+sleep SECONDS | exit CODE | end CODE FILE TEXT (writes, then exits) | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
 steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
@@ -64,6 +64,10 @@ fn run(command: &str, args: &[String]) -> Outcome {
         "sleep" => sleep(first()?.parse()?, true),
         "ignore-term" => sleep(first()?.parse()?, false),
         "exit" => return Ok(first()?.parse()?),
+        "end" => {
+            std::fs::write(args.get(1).ok_or("an argument is missing")?, args[2..].join(" "))?;
+            return Ok(first()?.parse()?);
+        }
         "life" => return life(args),
         "steps" => return steps(first()?, &args[1..]),
         "stdin" => {
