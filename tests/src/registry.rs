@@ -117,6 +117,9 @@ impl Drop for Registry {
 fn answer(stream: &TcpStream, state: &State) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(HELD_MAX))?;
+    if refuse_tls(stream)? {
+        return Ok(());
+    }
     let mut lines = BufReader::new(stream).take(64 << 10).lines();
     let request = lines.next().context("no request")??;
     let mut password = None;
@@ -152,6 +155,19 @@ fn answer(stream: &TcpStream, state: &State) -> Result<()> {
         to.write_all(&body)?;
     }
     Ok(())
+}
+
+/// A newer containerd tries TLS first, on loopback too, and goes on without it when the answer is plainly HTTP.
+fn refuse_tls(mut stream: &TcpStream) -> Result<bool> {
+    const HANDSHAKE: u8 = 22;
+    let mut bytes = [0; 16 << 10];
+    let tls = stream.peek(&mut bytes[..1])? == 1 && bytes[0] == HANDSHAKE;
+    if tls {
+        // What is left unread would break the connection before the answer is seen.
+        let _ = stream.read(&mut bytes)?;
+        stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")?;
+    }
+    Ok(tls)
 }
 
 fn wait_turn(state: &State) {

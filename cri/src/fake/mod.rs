@@ -235,7 +235,8 @@ impl Fake {
         self.shared.with(|state| state.signal(id, Signal::Exit(code, reason)))
     }
 
-    /// As if the pause process had been killed: the sandbox is no longer ready, and its containers die with it.
+    /// As if the pause process had been killed: the sandbox is no longer ready. Its containers go on, unless they share its
+    /// process namespace.
     pub fn kill_sandbox(&self, id: &str) {
         self.shared.kill_sandbox(id);
     }

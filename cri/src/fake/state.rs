@@ -459,8 +459,14 @@ impl Shared {
     }
 
     pub(super) fn kill_sandbox(&self, id: &str) {
-        for process in self.running_in(id) {
-            process.send(Signal::Kill);
+        let shared = |s: &Sandbox| {
+            let context = s.config.linux.as_ref().and_then(|l| l.security_context.as_ref());
+            let namespaces = context.and_then(|c| c.namespace_options.as_ref());
+            namespaces.is_some_and(|n| n.pid() == pb::NamespaceMode::Pod)
+        };
+        if self.with(|state| state.sandboxes.get(id).is_some_and(shared)) {
+            // The kernel ends all of a process namespace with its first process.
+            self.running_in(id).iter().for_each(|process| process.send(Signal::Kill));
         }
         self.sandbox_stopped(id);
     }

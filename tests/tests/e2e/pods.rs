@@ -4,7 +4,7 @@ mod events;
 mod given;
 mod images;
 
-use crate::shared::{LIMIT, Ns, contains, is_ready, must_contain, pod, test};
+use crate::shared::{Ns, contains, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
@@ -16,7 +16,6 @@ pub fn trials() -> Vec<Trial> {
 
 fn own() -> Vec<Trial> {
     vec![
-        test("pods::completed_and_failed", completed_and_failed),
         test("pods::init_containers_run_in_order", init_order),
         test("pods::a_failing_container_backs_off", backs_off),
         test("pods::exec_and_tcp_and_http_probes", probes),
@@ -27,8 +26,6 @@ fn own() -> Vec<Trial> {
         test("pods::volumes_of_every_kind", volumes),
         test("pods::service_account_token", token),
         test("pods::limits_reach_the_cgroup", limits),
-        test("pods::grace_is_given_and_ends", grace),
-        test("pods::force_deletion", force),
         test("pods::logs_follow_and_previous", logs),
         test("pods::host_network_and_pids", host),
         test("pods::node_and_pod_dns", dns),
@@ -39,21 +36,6 @@ fn own() -> Vec<Trial> {
 
 fn state(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]["state"]
-}
-
-fn completed_and_failed(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("good", "exit, '0'", "", "restartPolicy: Never"))?;
-    ns.apply(&pod("bad", "exit, '7'", "", "restartPolicy: Never"))?;
-    let good = ns.pod("good", "Succeeded", |p| p["status"]["phase"] == "Succeeded")?;
-    let bad = ns.pod("bad", "Failed", |p| p["status"]["phase"] == "Failed")?;
-    if state(&good)["terminated"]["reason"] != "Completed" || state(&bad)["terminated"]["reason"] != "Error" {
-        bail!("reasons: {} and {}", state(&good), state(&bad));
-    }
-    if state(&bad)["terminated"]["exitCode"] != 7 {
-        bail!("exit code: {}", state(&bad));
-    }
-    ns.apply(&pod("retry", "exit, '3'", "", "restartPolicy: OnFailure"))?;
-    ns.pod("retry", "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1)).map(drop)
 }
 
 fn init_order(ns: &mut Ns) -> Result<()> {
@@ -307,29 +289,6 @@ fn limits(ns: &mut Ns) -> Result<()> {
         bail!("no cgroup of the pod has a quota of 200m: {cpu:?}");
     }
     Ok(())
-}
-
-fn grace(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("polite", "serve", "env: [{name: WEB_DRAIN_MS, value: '200'}]", ""))?;
-    ns.apply(&pod("stubborn", "ignore-term, '600'", "", "terminationGracePeriodSeconds: 2"))?;
-    ns.ready("polite")?;
-    ns.ready("stubborn")?;
-    ns.kubectl(&["delete", "pod", "polite", "stubborn", "--timeout=30s"])?;
-    if !ns.list("pods")?.is_empty() {
-        bail!("pods are left");
-    }
-    Ok(())
-}
-
-fn force(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("forced", "ignore-term, '600'", "", "terminationGracePeriodSeconds: 300"))?;
-    ns.ready("forced")?;
-    ns.kubectl(&["delete", "pod", "forced", "--force", "--grace-period=0"])?;
-    let containerd = &ns.lab.nodes[0].containerd;
-    wait_for("the container to go", LIMIT, || {
-        let running = containerd.ctr(&["containers", "list"])?;
-        if containerd.containers()?.is_empty() || !running.contains("web:1") { Ok(()) } else { bail!("still there: {running}") }
-    })
 }
 
 fn logs(ns: &mut Ns) -> Result<()> {

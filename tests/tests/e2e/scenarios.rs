@@ -1,42 +1,52 @@
-//! The life of pods, told once and held on every runtime: the agent itself, end to end, over the fake runtime, the host's
-//! containerd and the newest one. Each runtime has a node of one lab, and all scenarios run at once on all of them.
+//! The life of pods, told once and held on every runtime: the agent itself, end to end, over a containerd and over the fake
+//! runtime that imitates this containerd. Each has a node of one lab, and both play all scenarios, several at once.
 //!
-//! Afterwards all pods must look the same on all runtimes; a new agent must report each as it was; pods deleted while their
-//! runtime is away must wait for it; and nothing must be left.
+//! Afterwards all pods must look the same on both; a new agent must report each as it was; pods deleted while their runtime
+//! is away must wait for it; and nothing must be left.
 
 mod api;
+mod holds;
 mod run;
 mod runtimes;
 mod table;
 
 use crate::trial;
 use anyhow::{Context, Result, bail};
-use api::{Api, PODS};
+use api::{Api, PODS, Seen};
 use ferrolet_tests::cluster::Lab;
 use ferrolet_tests::leftovers;
+use ferrolet_tests::setup::{self, Runtime, Tools};
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
-use run::Played;
+use run::{LIMIT, Played};
 use runtimes::Under;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use table::Scenario;
 
 const LAB: &str = "e2e-scen";
+/// So many scenarios at once on each runtime. Most of their time is waiting.
+const AT_ONCE: usize = 8;
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial("scenarios::the_same_on_every_runtime", the_same)]
+    vec![
+        trial("scenarios::on_the_hosts_containerd_as_on_the_fake", || on(setup::prepare()?)),
+        trial("scenarios::on_the_newest_containerd_as_on_the_fake", || {
+            on(Tools { runtime: Runtime::newest()?, ..setup::prepare()? })
+        }),
+    ]
 }
 
-fn the_same() -> Result<()> {
+fn on(tools: Tools) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let guard = runtime.enter();
-    let (mut lab, unders) = runtimes::lab(LAB)?;
-    let result = all(&mut lab, &unders, runtime.handle()).map_err(|error| {
-        let tails = lab.log_tails(15);
-        error.context(tails)
-    });
+    let (mut lab, unders) = runtimes::lab(LAB, tools)?;
+    let result = all(&mut lab, &unders, runtime.handle());
+    if result.is_err() {
+        println!("{}", lab.log_tails(15));
+    }
     drop(unders);
     drop(guard);
     let destroyed = lab.destroy();
@@ -53,26 +63,34 @@ fn all(lab: &mut Lab, unders: &[Under], runtime: &tokio::runtime::Handle) -> Res
         lab.start_agent(node)?;
     }
     lab.wait_ready()?;
-    let begin = Instant::now();
-    let played = play(&table::all(), unders, &api, lab)?;
-    println!("{} scenarios on {} runtimes in {:.1?}", played.len() / unders.len(), unders.len(), begin.elapsed());
-    same(&played)?;
-    new_agents(lab, &api, &played)?;
+    let (played, mut failed) = play(&table::all(), unders, &api, lab);
+    failed.extend(differing(&played, &api));
+    failed.extend(new_agents(lab, &api, &played)?);
     for under in unders {
-        away(lab, &api, under, runtime).with_context(|| format!("while {} is away", under.name))?;
+        let done = away(lab, &api, under, runtime);
+        failed.extend(done.err().map(|error| format!("while {} is away: {error:#}", under.name)));
     }
-    clean(lab, &api, unders, runtime)?;
-    println!("with all else {:.1?}", begin.elapsed());
-    Ok(())
+    failed.extend(clean(lab, &api, unders, runtime).err().map(|error| format!("{error:#}")));
+    if failed.is_empty() { Ok(()) } else { bail!("{} failed:\n{}", failed.len(), failed.join("\n\n")) }
 }
 
-/// All of them on all runtimes at once. Every failure is told.
-fn play(scenarios: &[Scenario], unders: &[Under], api: &Api, lab: &Lab) -> Result<Vec<Played>> {
+/// All of them on all runtimes, and what failed, with its scenario and runtime.
+fn play(scenarios: &[Scenario], unders: &[Under], api: &Api, lab: &Lab) -> (Vec<Played>, Vec<String>) {
+    let begin = Instant::now();
     let results: Vec<Result<Played>> = std::thread::scope(|scope| {
-        let all = scenarios.iter().flat_map(|s| unders.iter().map(move |under| (s, under)));
-        let threads: Vec<_> = all.map(|(s, under)| scope.spawn(move || run::play(s, under, api, lab))).collect();
-        let panicked = || Err(anyhow::anyhow!("a scenario panicked"));
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| panicked())).collect()
+        let mut threads = vec![];
+        for under in unders {
+            let next = std::sync::Arc::new(AtomicUsize::new(0));
+            for _ in 0..AT_ONCE {
+                let next = next.clone();
+                threads.push(scope.spawn(move || {
+                    let turn = || scenarios.get(next.fetch_add(1, Ordering::SeqCst));
+                    std::iter::from_fn(turn).map(|s| run::play(s, under, api, lab)).collect::<Vec<_>>()
+                }));
+            }
+        }
+        let panicked = || vec![Err(anyhow::anyhow!("a scenario panicked"))];
+        threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|_| panicked())).collect()
     });
     let (mut played, mut failed) = (vec![], vec![]);
     for result in results {
@@ -81,23 +99,41 @@ fn play(scenarios: &[Scenario], unders: &[Under], api: &Api, lab: &Lab) -> Resul
             Err(error) => failed.push(format!("{error:#}")),
         }
     }
+    let names: Vec<&str> = unders.iter().map(|u| u.name.as_str()).collect();
+    println!(
+        "{} of {} scenarios held on {} in {:.1?}",
+        played.len(),
+        played.len() + failed.len(),
+        names.join(" and "),
+        begin.elapsed()
+    );
     if let Some(slowest) = played.iter().max_by_key(|p| p.took) {
         println!("the slowest was {} with {:.1?}", slowest.name, slowest.took);
     }
-    if failed.is_empty() { Ok(played) } else { bail!("{} failed:\n{}", failed.len(), failed.join("\n\n")) }
+    (played, failed)
 }
 
-/// The last status of a scenario's pod is the same on all runtimes.
-fn same(played: &[Played]) -> Result<()> {
+/// Those that rest come to the same status on all runtimes.
+fn differing(played: &[Played], api: &Api) -> Vec<String> {
     let mut first: BTreeMap<&str, &Played> = BTreeMap::new();
-    for one in played {
-        let scenario = one.name.rsplit_once('-').map_or("", |(scenario, _)| scenario);
-        let other = first.entry(scenario).or_insert(one);
-        if other.outcome != one.outcome {
-            bail!("{} and {} differ:\n{}\n{}", other.name, one.name, other.outcome, one.outcome);
+    let mut failed = vec![];
+    for one in played.iter().filter(|p| !p.deleted) {
+        let other = *first.entry(one.scenario).or_insert(one);
+        let same = wait_for("the same status", LIMIT, || {
+            let [a, b] = [other, one].map(|p| api.history.of(&p.uid).versions.pop().unwrap_or_default());
+            let over = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+            if over(&b) {
+                // Its end is told before its sandbox is gone.
+                holds::holds(&b, "PodReadyToStartContainers False")?;
+            }
+            let (a, b) = (holds::outcome(&a), holds::outcome(&b));
+            if a == b { Ok(()) } else { bail!("{a}\n{b}") }
+        });
+        if let Err(error) = same {
+            failed.push(format!("{} and {} differ: {error:#}", other.name, one.name));
         }
     }
-    Ok(())
+    failed
 }
 
 fn pods(api: &Api) -> Result<BTreeMap<String, Value>> {
@@ -106,8 +142,20 @@ fn pods(api: &Api) -> Result<BTreeMap<String, Value>> {
     Ok(items.into_iter().map(|p| (p["metadata"]["uid"].as_str().unwrap_or_default().to_owned(), p)).collect())
 }
 
-/// Agents killed and started again report every pod that rests exactly as before.
-fn new_agents(lab: &mut Lab, api: &Api, played: &[Played]) -> Result<()> {
+/// Makes a pod of one container; its uid.
+fn make(api: &Api, lab: &Lab, node: usize, name: &str, policy: &str, args: &[&str]) -> Result<String> {
+    let spec = json!({"nodeName": lab.nodes[node].name, "automountServiceAccountToken": false, "restartPolicy": policy,
+        "containers": [{"name": "main", "image": table::WEB, "imagePullPolicy": "IfNotPresent", "args": args}]});
+    let made = api.create(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}))?;
+    Ok(made["metadata"]["uid"].as_str().context("no uid")?.to_owned())
+}
+
+fn until(api: &Api, uid: &str, check: &str) -> Result<()> {
+    api.history.wait(uid, LIMIT, |seen: &Seen| holds::holds(seen.versions.last().unwrap_or(&Value::Null), check))
+}
+
+/// Agents killed and started again report every pod that rests exactly as before; those that do not.
+fn new_agents(lab: &mut Lab, api: &Api, played: &[Played]) -> Result<Vec<String>> {
     let before = pods(api)?;
     for node in 0..lab.nodes.len() {
         lab.nodes[node].kill_agent()?;
@@ -116,41 +164,32 @@ fn new_agents(lab: &mut Lab, api: &Api, played: &[Played]) -> Result<()> {
         lab.start_agent(node)?;
     }
     // A pod made afterwards is seen through, so each agent has looked at all there is.
-    for node in &lab.nodes {
-        let spec = json!({"restartPolicy": "Never", "nodeName": node.name, "automountServiceAccountToken": false,
-            "containers": [{"name": "main", "image": table::WEB, "imagePullPolicy": "IfNotPresent", "args": ["exit", "0"]}]});
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("after-{}", node.name)}, "spec": spec});
-        let uid = api.create(&pod)?["metadata"]["uid"].as_str().context("no uid")?.to_owned();
-        let done = |seen: &api::Seen| run::holds(seen.versions.last().unwrap_or(&Value::Null), "phase Succeeded");
-        api.history.wait(&uid, Duration::from_secs(40), done).with_context(|| format!("a pod on {}", node.name))?;
+    let made = |node| make(api, lab, node, &format!("after-{}", node + 1), "Never", &["exit", "0"]);
+    let after: Vec<String> = (0..lab.nodes.len()).map(made).collect::<Result<_>>()?;
+    for uid in &after {
+        until(api, uid, "phase Succeeded").context("a pod after a restart of its agent")?;
     }
     let after = pods(api)?;
-    let mut rest = 0;
-    for one in played {
-        let Some(old) = before.get(&one.uid) else { continue };
-        let new = after.get(&one.uid).with_context(|| format!("{} is gone", one.name))?;
-        if old["status"] != new["status"] {
-            bail!("after a restart of the agent {} is\n{}\nbefore it was\n{}", one.name, new["status"], old["status"]);
+    let mut failed = vec![];
+    for one in played.iter().filter(|p| !p.deleted) {
+        let old = &before.get(&one.uid).with_context(|| format!("{} is not there", one.name))?["status"];
+        let new = &after.get(&one.uid).with_context(|| format!("{} is gone", one.name))?["status"];
+        if old != new {
+            failed.push(format!("after a restart of the agent {} is\n{new}\nbefore it was\n{old}", one.name));
         }
-        rest += 1;
     }
-    println!("{rest} pods as before after a restart of their agents");
-    if rest < 30 { bail!("only {rest} pods rested") } else { Ok(()) }
+    Ok(failed)
 }
 
 /// A pod that is deleted while its runtime is away is there until that is back, and ends then.
 fn away(lab: &mut Lab, api: &Api, under: &Under, runtime: &tokio::runtime::Handle) -> Result<()> {
     let name = format!("away-{}", under.node + 1);
-    let spec = json!({"nodeName": lab.nodes[under.node].name, "automountServiceAccountToken": false,
-        "containers": [{"name": "main", "image": table::WEB, "imagePullPolicy": "IfNotPresent", "args": ["sleep", "600"]}]});
-    let made = api.create(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}))?;
-    let uid = made["metadata"]["uid"].as_str().context("no uid")?.to_owned();
-    let ready = |seen: &api::Seen| run::holds(seen.versions.last().unwrap_or(&Value::Null), "Ready True");
-    api.history.wait(&uid, Duration::from_secs(40), ready)?;
+    let uid = make(api, lab, under.node, &name, "Always", &["sleep", "600"])?;
+    until(api, &uid, "Ready True")?;
     runtime.block_on(under.kill(lab))?;
     let killed = api.delete(&name, 1).and_then(|()| {
         // Long past its grace.
-        let gone = |seen: &api::Seen| seen.gone.context("still there");
+        let gone = |seen: &Seen| seen.gone.context("still there");
         match api.history.wait(&uid, Duration::from_secs(3), gone) {
             Ok(_) => bail!("gone while nobody can say that its container has ended"),
             Err(_) => Ok(()),
@@ -158,8 +197,8 @@ fn away(lab: &mut Lab, api: &Api, under: &Under, runtime: &tokio::runtime::Handl
     });
     under.start(lab)?;
     killed?;
-    let gone = |seen: &api::Seen| seen.gone.context("still there").map(drop);
-    api.history.wait(&uid, Duration::from_secs(40), gone).context("after the runtime came back")
+    let gone = |seen: &Seen| seen.gone.context("still there").map(drop);
+    api.history.wait(&uid, LIMIT, gone).context("after the runtime came back")
 }
 
 /// All that is left is deleted, and nothing stays behind in any runtime.
@@ -167,7 +206,7 @@ fn clean(lab: &mut Lab, api: &Api, unders: &[Under], runtime: &tokio::runtime::H
     for pod in pods(api)?.values() {
         api.delete(pod["metadata"]["name"].as_str().unwrap_or_default(), 1)?;
     }
-    wait_for("all pods to go", Duration::from_secs(40), || {
+    wait_for("all pods to go", LIMIT, || {
         let left = pods(api)?;
         let names: Vec<&Value> = left.values().map(|p| &p["metadata"]["name"]).collect();
         if left.is_empty() { Ok(()) } else { bail!("{names:?}") }

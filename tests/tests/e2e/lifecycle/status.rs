@@ -1,7 +1,7 @@
-//! What a status says: how containers ended, their last words, conditions and generations.
+//! Conditions, their order and times, and the generations they are of. How containers ended is in the scenarios.
 
-use super::record::{Record, container, end, life, over, phase, with};
-use crate::shared::{Ns, contains, is_ready, test};
+use super::record::{Record, container, life, with};
+use crate::shared::{Ns, is_ready, test};
 use anyhow::{Result, ensure};
 use ferrolet_tests::cluster::condition;
 use ferrolet_tests::images::WEB;
@@ -9,83 +9,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
-        test("lifecycle::status::last_words", last_words),
-        test("lifecycle::status::reasons", reasons),
-        test("lifecycle::status::conditions_and_generations", conditions),
-    ]
-}
-
-fn once(args: &[&str], more: Value) -> Value {
-    json!({"restartPolicy": "Never", "containers": [with(json!({"name": "main", "image": WEB, "args": args}), more)]})
-}
-
-fn words(pod: &Value, name: &str) -> String {
-    container(pod, name)["state"]["terminated"]["message"].as_str().unwrap_or_default().to_owned()
-}
-
-fn last_words(ns: &mut Ns) -> Result<()> {
-    const DEFAULT: &str = "/dev/termination-log";
-    let on_error = || json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
-    let other = json!({"terminationMessagePath": "/dev/termination-custom-log", "securityContext": {"runAsUser": 10000}});
-    let long = format!("first{}last", "x".repeat(6000));
-    let table = [
-        ("root", once(&["write", DEFAULT, "DONE"], json!({"securityContext": {"runAsUser": 0}})), "DONE"),
-        ("other-user", once(&["write", "/dev/termination-custom-log", "DONE"], other), "DONE"),
-        ("log-of-failed", once(&["cat", "/none"], on_error()), "web cat: No such file or directory (os error 2)\n"),
-        ("log-of-good", once(&["echo", "DONE"], on_error()), ""),
-        ("file-of-good", once(&["write", DEFAULT, "OK"], on_error()), "OK"),
-        ("log-unasked", once(&["cat", "/none"], json!({})), ""),
-        // Of a long one the end, 4 KiB of it.
-        ("long", once(&["write", DEFAULT, &long], json!({})), &long[long.len() - 4096..]),
-    ];
-    let said = "y".repeat(4096);
-    let four: Vec<Value> =
-        (0..4).map(|i| json!({"name": format!("c{i}"), "image": WEB, "args": ["write", DEFAULT, said]})).collect();
-    Record::of(ns, "four", json!({"restartPolicy": "Never", "containers": four}))?;
-    for (name, spec, _) in &table {
-        Record::of(ns, name, spec.clone())?;
-    }
-    for (name, _, expected) in table {
-        let pod = ns.pod(name, "over", over)?;
-        let seen = words(&pod, "main");
-        ensure!(seen == expected, "{name}: {} bytes: {seen:?}", seen.len());
-    }
-    // All of a pod share 12 KiB.
-    let pod = ns.pod("four", "over", over)?;
-    let lengths: Vec<usize> = (0..4).map(|i| words(&pod, &format!("c{i}")).len()).collect();
-    ensure!(lengths == [3072; 4], "{lengths:?}");
-    Ok(())
-}
-
-fn reasons(ns: &mut Ns) -> Result<()> {
-    let config = json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "a"}}}]});
-    let table = [
-        ("good", once(&["exit", "0"], json!({})), ("Succeeded", "Completed", 0)),
-        ("bad", once(&["exit", "3"], json!({})), ("Failed", "Error", 3)),
-        ("absent", once(&[], json!({"command": ["/no-such-program"]})), ("Failed", "StartError", 128)),
-    ];
-    for (name, spec, _) in &table {
-        Record::of(ns, name, spec.clone())?;
-    }
-    Record::of(ns, "again", json!({"containers": [with(life("main", "-", "0", 0), json!({"command": ["/no-such-program"]}))]}))?;
-    Record::of(ns, "config", once(&["exit", "0"], config))?;
-    for (name, _, expected) in table {
-        let pod = ns.pod(name, "over", over)?;
-        let (reason, code) = end(&pod, "main");
-        ensure!((phase(&pod), reason, code) == expected, "{name}: {}", pod["status"]);
-        let ended = &container(&pod, "main")["state"]["terminated"];
-        ensure!(["startedAt", "finishedAt", "containerID"].iter().all(|f| ended[f].is_string()), "{name}: {ended}");
-        let status = container(&pod, "main");
-        ensure!(status["ready"] == false && status["started"] == false && contains(&status["imageID"], "sha256:"), "{status}");
-    }
-    let waits = |reason: &'static str| move |p: &Value| container(p, "main")["state"]["waiting"]["reason"] == reason;
-    let pod = ns.pod("again", "backs off", waits("CrashLoopBackOff"))?;
-    let last = &container(&pod, "main")["lastState"]["terminated"];
-    ensure!(last["reason"] == "StartError" && contains(&last["message"], "no-such-program"), "{last}");
-    let pod = ns.pod("config", "waits for its map", waits("CreateContainerConfigError"))?;
-    ensure!(contains(&container(&pod, "main")["state"]["waiting"]["message"], "\"none\" not found"), "{}", pod["status"]);
-    Ok(())
+    vec![test("lifecycle::status::conditions_and_generations", conditions)]
 }
 
 const KINDS: [&str; 5] = ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];

@@ -9,11 +9,10 @@ use ferrolet_cri::{Client, Options};
 use ferrolet_tests::bins;
 use ferrolet_tests::cluster::{Lab, run_dir};
 use ferrolet_tests::images::{self, Image};
-use ferrolet_tests::netns;
-use ferrolet_tests::setup::{self, Runtime, Tools};
+use ferrolet_tests::registry::Registry;
+use ferrolet_tests::setup::Tools;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,16 +22,16 @@ pub struct Under {
     pub node: usize,
     pub tap: Tap,
     fake: Option<Fake>,
+    /// Keeps whoever pulls from it waiting.
+    _registry: Option<Registry>,
 }
 
-/// A lab with one node for each runtime, its agents and control plane not started. Inside a tokio runtime only.
-pub fn lab(name: &str) -> Result<(Lab, Vec<Under>)> {
-    let tools = setup::prepare()?;
-    let newest = Tools { runtime: Runtime::newest()?, ..tools.clone() };
-    let versions = [tools.runtime.version.clone(), newest.runtime.version.clone()];
+/// A lab with a node on this containerd and one on the fake, its agents and control plane not started. Inside a tokio
+/// runtime only.
+pub fn lab(name: &str, tools: Tools) -> Result<(Lab, Vec<Under>)> {
+    let version = tools.runtime.version.clone();
     let mut lab = Lab::create(name, 1, bins::build(false)?, tools)?;
-    let unders = populate(&mut lab, &newest, versions);
-    match unders {
+    match populate(&mut lab, &version) {
         Ok(unders) => Ok((lab, unders)),
         Err(error) => {
             lab.destroy()?;
@@ -41,49 +40,41 @@ pub fn lab(name: &str) -> Result<(Lab, Vec<Under>)> {
     }
 }
 
-fn populate(lab: &mut Lab, newest: &Tools, versions: [String; 2]) -> Result<Vec<Under>> {
-    lab.add_node(Some(newest))?;
-    let mut unders = vec![];
+fn populate(lab: &mut Lab, version: &str) -> Result<Vec<Under>> {
     let file = lab.dir.join("other.tar");
     let other = Image { name: OTHER, files: &[("/web", &lab.bins.web)], entrypoint: &["/web"], arguments: &[], user: "web" };
     images::write_archive(&other, &file)?;
-    for (node, version) in versions.into_iter().enumerate() {
-        lab.nodes[node].containerd.import(&file)?;
-        let tap = Tap::start(&tap_socket(lab, node), &lab.nodes[node].containerd.socket)?;
-        unders.push(Under { name: format!("containerd {version}"), node, tap, fake: None });
+    lab.nodes[0].containerd.import(&file)?;
+    let (host, port) = SLOW.split_once('/').and_then(|(address, _)| address.split_once(':')).context("no address")?;
+    let registry = Registry::start(&lab.nodes[0].netns, port.parse()?)?;
+    registry.hold(true);
+    if registry.address.ip().to_string() != host {
+        bail!("the registry is at {}", registry.address);
     }
+    let tap = Tap::start(&tap_socket(lab, 0), &lab.nodes[0].containerd.socket)?;
+    let real = Under { name: format!("containerd {version}"), node: 0, tap, fake: None, _registry: Some(registry) };
+
     let node = lab.add_node(None)?;
     let socket = run_dir(&lab.name).join("fake.sock");
-    let fake = Fake::start_at(Profile::containerd_2(), &socket)?;
+    let profile = if version.starts_with("1.6.") { Profile::containerd_1_6() } else { Profile::containerd_2() };
+    let name = format!("the fake of {} {}", profile.name, profile.version);
+    let fake = Fake::start_at(profile, &socket)?;
     let image = || ImageConfig { cmd: vec![], ..ImageConfig::default() };
     for name in [WEB, OTHER] {
         fake.add_image(name, image());
     }
     fake.add_to_registry(SLOW, ImageConfig { pull_time: Duration::from_secs(600), ..image() });
     let tap = Tap::start(&tap_socket(lab, node), &socket)?;
-    unders.push(Under { name: "the fake".into(), node, tap, fake: Some(fake) });
+    let fake = Under { name, node, tap, fake: Some(fake), _registry: None };
+    let unders = vec![real, fake];
     for under in &unders {
         lab.nodes[under.node].endpoint = under.tap.endpoint();
     }
-    slow_registry(lab)?;
     Ok(unders)
 }
 
 fn tap_socket(lab: &Lab, node: usize) -> PathBuf {
     run_dir(&lab.name).join(format!("tap-{node}.sock"))
-}
-
-/// Takes connections on the fabric and never answers, for as long as this process runs.
-fn slow_registry(lab: &Lab) -> Result<()> {
-    let address = SLOW.split('/').next().unwrap_or_default();
-    let listener = netns::within(&lab.fabric, move || TcpListener::bind(address))??;
-    std::thread::spawn(move || {
-        let mut open = vec![];
-        for stream in listener.incoming().flatten().take(100) {
-            open.push(stream);
-        }
-    });
-    Ok(())
 }
 
 impl Under {
