@@ -265,10 +265,11 @@ fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status:
         (Role::Init, _) if pod_restart == RestartPolicy::Always => RestartPolicy::OnFailure,
         _ => pod_restart,
     };
-    let rules = c.restart_policy_rules.iter().flatten().filter_map(|r| {
+    // Rules count only beside a policy of the container's own.
+    let rules = c.restart_policy_rules.iter().flatten().filter(|_| c.restart_policy.is_some()).filter_map(|r| {
         let codes = r.exit_codes.as_ref()?;
-        (r.action == "Restart")
-            .then(|| RestartRule { matches: codes.operator == "In", exit_codes: codes.values.clone().unwrap_or_default() })
+        let known = r.action == "Restart" && matches!(codes.operator.as_str(), "In" | "NotIn");
+        known.then(|| RestartRule { matches: codes.operator == "In", exit_codes: codes.values.clone().unwrap_or_default() })
     });
     let pull = match c.image_pull_policy.as_deref() {
         Some("Always") => PullPolicy::Always,

@@ -2,6 +2,8 @@
 //! every step; and tables for the single decisions.
 
 mod model;
+mod reported;
+mod restarts;
 mod tables;
 
 use super::*;
@@ -12,11 +14,13 @@ fn shape() -> impl Strategy<Value = Shape> {
     let inits = proptest::collection::vec(any::<bool>(), 0..4);
     let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (inits, 1usize..4, ephemeral, policy).prop_map(|(sidecars, mains, ephemeral, policy)| Shape {
+    let deadline = prop_oneof![4 => Just(None), 1 => Just(Some(200))];
+    (inits, 1usize..4, ephemeral, policy, deadline).prop_map(|(sidecars, mains, ephemeral, policy, deadline)| Shape {
         sidecars,
         mains,
         ephemeral,
         policy,
+        deadline,
     })
 }
 

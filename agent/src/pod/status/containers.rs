@@ -1,10 +1,11 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
 use super::{Inputs, whole_seconds};
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
-use crate::pod::observed::{Container, State};
+use crate::pod::observed::{Container, State, UNKNOWN_CODE};
 use crate::pod::resources::Resources;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
@@ -12,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 /// Reason for a container that the runtime knows nothing of.
 const UNKNOWN: &str = "ContainerStatusUnknown";
-const UNKNOWN_CODE: i32 = 137;
 
 /// Of all containers with one of these roles, which share a list.
 pub(super) fn statuses(i: &Inputs<'_>, roles: &[Role]) -> Vec<api::ContainerStatus> {
@@ -89,7 +89,7 @@ fn is_waiting(s: &api::ContainerStatus) -> bool {
 }
 
 fn any_main_created(i: &Inputs<'_>) -> bool {
-    i.desired.main().any(|c| i.observed.newest(&c.name).is_some())
+    i.desired.main().any(|c| i.observed.newest(&c.name).is_some_and(|n| n.state != State::Unknown))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> api::ContainerState {
@@ -141,10 +141,18 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
     let old_count = old.map_or(0, |o| o.restart_count);
     let mut count = (n.attempt as i32).max(old_count);
     let mut state = state_of(i, n);
-    if n.state == State::Unknown && was_running {
-        let message = "The container could not be located when the pod was terminated";
-        state = terminated(UNKNOWN, message, UNKNOWN_CODE);
-        count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+    if n.state == State::Unknown {
+        // Said once, it stays said and counted until more is known.
+        let said =
+            old.filter(|o| o.container_id.as_deref() == Some(id.as_str())).and_then(|o| o.state.as_ref()?.terminated.as_ref());
+        if was_running {
+            let message = "The container could not be located when the pod was terminated";
+            state = terminated(UNKNOWN, message, UNKNOWN_CODE);
+            count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+        } else if let Some(said) = said.filter(|t| t.reason.as_deref() == Some(UNKNOWN)) {
+            state.waiting = None;
+            state.terminated = Some(said.clone());
+        }
     }
     // Its last words were in a file that may be gone by now.
     let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
@@ -232,7 +240,8 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> Option<(St
         && let Some(code) = n.exit_code()
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !changed {
+        let done = c.role == Role::Init && code == 0;
+        if done || !runs_again(c, n, i.observed, i.verdicts) {
             return None;
         }
         let restart = backoff::restart(n, changed, i.backoffs, i.now);

@@ -1,7 +1,9 @@
 //! The phase, by the rules of the API as kubelet applies them.
 
 use super::Inputs;
+use crate::pod::again::runs_again;
 use crate::pod::desired::{Container, Role};
+use crate::pod::observed::Container as Instance;
 use k8s_openapi::api::core::v1 as api;
 
 /// What a container's status means for the phase.
@@ -53,8 +55,8 @@ pub(super) fn phase(
     for c in i.desired.inits() {
         let (seen, started) = seen(init, &c.name);
         match (c.role, seen) {
-            (Role::Init, Seen::Ended { code, .. }) => {
-                if code != 0 && !c.restarts(code) {
+            (Role::Init, Seen::Ended { code, waiting }) => {
+                if code != 0 && !again(i, c, code, waiting) {
                     return "Failed";
                 }
             }
@@ -76,7 +78,7 @@ pub(super) fn phase(
         }
     }
     for c in i.desired.main() {
-        count(&mut n, c, seen(main, &c.name).0);
+        count(&mut n, i, c, seen(main, &c.name).0);
     }
     // A pod that has run once does not go back to Pending because its sidecars restart.
     let has_run = i
@@ -98,12 +100,18 @@ pub(super) fn phase(
     if n.succeeded == n.stopped { "Succeeded" } else { "Failed" }
 }
 
-fn count(n: &mut Count, c: &Container, seen: Seen) {
+/// Whether one that ended with this code is to run again. While it waits its successor may be made already.
+fn again(i: &Inputs<'_>, c: &Container, code: i32, waiting: bool) -> bool {
+    let made = |n: &Instance| (waiting && n.live()) || runs_again(c, n, i.observed, i.verdicts);
+    c.restarts(code) || i.observed.newest(&c.name).is_some_and(made)
+}
+
+fn count(n: &mut Count, i: &Inputs<'_>, c: &Container, seen: Seen) {
     match seen {
         Seen::Running => n.running += 1,
         Seen::Ended { code, waiting } => {
             n.stopped += 1;
-            n.final_stops += usize::from(!c.restarts(code));
+            n.final_stops += usize::from(!again(i, c, code, waiting));
             n.succeeded += usize::from(code == 0 && !waiting);
         }
         Seen::Waiting => n.waiting += 1,
