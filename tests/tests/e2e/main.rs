@@ -13,6 +13,7 @@ mod nodes;
 mod pods;
 mod rules;
 mod runtime;
+mod scenarios;
 mod services;
 mod shared;
 mod static_pods;
@@ -26,6 +27,7 @@ fn main() {
     let trials: Vec<Trial> = [
         runtime::trials(),
         cri::trials(),
+        scenarios::trials(),
         nodes::trials(),
         kubectl::trials(),
         bad_input::trials(),
