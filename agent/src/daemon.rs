@@ -220,16 +220,17 @@ async fn build(
         supervisor.watch("/healthz of the data plane", must_listen(failures.clone(), root.clone()));
     }
 
+    let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
+    supervisor.watch("events", task);
     let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy, answered };
-    let progress = parts.report_node(&machine, node, supervisor, root);
+    let told = Told { events: events.clone(), cgroup_v1: cgroups.version() == cgroup::Version::V1 };
+    let progress = parts.report_node(&machine, node, told, supervisor, root);
     let (statics, sources) = static_pods::spawn(&config.static_pods, &config.node_name, root);
     for (name, task) in sources {
         supervisor.watch(name, task);
     }
     parts.serve(pods.clone(), statics.clone(), supervisor, root).await?;
 
-    let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
-    supervisor.watch("events", task);
     let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
     supervisor.watch("service events", services::spawn(proxy.clone(), failures, teller, root.clone()));
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
@@ -343,12 +344,19 @@ struct Parts<'a> {
     answered: Arc<netproxy::health::Answered>,
 }
 
+/// What the Node's events need.
+struct Told {
+    events: EventRecorder,
+    cgroup_v1: bool,
+}
+
 impl Parts<'_> {
     /// Lease, runtime health and the Node's status.
     fn report_node(
         &self,
         machine: &Arc<facts::Machine>,
         node: Watched<Node>,
+        told: Told,
         supervisor: &mut Supervisor,
         root: &CancellationToken,
     ) -> watch::Receiver<report::Progress> {
@@ -367,7 +375,9 @@ impl Parts<'_> {
         let sources =
             report::Sources { runtime: runtime.health, images: runtime.images, services_synced: self.proxy.synced.clone(), node };
         let (client, machine) = (self.client.clone(), machine.clone());
-        let reporter = report::Reporter { config: config.clone(), client, machine, sources, node_uid: uid_out };
+        let Told { events, cgroup_v1 } = told;
+        let config = config.clone();
+        let reporter = report::Reporter { config, client, machine, sources, events, cgroup_v1, node_uid: uid_out };
         let (progress, task) = report::spawn(reporter, root.clone());
         supervisor.watch("node reporter", task);
         progress

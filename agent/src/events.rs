@@ -1,30 +1,26 @@
 //! Events: what users read in `kubectl describe`.
 //!
-//! Owns the queue and the counting. `EventRecorder` never blocks and never fails its caller: a full queue drops. Equal
-//! events within ten minutes become one with a count; an object that speaks too much is held back. One task writes, in
-//! order, and is cancelled by its token.
+//! Owns the queue and the writing; what is counted together or held back is for `correlate`. `EventRecorder` never blocks and
+//! never fails its caller: a full queue drops. One task writes, in order, and is cancelled by its token.
+
+mod correlate;
 
 use crate::pod::PodId;
 use crate::pod::status::whole_seconds;
+use correlate::{Correlator, Verdict};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time as ApiTime};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const QUEUE: usize = 1024;
-const WINDOW: Duration = Duration::from_secs(600);
-/// Known events, for counting.
-const KNOWN_MAX: usize = 2048;
-/// New events of one object at once, and how soon one more is allowed.
-const BURST: f64 = 25.0;
-const REFILL: Duration = Duration::from_secs(300);
-const TRIES: u32 = 5;
+const TRIES: u32 = 12;
 const LIMIT: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The API cuts messages at 1024 bytes.
 const MESSAGE_MAX: usize = 1024;
 
@@ -53,7 +49,7 @@ impl EventRecorder {
     /// Starts the writer. `host` is the node's name.
     pub fn spawn(kube: kube::Client, host: &str, cancel: CancellationToken) -> (EventRecorder, JoinHandle<()>) {
         let (queue, inbox) = mpsc::channel(QUEUE);
-        let writer = Writer { kube, host: host.to_owned(), known: BTreeMap::new(), spent: BTreeMap::new() };
+        let writer = Writer { kube, host: host.to_owned(), correlator: Correlator::default() };
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -98,34 +94,24 @@ impl EventRecorder {
         };
         self.record(object, severity, reason, message);
     }
-}
 
-/// What makes two events equal.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Likeness {
-    object: String,
-    severity: Severity,
-    reason: String,
-    message: String,
-}
-
-struct Known {
-    name: String,
-    count: i32,
-    last: jiff::Timestamp,
+    /// About the Node itself.
+    pub fn node(&self, name: &str, uid: Option<String>, severity: Severity, reason: &str, message: impl Into<String>) {
+        let object = api::ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.to_owned()),
+            uid,
+            ..Default::default()
+        };
+        self.record(object, severity, reason, message);
+    }
 }
 
 struct Writer {
     kube: kube::Client,
     host: String,
-    known: BTreeMap<Likeness, Known>,
-    /// By object: how many of its burst are used up, and when that was reckoned.
-    spent: BTreeMap<String, (f64, jiff::Timestamp)>,
-}
-
-fn object_key(o: &api::ObjectReference) -> String {
-    let part = |p: &Option<String>| p.clone().unwrap_or_default();
-    [&o.kind, &o.namespace, &o.name, &o.uid, &o.field_path].map(part).join("/")
+    correlator: Correlator,
 }
 
 impl Writer {
@@ -138,53 +124,9 @@ impl Writer {
     }
 
     async fn write(&mut self, item: Item) {
-        let like = Likeness {
-            object: object_key(&item.object),
-            severity: item.severity,
-            reason: item.reason.clone(),
-            message: item.message.clone(),
-        };
-        if !self.allowed(&like.object, item.at) {
-            return;
-        }
-        let fresh = |k: &&mut Known| crate::pod::elapsed(k.last, item.at) < WINDOW;
-        let again = self.known.get_mut(&like).filter(fresh).map(|k| {
-            k.count += 1;
-            k.last = item.at;
-            (k.name.clone(), k.count)
-        });
-        if let Some((name, count)) = again
-            && self.bump(&item, &name, count).await
-        {
-            return;
-        }
-        let object_name = item.object.name.clone().unwrap_or_default();
-        let name = format!("{object_name}.{:x}", item.at.as_nanosecond());
-        if self.create(&item, &name).await {
-            self.forget_old(item.at);
-            self.known.insert(like, Known { name, count: 1, last: item.at });
-        }
-    }
-
-    fn allowed(&mut self, object: &str, at: jiff::Timestamp) -> bool {
-        let (used, since) = self.spent.entry(object.to_owned()).or_insert((0.0, at));
-        let refilled = crate::pod::elapsed(*since, at).as_secs_f64() / REFILL.as_secs_f64();
-        *used = (*used - refilled).max(0.0);
-        *since = at;
-        if *used >= BURST {
-            return false;
-        }
-        *used += 1.0;
-        true
-    }
-
-    fn forget_old(&mut self, now: jiff::Timestamp) {
-        if self.known.len() >= KNOWN_MAX {
-            self.known.retain(|_, k| crate::pod::elapsed(k.last, now) < WINDOW);
-            self.spent.retain(|_, (_, since)| crate::pod::elapsed(*since, now) < WINDOW);
-        }
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
+        let Some(verdict) = self.correlator.correlate(&item) else { return };
+        if verdict.count == 1 || self.bump(&item, &verdict).await == Written::Gone {
+            self.create(&item, &verdict).await;
         }
     }
 
@@ -192,31 +134,29 @@ impl Writer {
         Api::namespaced(self.kube.clone(), namespace(item))
     }
 
-    /// False if that event is not there any more.
-    async fn bump(&self, item: &Item, name: &str, count: i32) -> bool {
+    async fn bump(&self, item: &Item, v: &Verdict) -> Written {
         let at = ApiTime(whole_seconds(item.at));
-        let patch = serde_json::json!({ "count": count, "lastTimestamp": at });
+        let patch = serde_json::json!({ "count": v.count, "lastTimestamp": at, "message": v.message });
         let api = self.api(item);
         let patch = Patch::Strategic(&patch);
         let params = PatchParams::default();
-        retried(|| async { api.patch(name, &params, &patch).await.map(drop) }).await
+        retried(|| async { api.patch(&v.name, &params, &patch).await.map(drop) }).await
     }
 
-    async fn create(&self, item: &Item, name: &str) -> bool {
-        let at = ApiTime(whole_seconds(item.at));
+    async fn create(&self, item: &Item, v: &Verdict) -> Written {
         let event = api::Event {
             metadata: ObjectMeta {
-                name: Some(name.to_owned()),
+                name: Some(v.name.clone()),
                 namespace: Some(namespace(item).to_owned()),
                 ..Default::default()
             },
             involved_object: item.object.clone(),
             type_: Some(if item.severity == Severity::Normal { "Normal" } else { "Warning" }.to_owned()),
             reason: Some(item.reason.clone()),
-            message: Some(item.message.clone()),
-            count: Some(1),
-            first_timestamp: Some(at.clone()),
-            last_timestamp: Some(at),
+            message: Some(v.message.clone()),
+            count: Some(v.count),
+            first_timestamp: Some(ApiTime(whole_seconds(v.first))),
+            last_timestamp: Some(ApiTime(whole_seconds(item.at))),
             source: Some(api::EventSource { component: Some("kubelet".into()), host: Some(self.host.clone()) }),
             reporting_component: Some("kubelet".into()),
             reporting_instance: Some(self.host.clone()),
@@ -233,22 +173,31 @@ fn namespace(item: &Item) -> &str {
     item.object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
 }
 
-/// Tries while the API is away; true once it took it.
-async fn retried<F: Future<Output = kube::Result<()>>>(attempt: impl Fn() -> F) -> bool {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Taken,
+    /// There is no such event any more.
+    Gone,
+    /// Refused, or the API was away for too long.
+    Lost,
+}
+
+/// Tries while the API is away.
+async fn retried<F: Future<Output = kube::Result<()>>>(attempt: impl Fn() -> F) -> Written {
     let mut pause = Duration::from_millis(200);
     for _ in 0..TRIES {
         match tokio::time::timeout(LIMIT, attempt()).await {
-            Ok(Ok(())) => return true,
+            Ok(Ok(())) => return Written::Taken,
             Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
                 tracing::debug!(code = status.code, message = status.message, "event refused");
-                return false;
+                return if status.code == 404 { Written::Gone } else { Written::Lost };
             }
             Ok(Err(_)) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;
-        pause *= 3;
+        pause = (pause * 3).min(PAUSE_MAX);
     }
-    false
+    Written::Lost
 }
 
 #[cfg(test)]

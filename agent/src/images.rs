@@ -112,3 +112,6 @@ async fn pull(cri: &Client, slots: &Semaphore, image: &str, auth: Option<AuthCon
     let image_ref = cri.pull_image(&ImageSpec::new(image), auth.as_ref(), sandbox).await?;
     Ok(Pulled { image_ref, took: begun.elapsed() })
 }
+
+#[cfg(test)]
+mod tests;

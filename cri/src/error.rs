@@ -119,6 +119,14 @@ impl Error {
         }
     }
 
+    /// As Go programs print an error of the runtime, which people search for and tools compare.
+    pub fn rpc_text(&self) -> String {
+        match self {
+            Error::Call { code, message, .. } => format!("rpc error: code = {code:?} desc = {message}"),
+            other => other.to_string(),
+        }
+    }
+
     pub fn is_gone(&self) -> bool {
         self.class() == Class::Gone
     }

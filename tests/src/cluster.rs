@@ -134,7 +134,7 @@ impl Lab {
             if file.exists() {
                 continue;
             }
-            images::write_archive(&Image { name, files: content, entrypoint, user: "" }, &file)?;
+            images::write_archive(&Image { name, files: content, entrypoint, arguments: &[], user: "" }, &file)?;
         }
         Ok(files)
     }

@@ -16,11 +16,22 @@ pub struct Image<'a> {
     /// Path in the image, and the file on this host.
     pub files: &'a [(&'a str, &'a Path)],
     pub entrypoint: &'a [&'a str],
+    /// What the program is given unless the pod says otherwise.
+    pub arguments: &'a [&'a str],
     pub user: &'a str,
 }
 
-/// Writes an OCI archive. The same input gives the same bytes.
-pub fn write_archive(image: &Image, to: &Path) -> Result<()> {
+/// An image in the form that registries hand out.
+pub struct Blobs {
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+    pub layer: Vec<u8>,
+}
+
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The same input gives the same bytes.
+pub fn build(image: &Image) -> Result<Blobs> {
     let mut layer = tar::Builder::new(Vec::new());
     for dir in ["tmp", "etc"] {
         layer.append_data(&mut header(0o777, 0, tar::EntryType::Directory), dir, std::io::empty())?;
@@ -34,15 +45,21 @@ pub fn write_archive(image: &Image, to: &Path) -> Result<()> {
     let layer = layer.into_inner()?;
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(), "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": {"Entrypoint": image.entrypoint, "User": image.user, "Env": ["PATH=/bin:/usr/bin:/"], "WorkingDir": "/"},
+        "config": {"Entrypoint": image.entrypoint, "Cmd": image.arguments, "User": image.user, "Env": ["PATH=/bin:/usr/bin:/"], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     }))?;
     let manifest = serde_json::to_vec(&json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "schemaVersion": 2, "mediaType": MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     }))?;
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    Ok(Blobs { manifest, config, layer })
+}
+
+/// Writes an OCI archive. The same input gives the same bytes.
+pub fn write_archive(image: &Image, to: &Path) -> Result<()> {
+    let Blobs { manifest, config, layer } = build(image)?;
+    let mut entry = descriptor(MANIFEST, &manifest);
     entry["annotations"] = json!({"io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": image.name});
     entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
     let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
@@ -73,7 +90,7 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": digest(bytes), "size": bytes.len()})
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold("sha256:".to_owned(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

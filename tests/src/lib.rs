@@ -13,6 +13,7 @@ pub mod images;
 pub mod leftovers;
 pub mod load;
 pub mod netns;
+pub mod registry;
 pub mod setup;
 pub mod sys;
 pub mod verify;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod ephemeral;
+mod images;
 mod refusals;
 mod rules;
 mod starts;

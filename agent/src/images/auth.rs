@@ -6,6 +6,7 @@ use ferrolet_cri::types::AuthConfig;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 #[derive(Deserialize)]
 struct DockerConfigJson {
@@ -34,6 +35,19 @@ pub fn find(image: &str, secrets: &[Secret]) -> Vec<AuthConfig> {
     }
     found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     found.into_iter().map(|(_, c)| c).collect()
+}
+
+/// Stands for what the secrets say now: another mark, and a pull that failed may succeed.
+pub fn mark(secrets: &[Secret]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for secret in secrets {
+        secret.metadata.name.hash(&mut hasher);
+        secret.type_.hash(&mut hasher);
+        for (key, value) in secret.data.iter().flatten() {
+            (key, &value.0).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 fn entries(secret: &Secret) -> Vec<(String, Entry)> {
@@ -100,6 +114,15 @@ mod tests {
         }));
         let users: Vec<String> = find("reg.example/team/x:1", &[s]).into_iter().map(|a| a.username).collect();
         assert_eq!(users, ["b", "a", "c"]);
+    }
+
+    #[test]
+    fn another_mark_when_what_they_say_changes() {
+        let one = secret(json!({"r.io": {"username": "a", "password": "1"}}));
+        let two = secret(json!({"r.io": {"username": "a", "password": "2"}}));
+        assert_eq!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&one)));
+        assert_ne!(mark(std::slice::from_ref(&one)), mark(std::slice::from_ref(&two)));
+        assert_ne!(mark(&[]), mark(&[one]));
     }
 
     #[test]

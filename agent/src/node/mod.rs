@@ -3,6 +3,7 @@
 //! - `facts` reads what the machine is; `runtime` asks the container runtime how it is; `images` what it holds.
 //! - `status` (pure) makes a Node of all that, and tells what has to be written.
 //! - `report` is the task that registers the Node and writes its status when it changes and from time to time.
+//! - `words` (pure) is what is said of the Node in events.
 //! - `own` tells the data plane what it must know of the Node: its zone, and whether it is on its way out.
 //! - `addresses` tells it this host's own addresses, and follows their changes.
 //! - `ranges` tells it where cluster IPs are taken from.
@@ -16,3 +17,4 @@ pub mod ranges;
 pub mod report;
 pub mod runtime;
 pub mod status;
+pub mod words;

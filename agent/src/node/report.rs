@@ -7,9 +7,11 @@
 use super::facts::{self, Machine};
 use super::runtime::{Health, ListedImage};
 use super::status::{self, Inputs};
+use super::words::{self, Word, Words};
 use crate::api::snapshot::{ObjectKey, Watched};
 use crate::api::watch::chain;
 use crate::config::Config;
+use crate::events::EventRecorder;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -39,6 +41,9 @@ pub struct Reporter {
     pub client: kube::Client,
     pub machine: Arc<Machine>,
     pub sources: Sources,
+    pub events: EventRecorder,
+    /// Whether the pods' cgroups are of the old kind.
+    pub cgroup_v1: bool,
     /// Told the Node's uid once it is registered.
     pub node_uid: watch::Sender<Option<String>>,
 }
@@ -68,16 +73,20 @@ impl Reporter {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut base = self.register(&api).await;
         progress.send_modify(|p| p.registered = true);
+        self.tell(&base, words::starting(self.cgroup_v1));
+        let mut words = Words::default();
         self.settle(&base).await;
         let mut reported: Option<Instant> = None;
         let mut failures = 0u32;
         loop {
             self.see(&mut base);
+            self.tell(&base, words.seen(&self.config.node_name, &base, &self.machine.boot_id));
             let force = reported.is_none_or(|at| at.elapsed() >= self.config.node.status_report_frequency);
             let (patch, ready) = self.compose(&base, force);
             match self.write(&api, patch).await {
                 Ok(written) => {
                     if let Some(node) = written {
+                        self.tell(&node, words::ready_changed(&self.config.node_name, &base, &node));
                         base = node;
                         reported = Some(Instant::now());
                         progress.send_if_modified(|p| std::mem::replace(&mut p.ready, ready) != ready);
@@ -97,6 +106,12 @@ impl Reporter {
                     }
                 }
             }
+        }
+    }
+
+    fn tell(&self, node: &Node, words: impl IntoIterator<Item = Word>) {
+        for Word { severity, reason, message } in words {
+            self.events.node(&self.config.node_name, node.metadata.uid.clone(), severity, reason, message);
         }
     }
 

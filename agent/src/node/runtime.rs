@@ -3,7 +3,7 @@
 //! A runtime that hangs is one that is down: no answer in time counts as the answer. Nothing else on this node waits for
 //! this task.
 
-use ferrolet_cri::types::{Image, RuntimeStatus, Version};
+use ferrolet_cri::types::{Condition, Image, RuntimeStatus, Version};
 use ferrolet_cri::{Client, Error};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,17 +37,19 @@ impl Health {
             let why = self.down.as_deref().unwrap_or("its status is not known yet");
             return vec![format!("container runtime is down: {why}")];
         };
-        let mut problems = Vec::new();
-        for (what, name, condition) in
-            [("", "RuntimeReady", &status.runtime_ready), (" network", "NetworkReady", &status.network_ready)]
-        {
-            if !condition.ok {
-                let (reason, message) = (&condition.reason, &condition.message);
-                problems.push(format!("container runtime{what} not ready: {name}=false reason:{reason} message:{message}"));
-            }
-        }
-        problems
+        let runtime = problem("container runtime", "RuntimeReady", &status.runtime_ready);
+        runtime.into_iter().chain(network_problem(status)).collect()
     }
+}
+
+/// What keeps pods from having a network, in kubelet's words.
+pub fn network_problem(status: &RuntimeStatus) -> Option<String> {
+    problem("container runtime network", "NetworkReady", &status.network_ready)
+}
+
+fn problem(what: &str, name: &str, condition: &Condition) -> Option<String> {
+    let (reason, message) = (&condition.reason, &condition.message);
+    (!condition.ok).then(|| format!("{what} not ready: {name}=false reason:{reason} message:{message}"))
 }
 
 /// An image as the Node's status lists it.

@@ -68,6 +68,13 @@ pub(super) async fn pod(
     Ok(out)
 }
 
+/// The name by which the runtime knows the image, which is not always the one in the spec: an image has many. An ID is no name.
+pub(super) fn image_name(image: cri::ImageSpec) -> String {
+    let hex = image.image.strip_prefix("sha256:").unwrap_or(&image.image);
+    let id = hex.is_empty() || (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if id && !image.user_specified_image.is_empty() { image.user_specified_image } else { image.image }
+}
+
 fn some<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(t) => Ok(Some(t)),
@@ -121,7 +128,7 @@ fn container(sandbox_id: String, s: cri::ContainerStatus, message: String) -> Co
         state,
         created_at: time(s.created_at),
         started_at: time_of_nanos(s.started_at),
-        image: if s.image.user_specified_image.is_empty() { s.image.image } else { s.image.user_specified_image },
+        image: image_name(s.image),
         image_id: s.image_ref,
         hash: s.annotations.get(labels::OWN_HASH).cloned(),
         backoff: Duration::from_millis(number(labels::OWN_BACKOFF).unwrap_or(0)),

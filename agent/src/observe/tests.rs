@@ -118,3 +118,13 @@ fn an_older_look_never_hides_a_newer_one() {
         assert!(has());
     });
 }
+
+#[test]
+fn an_image_is_called_as_the_runtime_calls_it() {
+    let of = |image: &str, asked: &str| {
+        build::image_name(cri::ImageSpec { image: image.into(), user_specified_image: asked.into(), ..Default::default() })
+    };
+    assert_eq!(of("docker.io/library/web:1", "web:1"), "docker.io/library/web:1");
+    let id = format!("sha256:{}", "a".repeat(64));
+    assert_eq!((of(&id, "web:1"), of(&id, ""), of("", "web:1")), ("web:1".into(), id.clone(), "web:1".into()));
+}

@@ -7,10 +7,10 @@
 //! runtime stays as it is and is adopted by the next actor.
 
 use crate::events::Severity;
-use crate::pod::backoff::Backoffs;
+use crate::pod::backoff::{Backoffs, Subject};
 use crate::pod::container::ImageFacts;
-use crate::pod::desired::{Desired, Ended};
-use crate::pod::execute::{self, Failed, Job, Outcome, Shared};
+use crate::pod::desired::{Container, Desired, Ended};
+use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::lifecycle::Lifecycle;
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, plan};
@@ -256,6 +256,7 @@ impl Actor {
             observed,
             prepared: self.prepared.clone(),
             image: about,
+            held: self.held(&action),
             action: action.clone(),
             again,
             leaving: self.traffic.leaving(),
@@ -278,6 +279,14 @@ impl Actor {
         });
         self.keys.insert(abort.id(), key.clone());
         self.running.insert(key, Running { action, abort });
+    }
+
+    /// The failure that a pull has still to wait for.
+    fn held(&self, action: &Action) -> Option<Held> {
+        let Action::PullImage { container, .. } = action else { return None };
+        let failure = self.backoffs.failures.get(&action.subject())?;
+        let credentials = self.backoffs.tried_with(container, Time::now());
+        Some(Held { reason: failure.reason.clone(), message: failure.message.clone(), credentials })
     }
 
     async fn wait(&mut self, wake_at: Option<Time>, now: Time) {
@@ -324,7 +333,19 @@ impl Actor {
         // A deletion is never taken back, whatever an old object says.
         next.deletion = next.deletion.or(self.desired.deletion);
         next.ended = self.desired.ended.clone();
+        let other_images: Vec<String> =
+            next.containers.iter().filter(|c| self.image_changed(c)).map(|c| c.name.clone()).collect();
         self.desired = Arc::new(next);
+        for name in other_images {
+            self.cut_off(&Key::Pull(name.clone()));
+            self.backoffs.succeeded(&Subject::Image(name.clone()));
+            self.local.images.remove(&name);
+            self.images.remove(&name);
+        }
+    }
+
+    fn image_changed(&self, c: &Container) -> bool {
+        self.desired.container(&c.name).is_some_and(|old| old.image != c.image)
     }
 
     fn done(&mut self, done: Result<(tokio::task::Id, Done), JoinError>) {
@@ -351,6 +372,12 @@ impl Actor {
         let now = Time::now();
         let subject = action.subject();
         match result {
+            Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now, None),
+            Ok(Outcome::NotPulled { container, failed, credentials }) => {
+                tracing::debug!(pod = %self.desired.id, container, error = failed.message, "pull failed");
+                self.backoffs.not_pulled(&container, now, (failed.reason, failed.message), credentials);
+                self.local.images.remove(&container);
+            }
             Ok(outcome) => {
                 self.backoffs.succeeded(&subject);
                 self.timeline.action_done(action, now);
@@ -377,6 +404,8 @@ impl Actor {
                 self.local.images.insert(container.clone(), attempt);
                 self.images.insert(container, facts);
             }
+            // Seen to where it came.
+            Outcome::NotPulled { .. } | Outcome::StillHeld { .. } => {}
             Outcome::Done => match action {
                 Action::RemoveVolumes => self.local.volumes_removed = true,
                 Action::RemoveCgroup => self.local.cgroup_removed = true,
@@ -458,7 +487,11 @@ impl Actor {
                 _ => continue,
             };
             let path = execute::field_path(&self.desired, &c.name);
-            self.shared.events.pod(&self.desired.id, path, severity, "BackOff", message);
+            self.shared.events.pod(&self.desired.id, path.clone(), severity, "BackOff", message);
+            if severity == Severity::Normal {
+                let message = "Error: ImagePullBackOff";
+                self.shared.events.pod(&self.desired.id, path, Severity::Warning, "Failed", message);
+            }
         }
     }
 

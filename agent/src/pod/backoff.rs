@@ -15,6 +15,9 @@ pub const RESET: Duration = Duration::from_secs(600);
 /// Limit of the image pull delay.
 pub const IMAGE_MAX: Duration = Duration::from_secs(300);
 
+/// How often it is looked whether the cause of a failed pull has ended: the image is there by now, or the credentials are others.
+pub const IMAGE_LOOK: Duration = Duration::from_secs(10);
+
 /// How long a failed pull shows its own error before it shows that it is being waited.
 pub const FIRST_SHOWN: Duration = Duration::from_secs(2);
 
@@ -54,6 +57,14 @@ pub struct Backoffs {
     pub failures: BTreeMap<Subject, Failure>,
     /// `crashLoopBackOff.maxContainerRestartPeriod`; zero stands for 300 s.
     pub crash_max: Duration,
+    /// When to look at a failed pull again, before its delay is over, and what it was tried with. By container.
+    pub looks: BTreeMap<String, Look>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub at: Time,
+    pub credentials: u64,
 }
 
 impl Backoffs {
@@ -64,26 +75,69 @@ impl Backoffs {
             Subject::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
             Subject::Stop(_) | Subject::Cleanup => (Duration::from_millis(500), Duration::from_secs(10)),
         };
-        let delay = self.failures.get(&subject).map_or(first, |f| (f.delay * 2).min(max));
-        let failure = Failure { delay, until: after(now, delay), reason: reason.into(), message: message.into() };
+        let reason = reason.into();
+        let delay = match (&subject, self.failures.get(&subject)) {
+            // Nothing was asked of anybody.
+            (Subject::Image(_), _) if !is_pull(&reason) => first,
+            (_, Some(last)) => (last.delay * 2).min(max),
+            (_, None) => first,
+        };
+        let failure = Failure { delay, until: after(now, delay), reason, message: message.into() };
         self.failures.insert(subject, failure);
+    }
+
+    /// A failed pull, to be looked at before its delay is over.
+    pub fn not_pulled(&mut self, container: &str, now: Time, failed: (&str, String), credentials: u64) {
+        self.failed(Subject::Image(container.to_owned()), now, failed.0, failed.1);
+        self.looked(container, now, Some(credentials));
+    }
+
+    /// Nothing has changed by now; look again in a while.
+    pub fn looked(&mut self, container: &str, now: Time, credentials: Option<u64>) {
+        if let Some(credentials) = credentials.or_else(|| self.looks.get(container).map(|l| l.credentials)) {
+            self.looks.insert(container.to_owned(), Look { at: after(now, IMAGE_LOOK), credentials });
+        }
     }
 
     pub fn succeeded(&mut self, subject: &Subject) {
         self.failures.remove(subject);
+        if let Subject::Image(container) = subject {
+            self.looks.remove(container);
+        }
     }
 
-    /// When the subject may be tried again, if that is not now.
+    /// When the subject may be tried again, if that is not now. A pull may be no more than looked at then.
     pub fn blocked(&self, subject: &Subject, now: Time) -> Option<Time> {
+        let until = self.until(subject, now)?;
+        let look = match subject {
+            Subject::Image(container) => self.looks.get(container).map(|l| l.at.min(after(now, IMAGE_LOOK))),
+            _ => None,
+        };
+        let until = look.map_or(until, |at| at.min(until));
+        (until > now).then_some(until)
+    }
+
+    /// When the delay after the last failure is over.
+    fn until(&self, subject: &Subject, now: Time) -> Option<Time> {
         let failure = self.failures.get(subject)?;
         // A clock that jumped back must not turn a short delay into a long one.
-        let until = failure.until.min(after(now, failure.delay));
-        (until > now).then_some(until)
+        Some(failure.until.min(after(now, failure.delay)))
+    }
+
+    /// What the last pull was tried with, as long as its delay is not over.
+    pub fn tried_with(&self, container: &str, now: Time) -> Option<u64> {
+        let until = self.until(&Subject::Image(container.to_owned()), now)?;
+        self.looks.get(container).filter(|_| until > now).map(|l| l.credentials)
     }
 
     fn crash_max(&self) -> Duration {
         if self.crash_max.is_zero() { Duration::from_secs(300) } else { self.crash_max }
     }
+}
+
+/// Whether this is the reason of a pull that was tried and failed.
+pub fn is_pull(reason: &str) -> bool {
+    matches!(reason, "ErrImagePull" | "RegistryUnavailable" | "SignatureValidationFailed")
 }
 
 /// What a container that ended means for its successor.

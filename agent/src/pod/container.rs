@@ -123,7 +123,7 @@ pub fn sandbox(
         },
         hostname,
         log_directory: log_directory(logs, d).to_string_lossy().into_owned(),
-        port_mappings: containers().flat_map(|c| ports(c, d.host_network)).collect(),
+        port_mappings: serving(spec).flat_map(|c| ports(c, d.host_network)).collect(),
         labels: all_labels,
         annotations: pod_annotations(&d.pod),
         security: cri::SandboxSecurity {
@@ -143,21 +143,32 @@ pub fn sandbox(
     })
 }
 
-/// Ports that the runtime is to forward from the host. On the host's network there is nothing to forward.
+/// What can serve: not the init containers, which are over by then.
+fn serving(spec: &api::PodSpec) -> impl Iterator<Item = &api::Container> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars)
+}
+
+/// Ports that the runtime is to forward from the host, each once. On the host's network there is nothing to forward.
 fn ports(c: &api::Container, host_network: bool) -> Vec<cri::PortMapping> {
     let wanted = c.ports.iter().flatten().filter(|p| !host_network && p.host_port.is_some_and(|h| h > 0));
-    wanted
-        .map(|p| cri::PortMapping {
-            protocol: match p.protocol.as_deref() {
-                Some("UDP") => cri::Protocol::Udp,
-                Some("SCTP") => cri::Protocol::Sctp,
-                _ => cri::Protocol::Tcp,
-            },
-            container_port: u16::try_from(p.container_port).unwrap_or(0),
-            host_port: u16::try_from(p.host_port.unwrap_or(0)).unwrap_or(0),
-            host_ip: p.host_ip.as_ref().and_then(|ip| ip.parse().ok()),
-        })
-        .collect()
+    let mapping = |p: &api::ContainerPort| cri::PortMapping {
+        protocol: match p.protocol.as_deref() {
+            Some("UDP") => cri::Protocol::Udp,
+            Some("SCTP") => cri::Protocol::Sctp,
+            _ => cri::Protocol::Tcp,
+        },
+        container_port: u16::try_from(p.container_port).unwrap_or(0),
+        host_port: u16::try_from(p.host_port.unwrap_or(0)).unwrap_or(0),
+        host_ip: p.host_ip.as_ref().and_then(|ip| ip.parse().ok()),
+    };
+    let mut all: Vec<cri::PortMapping> = Vec::new();
+    for mapping in wanted.map(mapping) {
+        if !all.contains(&mapping) {
+            all.push(mapping);
+        }
+    }
+    all
 }
 
 /// The log of one instance, relative to the pod's folder.

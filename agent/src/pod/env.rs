@@ -211,20 +211,48 @@ pub fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Strin
     out
 }
 
-/// The variables that tell a pod of Services: always the API's own, and with links those of its namespace.
-pub fn of_services<'a>(services: impl Iterator<Item = &'a Service>, namespace: &str, links: bool) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    for s in services {
-        let api = s.metadata.namespace == "default" && s.metadata.name == "kubernetes";
-        if api || (links && s.metadata.namespace == namespace) {
-            of_service(s, &mut out);
+/// What `subPathExpr` says. A path with a hole in it could be that of another's files: each variable must have a value.
+pub fn expand_sub_path(text: &str, env: &[EnvVar]) -> Result<String, MissingValues> {
+    let missing = std::cell::RefCell::new(BTreeSet::new());
+    let expanded = expand(text, |name| {
+        let value = env.iter().find(|e| e.name == name).map(|e| e.value.as_str()).unwrap_or_default();
+        if value.is_empty() {
+            missing.borrow_mut().insert(name.to_owned());
         }
+        Some(value)
+    });
+    let missing = missing.into_inner();
+    if missing.is_empty() { Ok(expanded) } else { Err(MissingValues(Vec::from_iter(missing).join(", "))) }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("missing value for {0}")]
+pub struct MissingValues(String);
+
+/// The variables that tell a pod of Services: always the API's own, and with links those of its namespace. A Service of its
+/// own namespace stands before the API's where both have one name.
+pub fn of_services<'a>(services: impl Iterator<Item = &'a Service>, namespace: &str, links: bool) -> BTreeMap<String, String> {
+    let mut by_name: BTreeMap<&str, &Service> = BTreeMap::new();
+    for s in services.filter(|s| address(s).is_some()) {
+        if links && s.metadata.namespace == namespace {
+            by_name.insert(&s.metadata.name, s);
+        } else if s.metadata.namespace == "default" && s.metadata.name == "kubernetes" {
+            by_name.entry(&s.metadata.name).or_insert(s);
+        }
+    }
+    let mut out = BTreeMap::new();
+    for s in by_name.into_values() {
+        of_service(s, &mut out);
     }
     out
 }
 
+fn address(s: &Service) -> Option<&str> {
+    s.spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")
+}
+
 fn of_service(s: &Service, out: &mut BTreeMap<String, String>) {
-    let Some(ip) = s.spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { return };
+    let Some(ip) = address(s) else { return };
     let upper = |text: &str| text.replace('-', "_").to_ascii_uppercase();
     let name = upper(&s.metadata.name);
     let joined = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };

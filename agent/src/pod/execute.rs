@@ -12,6 +12,7 @@ use crate::api::snapshot::Watched;
 use crate::config::Config;
 use crate::events::{EventRecorder, Severity};
 use crate::images::Images;
+use crate::node::runtime::network_problem;
 use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
@@ -56,6 +57,8 @@ pub struct Job {
     pub prepared: Arc<Prepared>,
     /// Of the container that the action is about.
     pub image: Option<ImageFacts>,
+    /// Of a pull whose last failure is still to be waited for.
+    pub held: Option<Held>,
     pub action: Action,
     /// A stop that only shortens one under way.
     pub again: bool,
@@ -68,7 +71,30 @@ pub struct Job {
 pub enum Outcome {
     Done,
     Volumes(Prepared),
-    Image { container: String, attempt: u32, facts: ImageFacts },
+    Image {
+        container: String,
+        attempt: u32,
+        facts: ImageFacts,
+    },
+    /// A pull that failed, and what it was tried with.
+    NotPulled {
+        container: String,
+        failed: Failed,
+        credentials: u64,
+    },
+    /// Nothing has changed that would let it succeed.
+    StillHeld {
+        container: String,
+    },
+}
+
+/// The failure of a pull that is to be waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub reason: String,
+    pub message: String,
+    /// What it was tried with; `None`: it is time to try again whatever has changed.
+    pub credentials: Option<u64>,
 }
 
 /// Why an action failed: a waiting reason and a message for the user.
@@ -210,8 +236,20 @@ impl Job {
         let logs = tokio::fs::create_dir_all(&config.log_directory).await;
         logs.map_err(|e| failed(format!("create {}: {e}", config.log_directory)))?;
         let handler = self.runtime_handler().await.map_err(failed)?;
-        self.shared.cri.run_pod_sandbox(&config, &handler).await.map_err(|e| failed(e.to_string()))?;
-        Ok(Outcome::Done)
+        match self.shared.cri.run_pod_sandbox(&config, &handler).await {
+            Ok(_) => Ok(Outcome::Done),
+            Err(error) => Err(self.network_problem().await.unwrap_or_else(|| failed(error.rpc_text()))),
+        }
+    }
+
+    /// Why no pod can have a network of its own here, if that is what is wrong.
+    async fn network_problem(&self) -> Option<(&'static str, String)> {
+        if self.desired.host_network {
+            return None;
+        }
+        let status = self.shared.cri.status(false).await.ok()?;
+        let problem = network_problem(&status)?;
+        Some(("NetworkNotReady", format!("network is not ready: {problem}")))
     }
 
     /// A runtime that does not know the policy `Strict` would give containers groups that the pod wants them to be without.

@@ -17,7 +17,10 @@ pub struct Name {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("spec.setHostnameAsFQDN: the name {0:?} is longer than 64 characters")]
+#[error(
+    "failed to construct FQDN from pod hostname and cluster domain, FQDN {0} is too long (64 characters is the max, {len} characters requested)",
+    len = .0.len()
+)]
 pub struct TooLong(String);
 
 pub fn name(pod: &api::Pod, cluster_domain: &str) -> Result<Name, TooLong> {

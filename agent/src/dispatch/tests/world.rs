@@ -503,6 +503,15 @@ impl World {
         self.api.publish();
     }
 
+    /// Another image for the first container.
+    pub fn image(&self, name: &str, image: &str) {
+        if let Some(pod) = self.api.lock().pods.get_mut(name) {
+            pod["spec"]["containers"][0]["image"] = json!(image);
+            pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
+        }
+        self.api.publish();
+    }
+
     /// One more ephemeral container, as the subresource adds it.
     pub fn debug(&self, name: &str, container: Value) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {

@@ -68,7 +68,15 @@ async fn start(node: Option<Value>, health: Arc<Health>) -> Bench {
     let cancel = CancellationToken::new();
     let sources = Sources { runtime, images, services_synced, node };
     let config = Arc::new(Config { node_name: "n".into(), node_ips: vec!["10.0.0.1".parse().unwrap()], ..Config::default() });
-    let reporter = Reporter { config, client: server.client(), machine: Arc::default(), sources, node_uid };
+    let reporter = Reporter {
+        config,
+        client: server.client(),
+        machine: Arc::default(),
+        sources,
+        node_uid,
+        events: EventRecorder::silent(),
+        cgroup_v1: false,
+    };
     let (progress, _) = spawn(reporter, cancel.clone());
     Bench { server, health, synced, progress, uid, cancel, _images, _node }
 }

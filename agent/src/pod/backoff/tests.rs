@@ -74,3 +74,31 @@ fn failures_double_and_end_with_success() {
     b.succeeded(&s);
     assert_eq!(b.blocked(&s, at(0)), None);
 }
+
+#[test]
+fn a_failed_pull_is_looked_at_before_its_delay_is_over() {
+    let mut b = Backoffs::default();
+    let s = Subject::Image("c".into());
+    for _ in 0..3 {
+        b.not_pulled("c", at(0), ("RegistryUnavailable", "no".into()), 7);
+    }
+    assert_eq!(b.failures[&s].until, at(40));
+    assert_eq!((b.blocked(&s, at(0)), b.tried_with("c", at(0))), (Some(at(10)), Some(7)));
+    assert_eq!((b.blocked(&s, at(10)), b.tried_with("c", at(10))), (None, Some(7)));
+    b.looked("c", at(10), None);
+    assert_eq!(b.blocked(&s, at(11)), Some(at(20)));
+    b.looked("c", at(35), None);
+    assert_eq!((b.blocked(&s, at(36)), b.tried_with("c", at(40))), (Some(at(40)), None));
+    b.succeeded(&s);
+    assert_eq!((b.blocked(&s, at(36)), b.looks.len()), (None, 0));
+}
+
+#[test]
+fn what_asks_nobody_is_not_delayed_longer_each_time() {
+    let mut b = Backoffs::default();
+    let s = Subject::Image("c".into());
+    for _ in 0..5 {
+        b.failed(s.clone(), at(0), "ErrImageNeverPull", "no");
+    }
+    assert_eq!(b.blocked(&s, at(0)), Some(at(10)));
+}

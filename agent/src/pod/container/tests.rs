@@ -137,3 +137,21 @@ fn processes_of_a_target_are_seen_where_each_container_has_its_own() {
     let d = desired(json!({"ephemeralContainers": [{"name": "d", "image": "i", "securityContext": {"privileged": true}}]}));
     assert!(sandbox(&d, 0, "cluster.local", Path::new("/l")).unwrap().security.privileged);
 }
+
+#[test]
+fn host_ports_of_what_serves_each_once() {
+    let port = |name: &str, host: u16| json!({"name": name, "containerPort": 80, "hostPort": host, "hostIP": "127.0.0.1", "protocol": "UDP"});
+    let spec = json!({
+        "initContainers": [{"name": "i", "image": "i", "ports": [port("i", 1)]}, {"name": "s", "image": "i", "restartPolicy": "Always", "ports": [port("s", 2)]}],
+        "containers": [{"name": "c", "image": "i", "ports": [port("a", 3), port("b", 3), {"containerPort": 9}]}]});
+    let ports = |spec: serde_json::Value| sandbox(&desired(spec), 0, "c.l", Path::new("/l")).unwrap().port_mappings;
+    let found = ports(spec.clone());
+    assert_eq!(found.iter().map(|p| p.host_port).collect::<Vec<_>>(), [3, 2]);
+    assert_eq!(
+        (found[0].protocol, found[0].host_ip, found[0].container_port),
+        (cri::Protocol::Udp, "127.0.0.1".parse().ok(), 80)
+    );
+    let mut on_host = spec;
+    on_host["hostNetwork"] = json!(true);
+    assert!(ports(on_host).is_empty());
+}

@@ -83,3 +83,60 @@ fn deletion_and_orphans() {
     let orphan = Desired::orphan(PodId { uid: "u".into(), namespace: "n".into(), name: "p".into() });
     assert!(orphan.orphan && orphan.deletion.is_some() && orphan.containers.is_empty());
 }
+
+/// The names of a type's fields, as its deserializer asks for them.
+struct Fields(std::cell::RefCell<Vec<&'static str>>);
+
+impl<'de> serde::Deserializer<'de> for &Fields {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("only structs"))
+    }
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.borrow_mut().extend(fields);
+        Err(serde::de::Error::custom("enough"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn fields_of<T: serde::de::DeserializeOwned>() -> Vec<&'static str> {
+    let found = Fields(Default::default());
+    assert!(T::deserialize(&found).is_err());
+    found.0.into_inner()
+}
+
+#[test]
+fn what_the_documentation_says_of_every_field() {
+    let text = include_str!("../../../../docs/compatibility.md");
+    let section = |title: &str| {
+        let from = text.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+        let rest = &text[from + 4..];
+        let table = &rest[..rest.find("\n## ").unwrap_or(rest.len())];
+        table.lines().filter(|l| l.starts_with("| `")).filter_map(|l| l.split('|').nth(1)).collect::<Vec<_>>().join(" ")
+    };
+    let all = [
+        ("PodSpec", fields_of::<api::PodSpec>()),
+        ("Container", fields_of::<api::Container>()),
+        ("Lifecycle", fields_of::<api::Lifecycle>()),
+        ("Probe", fields_of::<api::Probe>()),
+    ];
+    for (title, fields) in all {
+        let rows = section(title);
+        let named: Vec<&str> = rows.split(|c: char| !c.is_alphanumeric()).collect();
+        assert!(fields.len() > 2, "{title}");
+        for field in fields {
+            assert!(named.contains(&field), "docs/compatibility.md: no row for {title}.{field}");
+        }
+    }
+}

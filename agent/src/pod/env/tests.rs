@@ -113,6 +113,20 @@ fn service_variables() {
     assert_eq!(linked["MY_SVC_PORT_53_UDP"], "udp://10.96.0.7:53");
     assert_eq!(linked["MY_SVC_PORT_53_UDP_ADDR"], "10.96.0.7");
     assert!(linked.keys().all(|k| !k.starts_with("O_")));
+    // Whatever order they come in, the one of the pod's own namespace stands.
+    let mut own = service("aaa", "kubernetes");
+    own.spec.cluster_ip = Some("10.96.0.99".into());
+    for both in [[service("default", "kubernetes"), own.clone()], [own, service("default", "kubernetes")]] {
+        assert_eq!(of_services(both.iter(), "aaa", true)["KUBERNETES_SERVICE_HOST"], "10.96.0.99");
+        assert_eq!(of_services(both.iter(), "aaa", false)["KUBERNETES_SERVICE_HOST"], "10.96.0.7");
+    }
     let alone = of_services(all.iter(), "ns", false);
     assert!(alone.keys().all(|k| k.starts_with("KUBERNETES_")) && !alone.is_empty());
+}
+
+#[test]
+fn a_sub_path_needs_every_value() {
+    let env = [EnvVar::new("A", "x"), EnvVar::new("E", "")];
+    assert_eq!(expand_sub_path("$(A)/$$(A)/b", &env).unwrap(), "x/$(A)/b");
+    assert_eq!(expand_sub_path("$(Z)/$(A)/$(E)", &env).unwrap_err().to_string(), "missing value for E, Z");
 }

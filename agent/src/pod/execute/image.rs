@@ -1,52 +1,98 @@
 //! Making sure of a container's image, by its pull policy.
 
 use super::{Failed, Job, Outcome};
-use crate::images::{auth, reference};
+use crate::images::{PullError, auth, reference};
 use crate::pod::container::ImageFacts;
 use crate::pod::desired::PullPolicy;
 use ferrolet_cri::types::{Image, ImageSpec};
+use ferrolet_cri::{Code, Error};
 use k8s_openapi::api::core::v1::Secret;
 use std::time::{Duration, Instant};
 
+/// The reasons of a pull that failed, which is tried again after a growing pause. All others are looked at again soon.
+const PULL: &str = "ErrImagePull";
+const UNAVAILABLE: &str = "RegistryUnavailable";
+const SIGNATURE: &str = "SignatureValidationFailed";
+
 impl Job {
+    /// Makes sure of the image. While an earlier failure is to be waited for it only looks whether its cause has ended.
     pub(super) async fn pull_image(&self, container: &str, attempt: u32) -> Result<Outcome, Failed> {
+        let ensured = self.ensure_image(container, attempt).await;
+        let said = match &ensured {
+            Ok(Outcome::NotPulled { failed, .. }) => Some(failed.reason),
+            // One that changes nothing was told when it came.
+            Err(failed) if self.held.as_ref().is_none_or(|h| h.message != failed.message) => Some(failed.reason),
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(reason) = said {
+            self.warn(Some(container), "Failed", format!("Error: {reason}"));
+        }
+        ensured
+    }
+
+    async fn ensure_image(&self, container: &str, attempt: u32) -> Result<Outcome, Failed> {
         let Some(wanted) = self.desired.container(container) else {
-            return Err(Failed::new("ErrImagePull", format!("container {container:?} is not in the pod")));
+            return Err(Failed::new(PULL, format!("container {container:?} is not in the pod")));
         };
         let asked = &wanted.image;
         let image = reference::with_default_tag(asked).map_err(|e| {
             let message = format!("Failed to apply default image tag {asked:?}: {e}");
-            self.warn(Some(container), "InspectFailed", message.clone());
+            self.warn_new(container, "InspectFailed", &message);
             Failed { reason: "InvalidImageName", message }
         })?;
         let present = self.shared.cri.image_status(&ImageSpec::new(&image)).await.map_err(|e| {
-            let message = format!("Failed to inspect image {asked:?}: {e}");
-            self.warn(Some(container), "InspectFailed", message.clone());
+            let message = format!("Failed to inspect image {asked:?}: {}", e.rpc_text());
+            self.warn_new(container, "InspectFailed", &message);
             Failed { reason: "ImageInspectError", message }
         })?;
         let found = match (wanted.pull, present) {
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some(found)) => {
-                let message = format!("Container image {asked:?} already present on machine");
+                let message = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
                 self.normal(Some(container), "Pulled", message);
                 found
             }
             (PullPolicy::Never, None) => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
-                self.warn(Some(container), "ErrImageNeverPull", message.clone());
+                self.warn_new(container, "ErrImageNeverPull", &message);
                 return Err(Failed { reason: "ErrImageNeverPull", message });
             }
-            _ => self.fetch(container, asked, &image).await?,
+            _ => {
+                let secrets = self.pull_secrets().await;
+                let credentials = auth::mark(&secrets.found);
+                let tried = self.held.as_ref().and_then(|h| h.credentials);
+                if tried.is_some_and(|tried| tried == credentials || secrets.unknown) {
+                    return Ok(Outcome::StillHeld { container: container.to_owned() });
+                }
+                for name in &secrets.missing {
+                    let message =
+                        format!("Unable to retrieve image pull secret {name:?}; attempting to pull the image may not succeed.");
+                    self.warn(None, "FailedToRetrieveImagePullSecret", message);
+                }
+                match self.fetch(container, asked, &image, &secrets.found).await {
+                    Ok(found) => found,
+                    Err(failed) => {
+                        return Ok(Outcome::NotPulled { container: container.to_owned(), failed, credentials });
+                    }
+                }
+            }
         };
         let facts = ImageFacts { image_ref: found.id, uid: found.uid, username: found.username };
         Ok(Outcome::Image { container: container.to_owned(), attempt, facts })
     }
 
-    async fn fetch(&self, container: &str, asked: &str, image: &str) -> Result<Image, Failed> {
+    /// Unless it was told last time.
+    fn warn_new(&self, container: &str, reason: &str, message: &str) {
+        if self.held.as_ref().is_none_or(|h| h.message != message) {
+            self.warn(Some(container), reason, message);
+        }
+    }
+
+    async fn fetch(&self, container: &str, asked: &str, image: &str, secrets: &[Secret]) -> Result<Image, Failed> {
         self.normal(Some(container), "Pulling", format!("Pulling image {asked:?}"));
         let begun = Instant::now();
-        let pulled = self.pull_with_any(image).await;
+        let pulled = self.pull_with_any(image, secrets).await;
         let status = match pulled {
-            Ok(took) => self.shared.cri.image_status(&ImageSpec::new(image)).await.map(|s| (took, s)).map_err(|e| e.to_string()),
+            Ok(took) => self.shared.cri.image_status(&ImageSpec::new(image)).await.map(|s| (took, s)).map_err(|e| words(&e)),
             Err(error) => Err(error),
         };
         match status {
@@ -67,46 +113,74 @@ impl Job {
 
     fn pull_failed(&self, container: &str, asked: &str, error: String) -> Result<Image, Failed> {
         self.warn(Some(container), "Failed", format!("Failed to pull image {asked:?}: {error}"));
-        self.warn(Some(container), "Failed", "Error: ErrImagePull");
-        Err(Failed { reason: "ErrImagePull", message: error })
+        Err(judge(asked, error))
     }
 
     /// With each of the fitting credentials in turn, or with none.
-    async fn pull_with_any(&self, image: &str) -> Result<Duration, String> {
+    async fn pull_with_any(&self, image: &str, secrets: &[Secret]) -> Result<Duration, String> {
         let sandbox = self.sandbox_config(0).await.map_err(|e| e.to_string())?;
-        let secrets = self.pull_secrets().await;
-        let mut credentials: Vec<_> = auth::find(image, &secrets).into_iter().map(Some).collect();
+        let mut credentials: Vec<_> = auth::find(image, secrets).into_iter().map(Some).collect();
         if credentials.is_empty() {
             credentials.push(None);
         }
-        let mut last = String::new();
+        let mut errors: Vec<String> = Vec::new();
         for auth in credentials {
             match self.shared.images.pull(image, auth, &sandbox).await {
                 Ok(pulled) => return Ok(pulled.took),
-                Err(error) => last = error.to_string(),
-            }
-        }
-        Err(last)
-    }
-
-    /// A secret that is missing is told and passed over: the image may be public.
-    async fn pull_secrets(&self) -> Vec<Secret> {
-        let names = self.desired.pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_ref());
-        let api = kube::Api::<Secret>::namespaced(self.shared.kube.clone(), &self.desired.id.namespace);
-        let mut found = Vec::new();
-        for name in names.into_iter().flatten().map(|r| &r.name).filter(|n| !n.is_empty()) {
-            match api.get(name).await {
-                Ok(secret) => found.push(secret),
                 Err(error) => {
-                    let message =
-                        format!("Unable to retrieve image pull secret {name:?}; attempting to pull the image may not succeed.");
-                    tracing::debug!(pod = %self.desired.id, secret = name, %error, "cannot read the image pull secret");
-                    self.warn(None, "FailedToRetrieveImagePullSecret", message);
+                    let text = match &error {
+                        PullError::Runtime(error) => words(error),
+                        PullError::Stopping => error.to_string(),
+                    };
+                    if !errors.contains(&text) {
+                        errors.push(text);
+                    }
                 }
             }
         }
-        found
+        Err(if errors.len() == 1 { errors.remove(0) } else { format!("[{}]", errors.join(", ")) })
     }
+
+    /// A secret that is missing is passed over: the image may be public.
+    async fn pull_secrets(&self) -> PullSecrets {
+        let names = self.desired.pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_ref());
+        let api = kube::Api::<Secret>::namespaced(self.shared.kube.clone(), &self.desired.id.namespace);
+        let mut secrets = PullSecrets::default();
+        for name in names.into_iter().flatten().map(|r| &r.name).filter(|n| !n.is_empty()) {
+            match api.get(name).await {
+                Ok(secret) => secrets.found.push(secret),
+                Err(error) => {
+                    tracing::debug!(pod = %self.desired.id, secret = name, %error, "cannot read the image pull secret");
+                    secrets.unknown |= !matches!(&error, kube::Error::Api(status) if status.code < 500);
+                    secrets.missing.push(name.clone());
+                }
+            }
+        }
+        secrets
+    }
+}
+
+#[derive(Default)]
+struct PullSecrets {
+    found: Vec<Secret>,
+    missing: Vec<String>,
+    /// Some may be there: the API did not say.
+    unknown: bool,
+}
+
+/// As kubelet passes on what the runtime said of a pull: a code that says nothing is left out.
+fn words(error: &Error) -> String {
+    if error.code() == Code::Unknown { error.message() } else { error.rpc_text() }
+}
+
+/// Two causes have names that runtimes begin their message with.
+fn judge(asked: &str, error: String) -> Failed {
+    for (reason, cause) in [(UNAVAILABLE, "the registry is unavailable"), (SIGNATURE, "the signature validation failed")] {
+        if let Some(rest) = error.strip_prefix(reason) {
+            return Failed { reason, message: format!("image pull failed for {asked} because {cause}{rest}") };
+        }
+    }
+    Failed { reason: PULL, message: error }
 }
 
 /// As Go prints a duration cut to milliseconds: `250ms`, `1.5s`, `1m2.25s`.
@@ -126,6 +200,25 @@ fn millis(d: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_that_have_names() {
+        let of = |text: &str| judge("a:1", text.to_owned());
+        let away = of("RegistryUnavailable: 503 of reg.example");
+        assert_eq!(away.reason, "RegistryUnavailable");
+        assert_eq!(away.message, "image pull failed for a:1 because the registry is unavailable: 503 of reg.example");
+        let signed = of("SignatureValidationFailed");
+        assert_eq!(signed.reason, "SignatureValidationFailed");
+        assert_eq!(signed.message, "image pull failed for a:1 because the signature validation failed");
+        assert_eq!(of("no such host"), Failed { reason: "ErrImagePull", message: "no such host".into() });
+    }
+
+    #[test]
+    fn a_code_that_says_nothing_is_left_out() {
+        let call = |code| Error::Call { method: "PullImage", object: "a:1".into(), code, message: "no".into() };
+        assert_eq!(words(&call(Code::Unknown)), "no");
+        assert_eq!(words(&call(Code::NotFound)), "rpc error: code = NotFound desc = no");
+    }
 
     #[test]
     fn durations_as_in_kubelet_events() {

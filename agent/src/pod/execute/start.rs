@@ -43,7 +43,7 @@ impl Job {
     async fn start(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
         self.check_stop_signal(name, id).await;
         if let Err(error) = self.shared.cri.start_container(id).await {
-            let message = error.to_string();
+            let message = error.message();
             self.warn(Some(name), "Failed", format!("Error: {message}"));
             return Err(Failed { reason: "RunContainerError", message });
         }
@@ -132,21 +132,17 @@ impl Job {
             .await
             .map_err(|e| Failed::new("CreateContainerError", format!("create {}: {e}", logs.display())))?;
         let created = self.shared.cri.create_container(sandbox_id, &config, &sandbox).await;
-        created.map_err(|e| Failed::new("CreateContainerError", e))
+        created.map_err(|e| Failed::new("CreateContainerError", e.message()))
     }
 
     /// Puts the part of the volume that each mount asks for in the place of the whole.
     async fn sub_paths(&self, spec: &api::Container, env: &[cri::EnvVar], mounts: &mut [cri::Mount]) -> Result<(), String> {
         for (index, (m, mount)) in spec.volume_mounts.iter().flatten().zip(mounts).enumerate() {
-            let lookup = |name: &str| env.iter().find(|e| e.name == name).map(|e| e.value.as_str());
             let sub = match (m.sub_path.as_deref(), m.sub_path_expr.as_deref()) {
+                (_, Some(text)) if !text.is_empty() => env::expand_sub_path(text, env).map_err(|e| e.to_string())?,
                 (Some(sub), _) if !sub.is_empty() => sub.to_owned(),
-                (_, Some(text)) if !text.is_empty() => env::expand(text, lookup),
                 _ => continue,
             };
-            if sub.contains("$(") {
-                return Err(format!("volumeMounts[{index}].subPathExpr: no value for a variable in {sub:?}"));
-            }
             let root = std::path::PathBuf::from(&mount.host_path);
             let wanted = SubPath { volume: &m.name, container: &spec.name, index, root: &root, sub: &sub };
             let found = self.shared.volumes.sub_path(&self.desired.id.uid, &wanted).await;

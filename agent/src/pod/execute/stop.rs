@@ -2,6 +2,7 @@
 
 use super::{Failed, Job, Outcome, chain};
 use crate::cgroup;
+use crate::pod::desired::Role;
 use crate::pod::plan::StopWhy;
 use crate::pod::{Time, container, elapsed};
 use std::path::{Component, Path};
@@ -22,7 +23,7 @@ impl Job {
         self.leave_rules(name, why).await;
         let mut grace = elapsed(Time::now(), deadline);
         if !self.again {
-            self.normal(Some(name), "Killing", message(name, why, restarts));
+            self.normal(Some(name), "Killing", self.killing(name, why, restarts));
             grace = self.pre_stop(name, id, grace).await;
         }
         let stopped = self.shared.cri.stop_container(id, grace.max(LEAST_GRACE)).await;
@@ -31,6 +32,20 @@ impl Job {
             Failed::new("KillContainerError", e)
         })?;
         Ok(Outcome::Done)
+    }
+
+    fn killing(&self, name: &str, why: StopWhy, restarts: bool) -> String {
+        let init = self.desired.container(name).is_some_and(|c| matches!(c.role, Role::Init | Role::Sidecar));
+        let what = if init { "Init container" } else { "Container" };
+        let cause = match why {
+            StopWhy::PodEnds | StopWhy::SandboxGone | StopWhy::Duplicate => return format!("Stopping container {name}"),
+            StopWhy::Unknown => return "Container is in \"unknown\" state, try killing it before restart".to_owned(),
+            StopWhy::Liveness => format!("{what} {name} failed liveness probe"),
+            StopWhy::Startup => format!("{what} {name} failed startup probe"),
+            StopWhy::Changed => format!("{what} {name} definition changed"),
+        };
+        // Init containers always run again, and kubelet does not say so of them.
+        if restarts && !init { format!("{cause}, will be restarted") } else { cause }
     }
 
     /// Neither hook nor signal reaches a container while new connections of this node are still led to it. That is a matter of
@@ -144,15 +159,4 @@ async fn remove_logs(log: &Path) {
             let _ = tokio::fs::remove_file(entry.path()).await;
         }
     }
-}
-
-fn message(name: &str, why: StopWhy, restarts: bool) -> String {
-    let cause = match why {
-        StopWhy::PodEnds | StopWhy::SandboxGone | StopWhy::Duplicate => return format!("Stopping container {name}"),
-        StopWhy::Unknown => return "Container is in \"unknown\" state, try killing it before restart".to_owned(),
-        StopWhy::Liveness => format!("Container {name} failed liveness probe"),
-        StopWhy::Startup => format!("Container {name} failed startup probe"),
-        StopWhy::Changed => format!("Container {name} definition changed"),
-    };
-    if restarts { format!("{cause}, will be restarted") } else { cause }
 }

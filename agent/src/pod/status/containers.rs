@@ -290,7 +290,7 @@ fn no_target(i: &Inputs<'_>, c: &Spec) -> Option<NoTarget> {
 
 /// A failed pull shows its error first, and after a moment that it is being waited.
 fn image_waits(c: &Spec, f: &Failure, now: Time) -> (String, String) {
-    let plain = f.reason != "ErrImagePull" || c.pull == PullPolicy::Never;
+    let plain = !backoff::is_pull(&f.reason) || c.pull == PullPolicy::Never;
     let shown_until = backoff::failed_at(f).map(|at| after(at, FIRST_SHOWN));
     if plain || shown_until.is_some_and(|t| now < t) {
         return (f.reason.clone(), f.message.clone());

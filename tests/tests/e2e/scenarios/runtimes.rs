@@ -45,7 +45,7 @@ fn populate(lab: &mut Lab, newest: &Tools, versions: [String; 2]) -> Result<Vec<
     lab.add_node(Some(newest))?;
     let mut unders = vec![];
     let file = lab.dir.join("other.tar");
-    let other = Image { name: OTHER, files: &[("/web", &lab.bins.web)], entrypoint: &["/web"], user: "web" };
+    let other = Image { name: OTHER, files: &[("/web", &lab.bins.web)], entrypoint: &["/web"], arguments: &[], user: "web" };
     images::write_archive(&other, &file)?;
     for (node, version) in versions.into_iter().enumerate() {
         lab.nodes[node].containerd.import(&file)?;
