@@ -85,6 +85,8 @@ pub struct Node {
     pub ips: Vec<IpAddr>,
     pub dir: PathBuf,
     pub containerd: Containerd,
+    /// Where the agent finds its runtime: at its containerd's socket, unless a test puts something else there.
+    pub endpoint: String,
     pub agent: Option<Proc>,
     /// `key=value`, which the agent gives its node when it registers; see [`Lab::label`] for later.
     pub labels: Vec<String>,
@@ -107,12 +109,19 @@ impl Lab {
         std::fs::create_dir_all(run_dir(name))?;
         netns::create_fabric(&fabric, stack)?;
         let mut lab = Lab { name: name.into(), dir, fabric, stack, bins, tools, stub: None, nodes: vec![], _lock: lock };
-        let archives = lab.archives()?;
-        for n in 1..=nodes {
-            let node = lab.create_node(n, &archives)?;
-            lab.nodes.push(node);
+        for _ in 1..=nodes {
+            lab.add_node(Some(&lab.tools.clone()))?;
         }
         Ok(lab)
+    }
+
+    /// One more node, on the containerd of these tools; with none its [`Node::endpoint`] is for the test to set.
+    pub fn add_node(&mut self, tools: Option<&Tools>) -> Result<usize> {
+        let archives = self.archives()?;
+        let n = u8::try_from(self.nodes.len() + 1)?;
+        let node = self.create_node(n, &archives, tools)?;
+        self.nodes.push(node);
+        Ok(self.nodes.len() - 1)
     }
 
     fn archives(&self) -> Result<Vec<PathBuf>> {
@@ -121,13 +130,16 @@ impl Lab {
         let web: &[(&str, &Path)] = &[("/web", &self.bins.web)];
         for (name, content, entrypoint) in [(images::PAUSE, pause, &["/pause"]), (images::WEB, web, &["/web"])] {
             let file = self.dir.join(format!("{}.tar", name.replace(['/', ':'], "_")));
+            files.push(file.clone());
+            if file.exists() {
+                continue;
+            }
             images::write_archive(&Image { name, files: content, entrypoint, arguments: &[], user: "" }, &file)?;
-            files.push(file);
         }
         Ok(files)
     }
 
-    fn create_node(&self, n: u8, archives: &[PathBuf]) -> Result<Node> {
+    fn create_node(&self, n: u8, archives: &[PathBuf], tools: Option<&Tools>) -> Result<Node> {
         let name = format!("node-{n}");
         let netns = ns_name(&self.name, &name);
         netns::create_node(&self.fabric, &netns, n, self.stack)?;
@@ -137,10 +149,13 @@ impl Lab {
         }
         let run = run_dir(&self.name).join(&name);
         let network = PodNetwork { n, stack: self.stack };
-        let mut containerd = Containerd::new(&self.name, &netns, network, &dir.join("containerd"), &run, &self.tools)?;
-        containerd.start()?;
-        for archive in archives {
-            containerd.import(archive)?;
+        let mut containerd =
+            Containerd::new(&self.name, &netns, network, &dir.join("containerd"), &run, tools.unwrap_or(&self.tools))?;
+        if tools.is_some() {
+            containerd.start()?;
+            for archive in archives {
+                containerd.import(archive)?;
+            }
         }
         let (ip, stack, ferrolet) = (netns::node_ip(n), self.stack, self.bins.ferrolet.clone());
         let ips = stack.join(&ip, &netns::node_ip6(n)).split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -150,6 +165,7 @@ impl Lab {
             ip,
             ips,
             dir,
+            endpoint: containerd.endpoint(),
             containerd,
             agent: None,
             labels: vec![],
@@ -333,7 +349,7 @@ impl Node {
             format!("--hostname-override={}", self.name),
             format!("--node-ip={}", ips.join(",")),
             format!("--root-dir={}", self.root_dir().display()),
-            format!("--container-runtime-endpoint={}", self.containerd.endpoint()),
+            format!("--container-runtime-endpoint={}", self.endpoint),
         ];
         if !self.labels.is_empty() {
             argv.push(format!("--node-labels={}", self.labels.join(",")));

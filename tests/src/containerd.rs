@@ -60,12 +60,16 @@ impl Containerd {
         if let Some(dir) = &self.tools.runtime.path {
             envs.push(("PATH", format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default())));
         }
-        let log = self.dir.join("containerd.log");
+        let log = self.log();
         self.process = Some(Proc::spawn("containerd", &self.lab, Some(&self.netns), &log, &argv, &envs)?);
         wait_for("containerd to answer", Duration::from_secs(30), || {
             self.process.as_mut().context("not started")?.check_alive()?;
             self.ctr(&["version"]).map(drop)
         })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("containerd.log")
     }
 
     /// Ends it; its containers go on.
@@ -109,6 +113,10 @@ impl Containerd {
 
     /// Removes whatever containers are left, by ctr, so that shims, mounts and namespaces go.
     pub fn remove_all(&self) -> Result<()> {
+        if !self.log().exists() {
+            // It was never started.
+            return Ok(());
+        }
         for (id, _) in self.tasks()? {
             let _ = self.ctr(&["tasks", "delete", "--force", &id]);
         }

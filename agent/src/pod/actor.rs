@@ -262,6 +262,12 @@ impl Actor {
             leaving: self.traffic.leaving(),
         };
         tracing::trace!(pod = %self.desired.id, ?action, "start");
+        if action.replaces()
+            && let Action::StopContainer { id, .. } = &action
+        {
+            self.local.replaced.retain(|known| job.observed.containers.iter().any(|c| c.id == *known));
+            self.local.replaced.insert(id.clone());
+        }
         self.timeline.action_started(&action, Time::now());
         let key = action.key();
         let abort = self.tasks.spawn(async move {

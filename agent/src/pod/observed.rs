@@ -4,7 +4,7 @@
 
 use crate::pod::Time;
 use crate::pod::resources::Resources;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub struct Sandbox {
     /// Primary address first; empty for the host's network.
     pub ips: Vec<String>,
 }
+
+/// The exit code of a container of which nobody knows how it ended.
+pub const UNKNOWN_CODE: i32 = 137;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -80,6 +83,8 @@ pub struct Local {
     pub renew_at: Option<Time>,
     /// By container: the attempt for which the image was made sure of.
     pub images: BTreeMap<String, u32>,
+    /// Containers that were told to end in order to run again, by id.
+    pub replaced: BTreeSet<String>,
     pub volumes_removed: bool,
     pub cgroup_removed: bool,
     pub folders_removed: bool,

@@ -8,11 +8,12 @@ mod action;
 
 pub use action::{Action, Key, StopWhy};
 
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{Lifecycle, Why};
-use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::observed::{Container, Observed, State, UNKNOWN_CODE, Verdicts};
 use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
@@ -114,6 +115,9 @@ impl Planner<'_> {
             let addressed = s.host_network || !s.ips.is_empty();
             s.ready && ready == 1 && s.host_network == self.d.host_network && addressed
         });
+        if self.d.main().count() > 0 && self.d.main().all(|c| self.succeeded(c)) {
+            return Some(Why::Completed);
+        }
         match usable.map(|s| s.id.clone()) {
             Some(sandbox) => self.in_sandbox(&sandbox),
             None => self.new_sandbox(),
@@ -139,18 +143,19 @@ impl Planner<'_> {
         }
     }
 
+    /// Ended well for good, in whichever sandbox that was.
+    fn succeeded(&self, c: &Spec) -> bool {
+        let ended = |n: &Container| n.exit_code() == Some(0) && !runs_again(c, n, self.o, self.v);
+        let newest = self.o.newest(&c.name).filter(|n| self.round.has(n));
+        c.restart == RestartPolicy::OnFailure && newest.is_some_and(ended)
+    }
+
     /// There is no sandbox to work in: end what is left of the last one, then make another.
     fn new_sandbox(&mut self) -> Option<Why> {
         let attempt = self.o.newest_sandbox().map_or(0, |s| s.attempt + 1);
         let round = self.round;
         let ever_ran = self.o.containers.iter().any(|n| round.has(n));
         if attempt > 0 && self.d.restart == RestartPolicy::Never && ever_ran {
-            return Some(Why::Completed);
-        }
-        let o = self.o;
-        let ended = |c: &Spec| o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
-        let succeeded = |c: &&Spec| c.restart == RestartPolicy::OnFailure && ended(c) == Some(0);
-        if self.d.main().count() > 0 && self.d.main().all(|c| succeeded(&c)) {
             return Some(Why::Completed);
         }
         let deadline = after(self.now, self.d.grace);
@@ -172,7 +177,7 @@ impl Planner<'_> {
         self.volumes();
         let first: Vec<&Spec> = match self.d.inits().next() {
             Some(init) => vec![init],
-            None => self.d.main().filter(|c| !succeeded(c)).collect(),
+            None => self.d.main().filter(|c| !self.succeeded(c)).collect(),
         };
         for c in first {
             self.image(c, self.next_attempt(c));
@@ -188,6 +193,16 @@ impl Planner<'_> {
         let d = self.d;
         for c in d.ephemeral() {
             self.ephemeral(c, sandbox);
+        }
+        // Whatever a sidecar before it does.
+        let failed = |n: &Container, c: &Spec| match n.state {
+            State::Exited { code, .. } => code != 0 && !runs_again(c, n, self.o, self.v),
+            State::Unknown => !c.restarts(UNKNOWN_CODE),
+            State::Created | State::Running => false,
+        };
+        let mut plain = d.inits().filter(|c| c.role == Role::Init && !initialized);
+        if plain.any(|c| self.newest_in(&c.name, sandbox).is_some_and(|n| failed(n, c))) {
+            return Some(Why::Completed);
         }
         for c in d.inits() {
             if c.role == Role::Init && initialized {
@@ -263,14 +278,12 @@ impl Planner<'_> {
         let round = self.round;
         let Some(n) = o.newest_in(&c.name, sandbox).filter(|n| round.has(n)) else {
             // A main container that already succeeded in an earlier sandbox stays done.
-            let earlier = o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
-            if c.role == Role::Main && c.restart == RestartPolicy::OnFailure && earlier == Some(0) {
+            if c.role == Role::Main && self.succeeded(c) {
                 return Progress::Done;
             }
             self.start(c, sandbox);
             return Progress::Coming;
         };
-        let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
         match &n.state {
             State::Created if self.b.failures.contains_key(&Subject::Start(c.name.clone())) => {
                 // Its start failed; a fresh one takes its place, with the same count: it never ran.
@@ -283,15 +296,12 @@ impl Planner<'_> {
                 }
                 Progress::Coming
             }
-            State::Running => self.running(c, n, changed),
+            State::Running => self.running(c, n),
             State::Exited { code, .. } => {
-                if c.role == Role::Init && *code == 0 && !changed {
+                if c.role == Role::Init && *code == 0 {
                     return Progress::Done;
                 }
-                let verdict = self.v.of(n);
-                let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-                // Killed for its health, it runs again under OnFailure even if it took the signal well.
-                if c.restarts(*code) || changed || (unhealthy && c.restart != RestartPolicy::Never) {
+                if runs_again(c, n, o, self.v) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -301,13 +311,17 @@ impl Planner<'_> {
                 }
             }
             State::Unknown => {
-                self.stop(n, after(self.now, self.d.grace), StopWhy::Unknown, true);
-                Progress::Coming
+                // It is reported as having failed, so it is treated as such.
+                let restarts = c.restarts(UNKNOWN_CODE);
+                self.stop(n, after(self.now, self.d.grace), StopWhy::Unknown, restarts);
+                if restarts { Progress::Coming } else { Progress::Failed }
             }
         }
     }
 
-    fn running(&mut self, c: &Spec, n: &Container, changed: bool) -> Progress {
+    fn running(&mut self, c: &Spec, n: &Container) -> Progress {
+        // A plain init container runs to its end as it began.
+        let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
         let verdict = self.v.of(n);
         let failed = |answer: Option<bool>| answer == Some(false);
         let (why, grace) = if changed {

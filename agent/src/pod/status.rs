@@ -49,10 +49,11 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         main.clear();
         init.clear();
         ephemeral.clear();
-    } else if terminal {
-        containers::close(i, &mut main, &mut init);
     }
     let mut phase = phase::phase(i, &main, &init, terminal);
+    if terminal {
+        containers::close(i, &mut main, &mut init);
+    }
     let (mut reason, mut message) = (None, None);
     if terminal && !matches!(phase, "Succeeded" | "Failed") {
         phase = "Failed";

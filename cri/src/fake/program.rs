@@ -11,6 +11,8 @@ pub struct Program {
     pub ends_after: Option<Duration>,
     pub exit_code: i32,
     pub on_term: OnTerm,
+    /// Files it writes at once, by their paths in the container; what is not on a mount is lost with the container.
+    pub writes: Vec<(String, Vec<u8>)>,
 }
 
 /// What the stop signal does.
@@ -29,7 +31,12 @@ impl Program {
             ends_after: Some(Duration::ZERO),
             exit_code,
             on_term: OnTerm::Exit { after: Duration::ZERO, code: 143 },
+            writes: Vec::new(),
         }
+    }
+
+    fn writing(self, path: &str, text: &str) -> Self {
+        Self { writes: vec![(path.to_owned(), text.into())], ..self }
     }
 
     /// Runs until it is stopped, which it obeys.
@@ -100,6 +107,21 @@ fn web(args: &[String], env: &[(String, String)], read: impl Fn(&str) -> Option<
             Some(Err(error)) => wrong(error.to_string()),
             None => wrong("an argument is missing".into()),
         },
+        "write" => match rest.split_first() {
+            Some((path, text)) => Program::ends(0, "", "").writing(path, &text.join(" ")),
+            None => wrong("an argument is missing".into()),
+        },
+        "end" => match (rest.first().map(|code| code.parse::<i32>()), rest.get(1)) {
+            (Some(Ok(code)), Some(path)) => Program::ends(code & 0xff, "", "").writing(path, &rest[2..].join(" ")),
+            _ => wrong("an argument is missing".into()),
+        },
+        "once" => match (rest.first(), rest.get(1).map(|code| code.parse::<i32>())) {
+            (Some(path), Some(Ok(code))) => match read(path) {
+                Some(_) => Program::ends(0, "", ""),
+                None => Program::ends(code & 0xff, "", "").writing(path, ""),
+            },
+            _ => wrong("an argument is missing".into()),
+        },
         "crash" => Program::ends(134, "", ""),
         _ => Program::ends(0, "web serve [--port P] | env | echo | cat | ..\n", ""),
     }
@@ -127,6 +149,12 @@ mod tests {
         assert_eq!(run(&["/web", "sleep", "0.5"]).unwrap().ends_after, Some(Duration::from_millis(500)));
         assert_eq!(run(&["/web", "ignore-term", "5"]).unwrap().on_term, OnTerm::Ignore);
         assert_eq!(run(&["/web", "serve"]).unwrap().ends_after, None);
+        assert_eq!(run(&["/web", "write", "/a", "b", "c"]).unwrap().writes, [("/a".to_owned(), b"b c".to_vec())]);
+        let end = run(&["/web", "end", "3", "/a", "b"]).unwrap();
+        assert_eq!((end.exit_code, end.writes), (3, vec![("/a".to_owned(), b"b".to_vec())]));
+        assert_eq!(run(&["/web", "once", "/there", "3"]).unwrap(), Program::ends(0, "", ""));
+        let once = run(&["/web", "once", "/absent", "3"]).unwrap();
+        assert_eq!((once.exit_code, once.writes), (3, vec![("/absent".to_owned(), vec![])]));
         assert_eq!(run(&["/bin/sh"]), None);
         assert_eq!(run(&[]), None);
     }

@@ -274,6 +274,17 @@ impl State {
         program::interpret(argv, &env, read)
     }
 
+    /// What a program writes to files on its container's mounts.
+    pub(super) fn write(&self, container: &Container, program: &Program) {
+        for (path, content) in &program.writes {
+            if let Some(file) = on_host(&container.config.mounts, path)
+                && let Err(error) = std::fs::write(&file, content)
+            {
+                tracing::warn!(%error, path = %file.display(), "the fake runtime cannot write a file");
+            }
+        }
+    }
+
     /// The command line a container is started with.
     pub(super) fn argv(&self, container: &Container) -> Vec<String> {
         let config = &container.config;
@@ -395,6 +406,7 @@ impl Shared {
             let container = state.containers.get(id).cloned().ok_or_else(|| format!("container {id:?} is gone"))?;
             let argv = state.argv(&container);
             let program = state.program(&container, &argv);
+            program.iter().for_each(|program| state.write(&container, program));
             let stored = state.containers.get_mut(id).ok_or_else(|| format!("container {id:?} is gone"))?;
             let Some(program) = program else {
                 let name = argv.first().cloned().unwrap_or_default();

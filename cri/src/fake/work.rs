@@ -184,6 +184,9 @@ impl Service {
     pub(super) async fn run_command(&self, request: pb::ExecSyncRequest) -> Result<pb::ExecSyncResponse, Status> {
         let program =
             self.0.with(|state| running(state, &request.container_id).map(|found| state.program(found, &request.cmd)))?;
+        if let Some(program) = &program {
+            self.0.with(|state| running(state, &request.container_id).map(|found| state.write(found, program)))?;
+        }
         let Some(program) = program else {
             let name = request.cmd.first().cloned().unwrap_or_default();
             return Err(Status::unknown(format!(

@@ -1,10 +1,11 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
 use super::{Inputs, of_round_before, whole_seconds};
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
-use crate::pod::observed::{Container, State};
+use crate::pod::observed::{Container, State, UNKNOWN_CODE};
 use crate::pod::resources::Resources;
 use crate::pod::round::Round;
 use crate::pod::{Time, after};
@@ -13,7 +14,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 /// Reason for a container that the runtime knows nothing of.
 const UNKNOWN: &str = "ContainerStatusUnknown";
-const UNKNOWN_CODE: i32 = 137;
 
 /// Reason for a container that was ended to run again with all others of its pod; with these words kubelet says so of any of them,
 /// whatever it ended with.
@@ -75,6 +75,16 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
         }
         s.state = Some(waiting(&reason, Some(message)));
     }
+    // The API takes an end after which the policy has no restart for final: one that was ended to run again is said to wait for that.
+    let replaced =
+        |n: &&Container| n.exit_code().is_some_and(|code| !c.restarts(code)) && runs_again(c, n, i.observed, i.verdicts);
+    if i.lifecycle.active()
+        && newest.filter(replaced).is_some()
+        && let Some(t) = s.state.as_ref().and_then(|s| s.terminated.clone())
+    {
+        s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
+        s.state = Some(waiting("ContainerCreating", None));
+    }
     health(i, c, newest, &mut s);
     s
 }
@@ -102,7 +112,7 @@ fn is_waiting(s: &api::ContainerStatus) -> bool {
 }
 
 fn any_main_created(i: &Inputs<'_>) -> bool {
-    i.desired.main().any(|c| i.observed.newest(&c.name).is_some())
+    i.desired.main().any(|c| i.observed.newest(&c.name).is_some_and(|n| n.state != State::Unknown))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> api::ContainerState {
@@ -154,10 +164,18 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
     let old_count = old.map_or(0, |o| o.restart_count);
     let mut count = (n.attempt as i32).max(old_count);
     let mut state = state_of(i, n);
-    if n.state == State::Unknown && was_running {
-        let message = "The container could not be located when the pod was terminated";
-        state = terminated(UNKNOWN, message, UNKNOWN_CODE);
-        count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+    if n.state == State::Unknown {
+        // Said once, it stays said and counted until more is known.
+        let said =
+            old.filter(|o| o.container_id.as_deref() == Some(id.as_str())).and_then(|o| o.state.as_ref()?.terminated.as_ref());
+        if was_running {
+            let message = "The container could not be located when the pod was terminated";
+            state = terminated(UNKNOWN, message, UNKNOWN_CODE);
+            count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+        } else if let Some(said) = said.filter(|t| t.reason.as_deref() == Some(UNKNOWN)) {
+            state.waiting = None;
+            state.terminated = Some(said.clone());
+        }
     }
     // Its last words were in a file that may be gone by now.
     let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
@@ -250,7 +268,8 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) 
         && !again
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !changed {
+        let done = c.role == Role::Init && code == 0;
+        if done || !runs_again(c, n, i.observed, i.verdicts) {
             return None;
         }
         let restart = backoff::restart(n, changed, i.backoffs, i.now);

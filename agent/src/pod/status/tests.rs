@@ -1,3 +1,7 @@
+//! What a status says, field by field; the phase of every pod in `phases`, restarts of the agent in `restarts`.
+
+mod phases;
+
 use super::*;
 use crate::pod::backoff::Subject;
 use crate::pod::observed::{Container, Sandbox, State, Verdict};
@@ -24,6 +28,10 @@ struct World {
 
 impl World {
     fn new(spec: Value) -> World {
+        World::empty(Desired::of(&pod(spec)))
+    }
+
+    fn empty(desired: Desired) -> World {
         let sandbox = Sandbox {
             id: "s".into(),
             attempt: 0,
@@ -33,7 +41,7 @@ impl World {
             ips: vec!["10.0.0.1".into()],
         };
         World {
-            desired: Desired::of(&pod(spec)),
+            desired,
             lifecycle: Lifecycle::Active,
             observed: Observed { sandboxes: vec![sandbox], ..Default::default() },
             verdicts: Verdicts::default(),
@@ -118,93 +126,6 @@ fn look(w: &mut World, name: &str, look: &str) {
         "failed" => w.add(name, 0, exited(1), 0),
         "crashloop" => w.add(name, 1, exited(1), 40),
         _ => unreachable!(),
-    }
-}
-
-/// The phase by the words of the API documentation, for pods without init containers, worked out on its own.
-fn oracle(policy: &str, looks: &[&str], terminal: bool) -> &'static str {
-    let never_ran = |l: &str| matches!(l, "none" | "created");
-    let ended = |l: &str| matches!(l, "ok" | "failed" | "crashloop");
-    let restarts = |l: &str| match policy {
-        "Always" => true,
-        "OnFailure" => l != "ok",
-        _ => false,
-    };
-    if terminal {
-        return if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" };
-    }
-    if looks.iter().any(|l| never_ran(l)) {
-        return "Pending";
-    }
-    if looks.contains(&"running") || looks.iter().any(|l| ended(l) && restarts(l)) {
-        return "Running";
-    }
-    if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" }
-}
-
-#[test]
-fn phases_of_all_pairs_of_containers() {
-    for policy in ["Always", "OnFailure", "Never"] {
-        for a in LOOKS {
-            for b in LOOKS {
-                for terminal in [false, true] {
-                    let running = a == "running" || b == "running";
-                    if terminal && running {
-                        continue;
-                    }
-                    let spec = json!({"restartPolicy": policy,
-                        "containers": [{"name": "main", "image": "i"}, {"name": "b", "image": "i"}]});
-                    let mut w = World::new(spec);
-                    look(&mut w, "main", a);
-                    look(&mut w, "b", b);
-                    if terminal {
-                        w.lifecycle = Lifecycle::Terminated { why: Why::Completed };
-                    }
-                    let phase = w.status().phase.unwrap();
-                    assert_eq!(phase, oracle(policy, &[a, b], terminal), "{policy} {a} {b} terminal={terminal}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn phases_with_an_init_container() {
-    for (policy, init, main, expected) in [
-        ("Always", "none", "none", "Pending"),
-        ("Always", "running", "none", "Pending"),
-        ("Always", "failed", "none", "Pending"),
-        ("Never", "failed", "none", "Failed"),
-        ("Always", "ok", "none", "Pending"),
-        ("Always", "ok", "running", "Running"),
-        ("Never", "ok", "ok", "Succeeded"),
-        // Its record was removed, but main runs: it must have succeeded.
-        ("Always", "none", "running", "Running"),
-    ] {
-        let mut w = World::new(json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "i"}]}));
-        look(&mut w, "i", init);
-        look(&mut w, "main", main);
-        assert_eq!(w.status().phase.as_deref(), Some(expected), "{policy} {init} {main}");
-    }
-}
-
-#[test]
-fn phases_with_a_sidecar() {
-    for (side, started, main, expected) in [
-        ("running", false, "none", "Pending"),
-        ("running", true, "none", "Pending"),
-        ("running", true, "running", "Running"),
-        ("failed", false, "running", "Running"),
-        // It restarts beside a pod that has run: no way back to Pending.
-        ("running", false, "running", "Running"),
-    ] {
-        let mut w = World::new(json!({"initContainers": [{"name": "side", "image": "i", "restartPolicy": "Always",
-            "startupProbe": {"exec": {"command": ["x"]}}}]}));
-        look(&mut w, "side", side);
-        look(&mut w, "main", main);
-        let v = Verdict { container_id: "side-0".into(), startup: Some(started), ..Default::default() };
-        w.verdicts.0.insert("side".into(), v);
-        assert_eq!(w.status().phase.as_deref(), Some(expected), "{side} {started} {main}");
     }
 }
 
@@ -369,6 +290,17 @@ fn a_terminal_phase_is_never_left() {
     let mut w = World::new(json!({}));
     w.desired = Desired::of(&Arc::new(p));
     assert_eq!(w.status().phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_container_that_was_ended_to_run_again_waits_for_it() {
+    // The API lets no container leave an end after which its policy has no restart.
+    let mut w = World::new(json!({"restartPolicy": "Never"}));
+    w.add("main", 0, exited(0), 0);
+    w.observed.local.replaced.insert("main-0".into());
+    let s = w.status();
+    assert_eq!((s.phase.as_deref(), waiting(&s).0.as_str()), (Some("Running"), "ContainerCreating"));
+    assert_eq!(main(&s).last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 0);
 }
 
 #[test]

@@ -25,7 +25,7 @@ extern "C" fn on_term(_: i32) {
 }
 
 const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
-sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
+sleep SECONDS | exit CODE | end CODE FILE TEXT (writes, then exits) | once FILE CODE (exits with CODE if FILE was not there) | stdin (copies stdin to stdout) | ignore-term SECONDS | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,6 +63,16 @@ fn run(command: &str, args: &[String]) -> Outcome {
         "sleep" => sleep(first()?.parse()?, true),
         "ignore-term" => sleep(first()?.parse()?, false),
         "exit" => return Ok(first()?.parse()?),
+        "end" => {
+            std::fs::write(args.get(1).ok_or("an argument is missing")?, args[2..].join(" "))?;
+            return Ok(first()?.parse()?);
+        }
+        "once" => {
+            if !std::path::Path::new(first()?).exists() {
+                std::fs::write(first()?, "")?;
+                return Ok(args.get(1).ok_or("an argument is missing")?.parse()?);
+            }
+        }
         "stdin" => {
             std::io::copy(&mut std::io::stdin().lock(), &mut std::io::stdout().lock())?;
         }
