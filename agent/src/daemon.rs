@@ -1,32 +1,30 @@
-//! Builds, wires and supervises all tasks: the one wiring file.
+//! Builds, wires and supervises all tasks. What there is only with an API server is wired in `cluster`.
 //!
 //! Everything long-lived runs under one token tree. A task that ends or panics by itself ends the process with an error:
 //! the supervisor outside starts it again, and nothing that runs on the node is disturbed by that. A signal ends it in
 //! good order: pods and rules stay as they are, statuses that are due are written within a deadline.
 
-use crate::api::snapshot::{self, Watched};
-use crate::api::transport::Transport;
+mod cluster;
+
+use crate::api;
 use crate::api::watch::chain;
-use crate::api::wire::Selector;
-use crate::api::{self, feed};
 use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
-use crate::events::EventRecorder;
 use crate::metrics::{self, Metrics};
-use crate::node::{addresses, facts, lease, own, ranges, report, runtime, status};
-use crate::{commands, dispatch, observe, pod, server, services, static_pods, sysctls, volume};
+use crate::node::{addresses, facts, report, status};
+use crate::{dispatch, observe, pod, server, static_pods, volume};
+use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use ferrolet_probes as probes;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Pod};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +34,6 @@ use tracing::{error, info, warn};
 const FLUSH: Duration = Duration::from_secs(5);
 /// How long everything else may take to end.
 const WIND_DOWN: Duration = Duration::from_secs(3);
-/// Changes of Services on their way to the data plane.
-const INPUTS: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -119,7 +115,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     outcome
 }
 
-/// Says once that the API has taken a status that says Ready. Never returns: there is nothing to do afterwards.
+/// Says once that the API has taken a status that says Ready, or without an API that the runtime is well. Never returns: there is nothing to do afterwards.
 async fn announce(mut progress: watch::Receiver<report::Progress>, ready: impl FnOnce()) {
     if progress.wait_for(|progress| progress.ready).await.is_ok() {
         ready();
@@ -159,8 +155,6 @@ async fn build(
     folder(&config.root_dir, 0o750)?;
     folder(&config.pod_logs_dir, 0o755)?;
     let cgroups = cgroups(&config).await?;
-    let transport = Transport::new(&config.kubeconfig)?;
-    let client = transport.client();
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
     info!(
@@ -170,95 +164,88 @@ async fn build(
         runtime = config.container_runtime_endpoint,
         "starting"
     );
-
-    for notice in &config.proxy.notices {
-        warn!("the configuration of kube-proxy: {notice}");
-    }
     if !config.no_effect.is_empty() {
         let fields = config.no_effect.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         warn!(fields, "these fields of the configuration have no effect yet: no image or log is cleaned up, nothing is evicted");
     }
-    let missing = sysctls::set(&config.proxy.conntrack, config.node_ips.iter().any(|ip| ip.is_ipv6()));
-    if let Some(score) = config.proxy.oom_score_adj {
-        sysctls::set_oom_score(score);
-    }
-    let (inputs, inbox) = mpsc::channel(INPUTS);
-    let (proxy, task) = netproxy::Proxy::spawn(proxy_config(&config), inbox, root.clone())?;
-    supervisor.watch("netproxy", task);
-    // The rules bring the module of connection tracking, and that its settings.
-    let mut synced = proxy.synced.clone();
-    let later = async move {
-        if synced.wait_for(|synced| *synced).await.is_ok() {
-            sysctls::set_again(&missing);
-        }
+    let cgroup_v1 = cgroups.version() == cgroup::Version::V1;
+    let host = Host { config, cri, machine, cgroup_v1 };
+    let mut cluster = match host.config.kubeconfig.clone() {
+        Some(kubeconfig) => host.join(&kubeconfig, supervisor, root).await?,
+        None => host.alone(supervisor, root),
     };
-    drop(tokio::spawn(root.clone().run_until_cancelled_owned(later)));
-    // Before anybody else sends: node ports answer on the primary addresses.
-    supervisor.watch("own addresses", addresses::spawn(primary(&config), inputs.clone(), root.clone()).await);
-    supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), proxy.clone(), root.clone()));
-    let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
-    supervisor.watch("services watcher", service_task);
-    supervisor.watch("endpointslices watcher", slice_task);
+    let Host { config, cri, machine, .. } = &host;
 
-    supervisor.watch("service ranges", ranges::spawn(client.clone(), inputs.clone(), root.clone()));
-
-    let bound = Selector::fields(format!("spec.nodeName={}", config.node_name));
-    let (pods, task) = snapshot::spawn::<Pod>(client.clone(), bound, root.clone());
-    supervisor.watch("pods watcher", task);
-    let own = Selector::fields(format!("metadata.name={}", config.node_name));
-    let (node, task) = snapshot::spawn::<Node>(client.clone(), own, root.clone());
-    supervisor.watch("node watcher", task);
-
-    let own_node = node.clone();
-    let (state, task) = own::spawn(node.clone(), inputs, root.clone());
-    supervisor.watch("own node", task);
-    let bind = config.proxy.healthz;
-    let health = netproxy::health::Options { bind, timeout: 2 * config.proxy.sync_period };
-    let netproxy::health::Servers { failures, answered, task } = netproxy::health::spawn(health, &proxy, state, root.clone());
-    supervisor.watch("service health servers", task);
-    if config.proxy.hard_fail {
-        supervisor.watch("/healthz of the data plane", must_listen(failures.clone(), root.clone()));
-    }
-
-    let (events, task) = EventRecorder::spawn(client.clone(), &config.node_name, root.clone());
-    supervisor.watch("events", task);
-    let parts = Parts { config: &config, client: &client, cri: &cri, proxy: &proxy, answered };
-    let told = Told { events: events.clone(), cgroup_v1: cgroups.version() == cgroup::Version::V1 };
-    let progress = parts.report_node(&machine, node, told, supervisor, root);
     let (statics, sources) = static_pods::spawn(&config.static_pods, &config.node_name, root);
     for (name, task) in sources {
         supervisor.watch(name, task);
     }
-    parts.serve(pods.clone(), statics.clone(), supervisor, root).await?;
+    let (events, node) = (cluster.events.clone(), cluster.node.clone());
+    let teller = static_pods::tell::spawn(statics.clone(), node, events, &config.node_name, root.clone());
+    supervisor.watch("problems of static pods", teller);
+    let said = statics.clone();
+    cluster.metrics.push(Box::new(move |page| metrics::write_static_pods(said.borrow().problems.len(), page)));
+    let statuses = static_pods::Statuses::default();
+    let metrics = Arc::new(Metrics::new(&config.node_name, std::mem::take(&mut cluster.metrics))?);
+    let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
+    let serving = server::Deps {
+        config: config.clone(),
+        cri: cri.clone(),
+        client: cluster.client.clone(),
+        pods: cluster.pods.clone(),
+        statics: statics.clone(),
+        statuses: statuses.clone(),
+        metrics,
+        health,
+    };
+    serve(serving, supervisor, root).await?;
 
-    let teller = services::Teller::new(client.clone(), events.clone(), &config.node_name);
-    supervisor.watch("service events", services::spawn(proxy.clone(), failures, teller, root.clone()));
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
     let exec = Arc::new(CriExec { cri: cri.clone() });
     let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
     supervisor.watch("probe driver", task);
-    let allocatable = status::node_allocatable(&config, &machine, facts::file_system(&config.root_dir));
+    let allocatable = status::node_allocatable(config, machine, facts::file_system(&config.root_dir));
     let deps = pod::Deps {
-        registered: status::registered(&config, &machine, &allocatable),
+        registered: status::registered(config, machine, &allocatable),
         allocatable,
-        volumes: volume::Manager::new(config.root_dir.clone(), client.clone()),
-        kube: client,
-        cri,
+        volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone()),
+        kube: cluster.client,
+        cri: cri.clone(),
         cgroups,
         probes: driver,
         probe_events,
-        pods,
+        pods: cluster.pods,
         statics,
-        node: own_node,
-        gate: proxy.synced.clone(),
-        own_pods: proxy.own_pods.clone(),
-        events,
+        statuses,
+        node: cluster.node,
+        gate: cluster.gate,
+        own_pods: cluster.own_pods,
+        events: cluster.events,
         runtime: observed,
-        services: Some(services),
-        config,
+        services: cluster.services,
+        config: config.clone(),
     };
-    Ok(Built { dispatcher: dispatch::spawn(deps, pods_token.clone()), progress })
+    Ok(Built { dispatcher: dispatch::spawn(deps, pods_token.clone()), progress: cluster.progress })
+}
+
+/// The HTTPS server, the plain health server, and with a data plane its metrics on a port of their own.
+async fn serve(deps: server::Deps, supervisor: &mut Supervisor, root: &CancellationToken) -> Result<(), Error> {
+    let config = deps.config.clone();
+    if let Some((address, port)) = config.server.healthz {
+        let serving = server::serve_health((address, port).into(), deps.health.clone(), root.clone()).await?;
+        supervisor.watch("health server", serving.task);
+    }
+    if let (Some(address), Some(_)) = (config.proxy.metrics, &config.kubeconfig) {
+        let task = metrics::serve::spawn(address, config.proxy.hard_fail, deps.metrics.clone(), root.clone());
+        supervisor.watch("metrics server", task);
+    }
+    if config.server.enabled {
+        let serving = server::serve(deps, root.clone()).await?;
+        info!(address = %serving.address, "serving");
+        supervisor.watch("server", serving.task);
+    }
+    Ok(())
 }
 
 fn folder(path: &Path, mode: u32) -> Result<(), Error> {
@@ -332,89 +319,6 @@ pub(crate) fn proxy_config(config: &Config) -> netproxy::Config {
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
         node_port_addresses: config.proxy.node_port_addresses.clone(),
-    }
-}
-
-/// What the parts that speak for the node share.
-struct Parts<'a> {
-    config: &'a Arc<Config>,
-    client: &'a kube::Client,
-    cri: &'a cri::Client,
-    proxy: &'a netproxy::Handle,
-    answered: Arc<netproxy::health::Answered>,
-}
-
-/// What the Node's events need.
-struct Told {
-    events: EventRecorder,
-    cgroup_v1: bool,
-}
-
-impl Parts<'_> {
-    /// Lease, runtime health and the Node's status.
-    fn report_node(
-        &self,
-        machine: &Arc<facts::Machine>,
-        node: Watched<Node>,
-        told: Told,
-        supervisor: &mut Supervisor,
-        root: &CancellationToken,
-    ) -> watch::Receiver<report::Progress> {
-        let config = self.config;
-        let runtime = runtime::spawn(self.cri.clone(), config.node.status_max_images, root.clone());
-        supervisor.watch("runtime health", runtime.task);
-        let (uid_out, node_uid) = watch::channel(None);
-        let heartbeat = lease::Heartbeat {
-            client: self.client.clone(),
-            node_name: config.node_name.clone(),
-            duration: config.node.lease_duration,
-            node_uid,
-        };
-        let (_, task) = lease::spawn(heartbeat, root.clone());
-        supervisor.watch("lease", task);
-        let sources =
-            report::Sources { runtime: runtime.health, images: runtime.images, services_synced: self.proxy.synced.clone(), node };
-        let (client, machine) = (self.client.clone(), machine.clone());
-        let Told { events, cgroup_v1 } = told;
-        let config = config.clone();
-        let reporter = report::Reporter { config, client, machine, sources, events, cgroup_v1, node_uid: uid_out };
-        let (progress, task) = report::spawn(reporter, root.clone());
-        supervisor.watch("node reporter", task);
-        progress
-    }
-
-    /// The HTTPS server and the plain health server.
-    async fn serve(
-        &self,
-        pods: Watched<Pod>,
-        statics: static_pods::Watched,
-        supervisor: &mut Supervisor,
-        root: &CancellationToken,
-    ) -> Result<(), Error> {
-        let config = self.config;
-        let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
-        if let Some((address, port)) = config.server.healthz {
-            let serving = server::serve_health((address, port).into(), health.clone(), root.clone()).await?;
-            supervisor.watch("health server", serving.task);
-        }
-        let (proxy, answered) = (self.proxy.clone(), self.answered.clone());
-        let extra: metrics::Extra = Box::new(move |page| {
-            metrics::proxy::write(&proxy.stats(), page);
-            metrics::proxy::write_answered(&answered, page);
-        });
-        let metrics = Arc::new(Metrics::new(&config.node_name, vec![extra])?);
-        if let Some(address) = config.proxy.metrics {
-            let task = metrics::serve::spawn(address, config.proxy.hard_fail, metrics.clone(), root.clone());
-            supervisor.watch("metrics server", task);
-        }
-        if config.server.enabled {
-            let (cri, client) = (self.cri.clone(), self.client.clone());
-            let deps = server::Deps { config: config.clone(), cri, client, pods, statics, metrics, health };
-            let serving = server::serve(deps, root.clone()).await?;
-            info!(address = %serving.address, "serving");
-            supervisor.watch("server", serving.task);
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns the queue and the writing; what is counted together or held back is for `correlate`. `EventRecorder` never blocks and
 //! never fails its caller: a full queue drops. One task writes, in order, and is cancelled by its token.
+//! Without an API server they are said in the log instead.
 
 mod correlate;
 
@@ -30,6 +31,15 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Item {
     object: api::ObjectReference,
@@ -42,7 +52,8 @@ struct Item {
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct EventRecorder {
-    queue: mpsc::Sender<Item>,
+    /// `None`: there is no API server to have them, so they are said in the log.
+    queue: Option<mpsc::Sender<Item>>,
 }
 
 impl EventRecorder {
@@ -56,12 +67,17 @@ impl EventRecorder {
                 () = writer.run(inbox) => {}
             }
         });
-        (EventRecorder { queue }, task)
+        (EventRecorder { queue: Some(queue) }, task)
     }
 
     /// A recorder whose events go nowhere.
     pub fn silent() -> EventRecorder {
-        EventRecorder { queue: mpsc::channel(1).0 }
+        EventRecorder { queue: Some(mpsc::channel(1).0) }
+    }
+
+    /// A recorder that says its events in the log only.
+    pub fn logged() -> EventRecorder {
+        EventRecorder { queue: None }
     }
 
     pub fn record(&self, object: api::ObjectReference, severity: Severity, reason: &str, message: impl Into<String>) {
@@ -74,9 +90,14 @@ impl EventRecorder {
             message.truncate(cut);
             message.push_str(" ...");
         }
-        tracing::debug!(kind = object.kind, namespace = object.namespace, name = object.name, reason, message, "event");
+        let api::ObjectReference { kind, namespace, name, field_path, .. } = &object;
+        let Some(queue) = &self.queue else {
+            tracing::info!(kind, namespace, name, field_path, severity = severity.name(), reason, message, "event");
+            return;
+        };
+        tracing::debug!(kind, namespace, name, reason, message, "event");
         let item = Item { object, severity, reason: reason.to_owned(), message, at: jiff::Timestamp::now() };
-        if self.queue.try_send(item).is_err() {
+        if queue.try_send(item).is_err() {
             tracing::debug!(reason, "event dropped, the queue is full");
         }
     }
@@ -151,7 +172,7 @@ impl Writer {
                 ..Default::default()
             },
             involved_object: item.object.clone(),
-            type_: Some(if item.severity == Severity::Normal { "Normal" } else { "Warning" }.to_owned()),
+            type_: Some(item.severity.name().to_owned()),
             reason: Some(item.reason.clone()),
             message: Some(v.message.clone()),
             count: Some(v.count),

@@ -150,5 +150,12 @@ impl Process {
     }
 }
 
+/// Files, URLs and pods that something is wrong with.
+pub fn write_static_pods(problems: usize, page: &mut String) {
+    page.push_str("# HELP ferrolet_static_pod_problems Files, URLs and static pods that could not be processed.\n");
+    page.push_str("# TYPE ferrolet_static_pod_problems gauge\n");
+    page.push_str(&format!("ferrolet_static_pod_problems {problems}\n"));
+}
+
 #[cfg(test)]
 mod tests;

@@ -226,9 +226,18 @@ impl Lab {
     /// Starts the agent of one node; [`Lab::wait_ready`] waits for it.
     pub fn start_agent(&mut self, index: usize) -> Result<()> {
         let kubeconfig = self.node_kubeconfig(index)?;
+        self.start_agent_with(index, Some(&kubeconfig))
+    }
+
+    /// Starts the agent of one node without an API server. Its own API takes the administrator's certificate.
+    pub fn start_agent_alone(&mut self, index: usize) -> Result<()> {
+        self.start_agent_with(index, None)
+    }
+
+    fn start_agent_with(&mut self, index: usize, kubeconfig: Option<&Path>) -> Result<()> {
         let ca = self.stub_dir().join("pki/ca.crt");
         let cgroups = cgroup_root(&self.name);
-        self.nodes[index].start_agent(&kubeconfig, &ca, &cgroups)
+        self.nodes[index].start_agent(kubeconfig, &ca, &cgroups)
     }
 
     fn node_kubeconfig(&self, index: usize) -> Result<PathBuf> {
@@ -330,32 +339,46 @@ impl Node {
         found.with_context(|| format!("{} has no address of the family of {like}", self.name))
     }
 
-    fn start_agent(&mut self, kubeconfig: &Path, ca: &Path, cgroups: &str) -> Result<()> {
+    fn start_agent(&mut self, kubeconfig: Option<&Path>, ca: &Path, cgroups: &str) -> Result<()> {
         let config = self.dir.join("kubelet.yaml");
-        std::fs::write(&config, serde_json::to_string_pretty(&self.kubelet_config(ca, cgroups))?)?;
-        let proxy = self.dir.join("kube-proxy.yaml");
-        let mut proxy_config = json!({
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-            "clusterCIDR": self.stack.join(netns::CLUSTER_CIDR, netns::CLUSTER_CIDR6), "mode": "nftables",
-        });
-        self.proxy.iter().for_each(|(field, value)| proxy_config[field] = value.clone());
-        std::fs::write(&proxy, serde_json::to_string_pretty(&proxy_config)?)?;
+        let mut kubelet_config = self.kubelet_config(ca, cgroups);
         let ips: Vec<String> = self.ips.iter().map(ToString::to_string).collect();
         let mut argv: Vec<String> = vec![
             self.ferrolet.display().to_string(),
             format!("--config={}", config.display()),
-            format!("--proxy-config={}", proxy.display()),
-            format!("--kubeconfig={}", kubeconfig.display()),
             format!("--hostname-override={}", self.name),
             format!("--node-ip={}", ips.join(",")),
             format!("--root-dir={}", self.root_dir().display()),
             format!("--container-runtime-endpoint={}", self.endpoint),
         ];
+        match kubeconfig {
+            Some(kubeconfig) => {
+                argv.push(format!("--kubeconfig={}", kubeconfig.display()));
+                argv.push(format!("--proxy-config={}", self.write_proxy_config()?.display()));
+            }
+            None => {
+                argv.push("--standalone".into());
+                kubelet_config["authentication"]["webhook"]["enabled"] = json!(false);
+                kubelet_config["authorization"]["mode"] = json!("AlwaysAllow");
+            }
+        }
         if !self.labels.is_empty() {
             argv.push(format!("--node-labels={}", self.labels.join(",")));
         }
+        std::fs::write(&config, serde_json::to_string_pretty(&kubelet_config)?)?;
         self.agent = Some(Proc::spawn("ferrolet", &self.lab, Some(&self.netns), &self.agent_log(), &argv, &[])?);
         Ok(())
+    }
+
+    fn write_proxy_config(&self) -> Result<PathBuf> {
+        let file = self.dir.join("kube-proxy.yaml");
+        let mut config = json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "clusterCIDR": self.stack.join(netns::CLUSTER_CIDR, netns::CLUSTER_CIDR6), "mode": "nftables",
+        });
+        self.proxy.iter().for_each(|(field, value)| config[field] = value.clone());
+        std::fs::write(&file, serde_json::to_string_pretty(&config)?)?;
+        Ok(file)
     }
 
     fn kubelet_config(&self, ca: &Path, cgroups: &str) -> Value {

@@ -27,6 +27,8 @@ pub enum Error {
     Request { method: http::Method, path: String, source: reqwest::Error },
     #[error("{method} {path} was not answered within {seconds} s")]
     Timeout { method: http::Method, path: String, seconds: u64 },
+    #[error("{method} {path}: there is no api server in standalone mode")]
+    Standalone { method: http::Method, path: String },
     #[error("{method} {path}: cannot form the request")]
     Form { method: http::Method, path: String, source: Box<dyn std::error::Error + Send + Sync> },
 }

@@ -4,7 +4,9 @@
 //! - `wire` (pure) knows the paths of the watched kinds and takes lists and watch events apart, object by object.
 //! - `watch` keeps one kind up to date through every failure and hands changes to a `Sink`.
 //! - `snapshot` publishes the whole of a kind; `feed` sends Services and EndpointSlices to the data plane.
+//! - `absent` stands in the place of the client on a node without an API server.
 
+pub mod absent;
 pub mod error;
 pub mod feed;
 pub mod kubeconfig;

@@ -34,6 +34,13 @@ impl<K> Default for Snapshot<K> {
     }
 }
 
+impl<K> Snapshot<K> {
+    /// What there is where there is no API server.
+    pub fn none() -> Snapshot<K> {
+        Snapshot { synced: true, ..Snapshot::default() }
+    }
+}
+
 /// The reading end of a watcher.
 pub type Watched<K> = watch::Receiver<Arc<Snapshot<K>>>;
 

@@ -3,6 +3,7 @@
 //! Pure. Underscores in flag names count as dashes, and values may follow a space or `=`, as kubelet accepts both.
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -21,9 +22,12 @@ pub struct Args {
     /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), YAML or JSON
     #[arg(long, value_name = "FILE")]
     pub proxy_config: Option<PathBuf>,
-    /// How to reach the API server and who to be
-    #[arg(long, value_name = "FILE")]
+    /// How to reach the API server and who to be; without it the node runs its static pods alone
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub kubeconfig: Option<PathBuf>,
+    /// Run without an API server; says what leaving out --kubeconfig means too
+    #[arg(long)]
+    pub standalone: bool,
     /// The node's name, instead of the host's
     #[arg(long, value_name = "NAME")]
     pub hostname_override: Option<String>,
@@ -43,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub node_labels: Option<String>,
     /// A folder with the manifests of static pods, or one such file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub pod_manifest_path: Option<PathBuf>,
     /// Where to get further static pods from
     #[arg(long, value_name = "URL")]

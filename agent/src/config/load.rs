@@ -1,7 +1,7 @@
 //! Files and flags to `Config`: the only part of the configuration that touches the host.
 
 use super::fields::Problem;
-use super::{Args, Config, hostinfo, kubelet, proxy, statics};
+use super::{Args, Config, hostinfo, kubelet, proxy, standalone, statics};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -30,14 +30,24 @@ fn list(problems: &[Problem]) -> String {
 /// Reads what the flags name; flags win over the files.
 pub fn load(args: &Args) -> Result<Config, Error> {
     let mut config = Config { node_name: node_name(args)?, ..Config::default() };
+    config.kubeconfig = args.kubeconfig.clone().filter(|path| !path.as_os_str().is_empty());
+    if args.standalone && config.kubeconfig.is_some() {
+        return Err(flag("standalone", "cannot be given together with --kubeconfig"));
+    }
+    let alone = config.kubeconfig.is_none();
+    if alone {
+        standalone::defaults(&mut config);
+    }
     apply_file(&mut config, "--config", args.config.as_deref(), kubelet::apply)?;
     apply_file(&mut config, "--proxy-config", args.proxy_config.as_deref(), proxy::apply)?;
+    if let (true, Some(path)) = (alone, &args.config) {
+        let problems = standalone::problems(&config);
+        if !problems.is_empty() {
+            return Err(Error::Invalid { flag: "--config", path: path.clone(), problems });
+        }
+    }
     statics::anchor(&mut config.static_pods, args.config.as_deref());
     statics::flags(&mut config.static_pods, args).map_err(|(name, detail)| flag(name, detail))?;
-    config.kubeconfig = match &args.kubeconfig {
-        Some(path) => path.clone(),
-        None => return Err(flag("kubeconfig", "required: without an API server there is nothing to run")),
-    };
     if let Some(dir) = &args.root_dir {
         if !dir.is_absolute() {
             return Err(flag("root-dir", format!("{:?} must be an absolute path", dir.display())));
@@ -63,7 +73,8 @@ pub fn load(args: &Args) -> Result<Config, Error> {
         None => hostinfo::default_addresses(),
     };
     config.node_ips_given = args.node_ip.is_some();
-    if config.node_ips.is_empty() {
+    // A node alone need not be on any network.
+    if config.node_ips.is_empty() && !alone {
         return Err(flag("node-ip", "the host has no usable address, name one"));
     }
     for pair in args.node_labels.iter().flat_map(|text| text.split(',')).filter(|pair| !pair.is_empty()) {

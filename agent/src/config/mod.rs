@@ -1,7 +1,7 @@
 //! The agent's effective configuration: kubelet's and kube-proxy's files and flags, read and checked.
 //!
 //! Owns every default. The rest of the agent sees only `Config`, never a flag or a file. Reading the files is `load`;
-//! everything below it (`kubelet`, `proxy`, `fields`, `duration`) is pure and reports every problem at once, each with
+//! everything below it (`kubelet`, `proxy`, `standalone`, `fields`, `duration`) is pure and reports every problem at once, each with
 //! the path of its field. A field that exists in Kubernetes but is not honoured here is refused by name when it is set
 //! to something other than its default: nobody should believe in a setting that does nothing. Those few that nearly every
 //! existing file sets are taken instead and listed in `Config::no_effect`, which the daemon warns of.
@@ -13,6 +13,7 @@ pub mod hostinfo;
 mod kubelet;
 mod load;
 mod proxy;
+mod standalone;
 mod statics;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,8 @@ pub struct Config {
     pub node_ips: Vec<IpAddr>,
     /// They come from `--node-ip`, not from the host's routes.
     pub node_ips_given: bool,
-    /// `--kubeconfig`
-    pub kubeconfig: PathBuf,
+    /// `--kubeconfig`; `None` for a node without an API server.
+    pub kubeconfig: Option<PathBuf>,
     /// `--root-dir`, `/var/lib/kubelet`.
     pub root_dir: PathBuf,
     /// `podLogsDir`, `/var/log/pods`.
@@ -228,7 +229,7 @@ impl Default for Config {
             node_name: String::new(),
             node_ips: Vec::new(),
             node_ips_given: false,
-            kubeconfig: PathBuf::new(),
+            kubeconfig: None,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),

@@ -194,6 +194,34 @@ fn loading_names_file_and_flag() {
 }
 
 #[test]
+fn without_an_api_server_nobody_is_asked_who_may_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kubelet.json");
+    let load_with = |flags: &[&str], mut document: Value| {
+        document["apiVersion"] = json!("kubelet.config.k8s.io/v1beta1");
+        document["kind"] = json!("KubeletConfiguration");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let all = [&["--hostname-override=n", "--node-ip=10.0.0.1", "--config", file.to_str().unwrap()][..], flags].concat();
+        load(&args(&all).unwrap()).map_err(|error| error.to_string())
+    };
+    for flags in [&["--standalone"][..], &[], &["--kubeconfig="]] {
+        let config = load_with(flags, json!({})).unwrap();
+        assert_eq!((config.kubeconfig, config.authentication.webhook), (None, false), "{flags:?}");
+    }
+    let config = load_with(&["--kubeconfig=/k"], json!({})).unwrap();
+    assert_eq!((config.kubeconfig, config.authentication.webhook), (Some("/k".into()), true));
+    let error = load_with(&["--kubeconfig=/k", "--standalone"], json!({})).unwrap_err();
+    assert_eq!(error, "flag --standalone: cannot be given together with --kubeconfig");
+    let error = load_with(&[], json!({"authentication": {"webhook": {"enabled": true}}})).unwrap_err();
+    assert!(error.ends_with("authentication.webhook.enabled: no client provided, cannot use webhook authentication"), "{error}");
+    let ca = json!({"x509": {"clientCAFile": "/ca"}});
+    let error = load_with(&[], json!({"authentication": ca})).unwrap_err();
+    assert!(error.contains("authorization.mode: no client provided, cannot use webhook authorization"), "{error}");
+    let allowed = json!({"authentication": ca, "authorization": {"mode": "AlwaysAllow"}});
+    assert!(load_with(&["--standalone"], allowed).is_ok());
+}
+
+#[test]
 fn default_routes() {
     let v4 = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
               eth1\t00000000\t0101\t3\t0\t0\t200\t00000000\n\

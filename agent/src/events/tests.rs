@@ -63,7 +63,7 @@ async fn one_that_expired_in_the_api_is_made_anew() {
 #[test]
 fn a_full_queue_never_blocks_and_long_messages_are_cut() {
     let (queue, mut inbox) = mpsc::channel(1);
-    let recorder = EventRecorder { queue };
+    let recorder = EventRecorder { queue: Some(queue) };
     for _ in 0..3 {
         recorder.record(api::ObjectReference::default(), Severity::Warning, "R", "é".repeat(2000));
     }
@@ -76,7 +76,7 @@ fn a_full_queue_never_blocks_and_long_messages_are_cut() {
 async fn what_happened_while_the_api_was_away_is_written_after() {
     let (kube, asked) = api_away(false, 3);
     let (queue, inbox) = mpsc::channel(QUEUE);
-    let recorder = EventRecorder { queue };
+    let recorder = EventRecorder { queue: Some(queue) };
     for reason in ["A", "B", "C"] {
         recorder.record(item(reason, 0).object, Severity::Normal, reason, "m");
     }

@@ -36,7 +36,7 @@ pub struct Inputs {
     /// `None`: the API has no such pod.
     pub pod: watch::Receiver<Option<Arc<api::Pod>>>,
     /// The object in the API that stands for a static pod; `None` for a pod of the API.
-    pub mirror: Option<watch::Receiver<Option<Arc<api::Pod>>>>,
+    pub mirror: Option<Mirror>,
     /// The runtime's snapshot of this pod may have changed.
     pub runtime: Arc<Notify>,
     /// No new pod starts before this is true.
@@ -131,15 +131,19 @@ impl Actor {
         };
         desired.ended = inputs.ended.borrow_and_update().clone();
         let slots = shared.report_slots.clone();
-        let to = match inputs.mirror.take() {
-            Some(mirror) => Recipient::Mirror(mirror),
+        let to = match &inputs.mirror {
+            Some(mirror) => Recipient::Mirror(mirror.clone()),
             None => Recipient::Own(Box::new(known.clone())),
+        };
+        let uid = match &mut inputs.mirror {
+            Some(mirror) => mirror_uid(mirror),
+            None => Some(inputs.id.uid.clone()),
         };
         let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), to, &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
         Actor {
-            traffic: Traffic::new(shared.own_pods.clone(), &inputs.id.uid, &known),
+            traffic: Traffic::new(shared.own_pods.clone(), uid, &known),
             timeline: Timeline::new(Time::now(), &known),
             carried: health::carried(&known),
             desired: Arc::new(desired),
@@ -298,6 +302,7 @@ impl Actor {
                 Err(_) => std::future::pending().await,
             },
             () = self.inputs.runtime.notified() => {}
+            uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
             Ok(()) = self.verdicts.changed() => {}
@@ -451,7 +456,11 @@ impl Actor {
         }
         if !self.desired.orphan {
             let finished = matches!(self.lifecycle, Lifecycle::Finished { .. });
-            self.reporter.report(&Arc::new(self.status.clone()), finished);
+            let status = Arc::new(self.status.clone());
+            self.reporter.report(&status, finished);
+            if self.inputs.mirror.is_some() {
+                self.shared.statuses.say(&self.inputs.id.uid, Some(&status));
+            }
         }
     }
 
@@ -519,8 +528,25 @@ impl Actor {
             }
         }
         self.traffic.gone();
+        self.shared.statuses.say(&self.inputs.id.uid, None);
         tracing::debug!(pod = %self.inputs.id, "finished");
     }
+}
+
+type Mirror = watch::Receiver<Option<Arc<api::Pod>>>;
+
+fn mirror_uid(mirror: &mut Mirror) -> Option<String> {
+    mirror.borrow_and_update().as_ref().and_then(|m| m.metadata.uid.clone())
+}
+
+/// The uid of the next mirror, or that there is none any more. Never for a pod of the API.
+async fn next_mirror(mirror: &mut Option<Mirror>) -> Option<String> {
+    if let Some(mirror) = mirror
+        && mirror.changed().await.is_ok()
+    {
+        return mirror_uid(mirror);
+    }
+    std::future::pending().await
 }
 
 /// Looks until the runtime has answered.

@@ -41,6 +41,7 @@ pub struct Shared {
     pub runtime: observe::Handle,
     pub services: Option<Watched<ferrolet_netproxy::wire::Service>>,
     pub own_pods: ferrolet_netproxy::OwnPods,
+    pub statuses: crate::static_pods::Statuses,
     pub allocatable: BTreeMap<String, Quantity>,
     pub node: NodeFacts,
     pub limits: NodeLimits,

@@ -50,6 +50,8 @@ pub struct Deps {
     pub pods: crate::api::snapshot::Watched<k8s_openapi::api::core::v1::Pod>,
     /// The pods that this node has by itself.
     pub statics: crate::static_pods::Watched,
+    /// Takes what is known of those.
+    pub statuses: crate::static_pods::Statuses,
     /// True once Services can answer: no new pod starts before.
     pub gate: watch::Receiver<bool>,
     /// Takes what is known of pods here before the API shows it.

@@ -1,7 +1,8 @@
 //! What this node's data plane is told of the pod before the API shows it, and when the pod's end may go on.
 //!
 //! Owns the word last said. It says nothing of readiness until that differs from what the API had when the actor began, so a new
-//! agent changes no endpoint. It never waits itself; who stops a container waits, and not longer than `LIMIT`.
+//! agent changes no endpoint. Endpoints name a static pod by the uid of its mirror, which comes and goes; without one nothing leads to
+//! the pod. It never waits itself; who stops a container waits, and not longer than `LIMIT`.
 
 use ferrolet_netproxy::{Installed, OwnPods, PodWord};
 use k8s_openapi::api::core::v1 as api;
@@ -13,7 +14,8 @@ const LIMIT: Duration = Duration::from_millis(500);
 
 pub struct Traffic {
     own_pods: OwnPods,
-    uid: String,
+    /// By which endpoints name the pod. `None`: the API has no object of it.
+    uid: Option<String>,
     /// Ready as the API had it, or as it was last said.
     ready: bool,
     said: PodWord,
@@ -21,8 +23,21 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(own_pods: OwnPods, uid: &str, known: &api::PodStatus) -> Traffic {
-        Traffic { own_pods, uid: uid.to_owned(), ready: ready(known), said: PodWord::default(), leaving: None }
+    pub fn new(own_pods: OwnPods, uid: Option<String>, known: &api::PodStatus) -> Traffic {
+        Traffic { own_pods, uid, ready: ready(known), said: PodWord::default(), leaving: None }
+    }
+
+    /// Another object stands for the pod from now on, or none.
+    pub fn known_as(&mut self, uid: Option<String>) {
+        if uid == self.uid {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut self.uid, uid) {
+            self.own_pods.gone(&old);
+        }
+        // A new object does not have what the one before was told.
+        let word = PodWord { told: false, ..std::mem::take(&mut self.said) };
+        self.say(word);
     }
 
     /// After each new status.
@@ -52,11 +67,13 @@ impl Traffic {
         if word == self.said || !(word.terminating || word.ready.is_some()) {
             return;
         }
-        let installed = self.own_pods.say(&self.uid, word.clone());
-        if word.terminating && self.leaving.is_none() {
+        self.said = word.clone();
+        let Some(uid) = &self.uid else { return };
+        let terminating = word.terminating;
+        let installed = self.own_pods.say(uid, word);
+        if terminating && self.leaving.is_none() {
             self.leaving = Some(Leaving { installed, limit: Instant::now() + LIMIT });
         }
-        self.said = word;
     }
 
     /// What is to be waited for before the pod's containers are told to end. `None`: nothing leads to them.
@@ -66,7 +83,9 @@ impl Traffic {
 
     /// Nothing is left of the pod, here and in the API.
     pub fn gone(&self) {
-        self.own_pods.gone(&self.uid);
+        if let Some(uid) = &self.uid {
+            self.own_pods.gone(uid);
+        }
     }
 }
 

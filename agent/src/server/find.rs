@@ -5,7 +5,7 @@ use crate::static_pods::read::{HASH, MIRROR};
 use axum::http::StatusCode;
 use ferrolet_cri::types::{ContainerFilter, ContainerState, ContainerSummary, SandboxFilter, SandboxState};
 use ferrolet_cri::{Class, Client};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use std::sync::Arc;
 
 /// An answer other than success.
@@ -40,11 +40,11 @@ impl From<ferrolet_cri::Error> for Refusal {
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
-/// The pods of this node as it has them: a static pod itself in the place of its mirror, with the status that this shows.
+/// The pods of this node as it has them: a static pod itself in the place of its mirror, with its status of now.
 pub fn pods(deps: &super::Deps) -> Vec<Arc<Pod>> {
     let (api, statics) = (deps.pods.borrow().clone(), deps.statics.borrow().clone());
     let of_api = api.items.values().filter(|pod| annotation(pod, MIRROR).is_none()).cloned();
-    of_api.chain(statics.pods.values().map(|pod| shown(pod, &api))).collect()
+    of_api.chain(statics.pods.values().map(|pod| shown(deps, pod, &api))).collect()
 }
 
 /// The pod of that name, and of that uid where one is asked for. The uid of a mirror stands for that of its static pod.
@@ -52,7 +52,7 @@ pub fn pod(deps: &super::Deps, namespace: &str, name: &str, uid: Option<&str>) -
     let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
     let api = deps.pods.borrow().clone();
     let object = api.items.get(&key).cloned();
-    let own = deps.statics.borrow().named(namespace, name).map(|pod| shown(pod, &api));
+    let own = deps.statics.borrow().named(namespace, name).map(|pod| shown(deps, pod, &api));
     let is = |pod: &Arc<Pod>| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid));
     let mirrored = object.as_ref().is_some_and(|object| annotation(object, MIRROR).is_some() && is(object));
     let own = own.filter(|pod| is(pod) || mirrored);
@@ -65,14 +65,16 @@ fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a String> {
     pod.metadata.annotations.as_ref()?.get(name)
 }
 
-fn shown(pod: &Arc<Pod>, api: &Snapshot<Pod>) -> Arc<Pod> {
+/// With what this node knows of it, or before its actor has said anything what the API does.
+fn shown(deps: &super::Deps, pod: &Arc<Pod>, api: &Snapshot<Pod>) -> Arc<Pod> {
+    let status = deps.statuses.of(pod.metadata.uid.as_deref().unwrap_or_default()).map(|status| PodStatus::clone(&status));
     let key = ObjectKey {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
     };
-    let mirror = api.items.get(&key).filter(|mirror| annotation(mirror, MIRROR) == annotation(pod, HASH));
-    match mirror {
-        Some(mirror) => Arc::new(Pod { status: mirror.status.clone(), ..Pod::clone(pod) }),
+    let mirror = || api.items.get(&key).filter(|mirror| annotation(mirror, MIRROR) == annotation(pod, HASH));
+    match status.or_else(|| mirror()?.status.clone()) {
+        Some(status) => Arc::new(Pod { status: Some(status), ..Pod::clone(pod) }),
         None => pod.clone(),
     }
 }

@@ -53,6 +53,7 @@ pub struct Deps {
     pub client: kube::Client,
     pub pods: Watched<Pod>,
     pub statics: crate::static_pods::Watched,
+    pub statuses: crate::static_pods::Statuses,
     pub metrics: Arc<Metrics>,
     pub health: health::Checks,
 }

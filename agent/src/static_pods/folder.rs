@@ -44,7 +44,8 @@ struct File {
     /// `None`: it has not been read in its present form.
     stamp: Option<Stamp>,
     pod: Option<Arc<Pod>>,
-    broken: bool,
+    /// Why the pod is not what the file says.
+    problem: Option<String>,
 }
 
 type Files = BTreeMap<PathBuf, File>;
@@ -86,10 +87,11 @@ impl Folder {
                 self.files = files;
                 // Of two files with one pod the last one counts.
                 let pods = self.files.values().rev().filter_map(|f| f.pod.clone()).collect();
-                let broken = self.files.values().any(|f| f.broken);
-                self.publisher.publish(Found { pods, broken });
+                let problem = |(path, file): (&PathBuf, &File)| Some((path.display().to_string(), file.problem.clone()?));
+                let problems: BTreeMap<_, _> = self.files.iter().filter_map(problem).collect();
+                self.publisher.publish(Found { pods, broken: !problems.is_empty(), problems });
             }
-            Ok(Err(error)) => warn!(path = %self.path.display(), %error, "cannot read the folder of static pods"),
+            Ok(Err(error)) => self.publisher.fail(Some((&self.path.to_string_lossy(), error.to_string()))),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
         }
@@ -154,10 +156,10 @@ fn list(path: &Path, node: &str, known: &Files, writing: &BTreeSet<PathBuf>) -> 
             // Gone since the list was made.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                if before.is_none_or(|f| !f.broken) {
-                    warn!(path = %name.display(), %error, "cannot read a static pod");
-                }
-                files.insert(name, File { stamp: None, pod: before.and_then(|f| f.pod.clone()), broken: true });
+                files.insert(
+                    name,
+                    File { stamp: None, pod: before.and_then(|f| f.pod.clone()), problem: Some(error.to_string()) },
+                );
             }
         }
     }
@@ -185,12 +187,8 @@ fn file(path: &Path, node: &str, before: Option<&File>, writing: bool) -> io::Re
     let place = path.to_string_lossy();
     let last = before.and_then(|f| f.pod.as_ref());
     Ok(Some(match read::read(&data, node, Source { kind: Kind::File, place: &place }) {
-        Ok(pod) => File { stamp, pod: Some(seen(pod, last)), broken: false },
-        Err(error) => {
-            let kept = last.and_then(|p| p.metadata.name.as_deref()).unwrap_or("none");
-            warn!(path = %path.display(), %error, kept, "could not process manifest file");
-            File { stamp, pod: last.cloned(), broken: true }
-        }
+        Ok(pod) => File { stamp, pod: Some(seen(pod, last)), problem: None },
+        Err(error) => File { stamp, pod: last.cloned(), problem: Some(error.to_string()) },
     }))
 }
 

@@ -2,18 +2,19 @@
 //!
 //! `read` (pure) turns bytes into pods as kubelet does: checked, with the defaults that an API server would have filled in, with
 //! an identity made of what they say. `folder` and `url` are the two sources; each owns its part of what is published here and
-//! nothing else. What becomes of a pod is the dispatcher's. A source ends by its token only: what cannot be read is said in the
+//! nothing else. `tell` makes events of what cannot be read. What becomes of a pod is the dispatcher's. A source ends by its token only: what cannot be read is said in the
 //! log and changes nothing that runs.
 
 mod check;
 mod defaults;
 mod folder;
 pub mod read;
+pub mod tell;
 mod url;
 
 use crate::config::StaticPods as Settings;
-use k8s_openapi::api::core::v1::Pod;
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,6 +43,8 @@ pub(crate) struct Found {
     pub(crate) pods: Vec<Arc<Pod>>,
     /// Something is there that cannot be read: whose pod it is cannot be told.
     pub(crate) broken: bool,
+    /// What is wrong, by file or URL.
+    pub(crate) problems: BTreeMap<String, String>,
 }
 
 /// All static pods of this node.
@@ -49,12 +52,16 @@ pub(crate) struct Found {
 pub struct StaticPods {
     /// `None` for a source that has not been read yet.
     sources: BTreeMap<Kind, Option<Found>>,
+    /// Sources that cannot be read now, and why: what they had stays.
+    failures: BTreeMap<Kind, (String, String)>,
     /// True once each source has been read: nothing may be concluded from a pod's absence before.
     pub synced: bool,
     /// By uid.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Something is there that cannot be read.
     pub broken: bool,
+    /// What is wrong, by file, URL or pod.
+    pub problems: BTreeMap<String, String>,
 }
 
 /// The reading end.
@@ -68,18 +75,37 @@ impl StaticPods {
 
     /// With what a source has now. A pod that is still the same stays the same object. Pure.
     fn with(&self, kind: Kind, found: Found) -> StaticPods {
-        let mut sources = self.sources.clone();
+        let (mut sources, mut failures) = (self.sources.clone(), self.failures.clone());
         sources.insert(kind, Some(found));
-        let (mut pods, mut names) = (BTreeMap::new(), BTreeMap::new());
+        failures.remove(&kind);
+        StaticPods::all_of(sources, failures)
+    }
+
+    /// A source cannot be read, or can be again and has what it had. Pure.
+    fn failing(&self, kind: Kind, failure: Option<(String, String)>) -> StaticPods {
+        let mut failures = self.failures.clone();
+        match failure {
+            Some(failure) => drop(failures.insert(kind, failure)),
+            None => drop(failures.remove(&kind)),
+        }
+        StaticPods::all_of(self.sources.clone(), failures)
+    }
+
+    fn all_of(sources: BTreeMap<Kind, Option<Found>>, failures: BTreeMap<Kind, (String, String)>) -> StaticPods {
+        let (mut pods, mut names, mut problems) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        problems.extend(failures.values().cloned());
         for (kind, found) in sources.iter().filter_map(|(kind, found)| Some((kind, found.as_ref()?))) {
+            problems.extend(found.problems.clone());
             for pod in &found.pods {
-                let name = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
-                if names.contains_key(&name) || pods.contains_key(&uid) {
-                    tracing::warn!(source = kind.name(), pod = ?name, "two static pods have one name or uid: this one is ignored");
+                let part = |text: &Option<String>| text.clone().unwrap_or_default();
+                let name = format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name));
+                let uid = part(&pod.metadata.uid);
+                if names.contains(&name) || pods.contains_key(&uid) {
+                    let why = format!("two static pods have this name or uid: one of the {} source is ignored", kind.name());
+                    problems.insert(name, why);
                     continue;
                 }
-                names.insert(name, ());
+                names.insert(name);
                 pods.insert(uid, pod.clone());
             }
         }
@@ -87,7 +113,9 @@ impl StaticPods {
             synced: sources.values().all(Option::is_some),
             broken: sources.values().flatten().any(|found| found.broken),
             sources,
+            failures,
             pods,
+            problems,
         }
     }
 
@@ -95,6 +123,24 @@ impl StaticPods {
     pub fn named(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
         let is = |p: &&Arc<Pod>| p.metadata.namespace.as_deref() == Some(namespace) && p.metadata.name.as_deref() == Some(name);
         self.pods.values().find(is)
+    }
+}
+
+/// How the static pods are, by uid, as their actors last said: what the node itself shows of them, whatever the API has.
+#[derive(Clone, Default)]
+pub struct Statuses(Arc<watch::Sender<BTreeMap<String, Arc<PodStatus>>>>);
+
+impl Statuses {
+    pub fn of(&self, uid: &str) -> Option<Arc<PodStatus>> {
+        self.0.borrow().get(uid).cloned()
+    }
+
+    /// `None`: the pod is gone.
+    pub fn say(&self, uid: &str, status: Option<&Arc<PodStatus>>) {
+        self.0.send_if_modified(|all| match status {
+            Some(status) => all.insert(uid.to_owned(), status.clone()).as_ref() != Some(status),
+            None => all.remove(uid).is_some(),
+        });
     }
 }
 
@@ -108,6 +154,18 @@ struct Publisher {
 impl Publisher {
     fn publish(&self, found: Found) {
         self.all.send_modify(|all| *all = Arc::new(all.with(self.kind, found)));
+    }
+
+    /// Nothing new can be read from that place, or again.
+    fn fail(&self, failure: Option<(&str, String)>) {
+        let failure = failure.map(|(place, why)| (place.to_owned(), why));
+        self.all.send_if_modified(|all| {
+            let changed = all.failures.get(&self.kind) != failure.as_ref();
+            if changed {
+                *all = Arc::new(all.failing(self.kind, failure));
+            }
+            changed
+        });
     }
 }
 
@@ -154,7 +212,13 @@ pub(crate) mod testing {
         }
 
         pub(crate) fn say(&self, pods: Vec<Arc<Pod>>, broken: bool) {
-            self.0.send_modify(|all| *all = Arc::new(all.with(Kind::File, Found { pods, broken })));
+            self.0.send_modify(|all| *all = Arc::new(all.with(Kind::File, Found { pods, broken, ..Found::default() })));
+        }
+
+        pub(crate) fn say_broken(&self, problems: &[(&str, &str)]) {
+            let problems = problems.iter().map(|(place, why)| ((*place).to_owned(), (*why).to_owned())).collect();
+            let found = Found { broken: true, problems, ..Found::default() };
+            self.0.send_modify(|all| *all = Arc::new(all.with(Kind::File, found)));
         }
     }
 }

@@ -8,7 +8,7 @@ fn pod(uid: &str, name: &str) -> Arc<Pod> {
 }
 
 fn found(pods: Vec<Arc<Pod>>, broken: bool) -> Found {
-    Found { pods, broken }
+    Found { pods, broken, ..Found::default() }
 }
 
 #[test]
@@ -20,8 +20,9 @@ fn all_sources_are_waited_for_and_a_name_is_given_once() {
     assert!(!all.synced && all.pods.len() == 2);
     let all = all.with(Kind::File, found(vec![pod("3", "a"), pod("4", "a")], true));
     assert!(all.synced && all.broken);
+    assert_eq!(all.problems["/a"], "two static pods have this name or uid: one of the http source is ignored");
     assert_eq!(all.pods.keys().collect::<Vec<_>>(), ["2", "3"]);
     let all = all.with(Kind::File, found(vec![], false));
-    assert!(!all.broken);
+    assert!(!all.broken && all.problems.is_empty());
     assert_eq!(all.pods.keys().collect::<Vec<_>>(), ["1", "2"]);
 }

@@ -16,6 +16,7 @@ mod rules;
 mod runtime;
 mod services;
 mod shared;
+mod standalone;
 mod static_pods;
 mod together;
 
@@ -33,6 +34,7 @@ fn main() {
         bad_input::trials(),
         pods::trials(),
         static_pods::trials(),
+        standalone::trials(),
         together::trials(),
         credentials::trials(),
         debug::trials(),

@@ -2,38 +2,41 @@
 
 use crate::shared::{LIMIT, Ns, is_ready, must_contain, pod, test};
 use anyhow::{Context, Result, bail};
+use ferrolet_tests::load::{self, Load};
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub fn trials() -> Vec<Trial> {
     vec![
         test("static_pods::a_file_runs_and_the_api_shows_it", shown),
         test("static_pods::a_changed_file_is_another_pod", changed),
+        test("static_pods::one_that_ends_gets_no_more_connections", drained),
         test("static_pods::they_start_while_the_api_is_away", alone),
     ]
 }
 
 /// The folder of manifests, emptied when a test ends however it ends.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn of(ns: &Ns) -> Result<Folder> {
+    pub fn of(ns: &Ns) -> Result<Folder> {
         let folder = ns.lab.nodes[0].manifests();
         std::fs::create_dir_all(&folder)?;
         Ok(Folder(folder))
     }
 
     /// Replaces a file as a whole.
-    fn put(&self, ns: &Ns, name: &str, manifest: &str) -> Result<()> {
+    pub fn put(&self, ns: &Ns, name: &str, manifest: &str) -> Result<()> {
         let placed = manifest.replacen("metadata:", &format!("metadata:\n  namespace: {}", ns.name), 1);
         let begun = self.0.join(format!(".{name}"));
         std::fs::write(&begun, placed)?;
         Ok(std::fs::rename(begun, self.0.join(name))?)
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(&self, name: &str) -> Result<()> {
         Ok(std::fs::remove_file(self.0.join(name))?)
     }
 }
@@ -45,7 +48,7 @@ impl Drop for Folder {
     }
 }
 
-fn container(pod: &Value) -> String {
+pub fn container(pod: &Value) -> String {
     pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -82,6 +85,11 @@ fn shown(ns: &mut Ns) -> Result<()> {
     must_contain(&said, "hello")?;
     // Its events are found by kubectl, which asks for those of the hash.
     wait_for("its events", LIMIT, || must_contain(&ns.kubectl(&["describe", "pod", &name])?, "Container started"))?;
+
+    // The file beside it is seen too.
+    wait_for("an event of the broken file", LIMIT, || {
+        must_contain(&ns.lab.kubectl(&["describe", "node", &node])?, "InvalidStaticPod")
+    })?;
 
     // Deleting what the API shows does nothing to the pod.
     for how in [&["--wait=false"][..], &["--grace-period=0", "--force", "--wait=false"]] {
@@ -140,6 +148,34 @@ fn changed(ns: &mut Ns) -> Result<()> {
     // The whole folder goes.
     drop(folder);
     gone(ns, &name)
+}
+
+/// Endpoints name a static pod by its mirror.
+fn drained(ns: &mut Ns) -> Result<()> {
+    let folder = Folder::of(ns)?;
+    let name = format!("web-{}", ns.lab.nodes[0].name);
+    let server =
+        |name: &str| pod(name, "serve", "env: [{name: WEB_DRAIN_MS, value: '0'}]", "").replace("{app:", "{pair: a, app:");
+    ns.apply("apiVersion: v1\nkind: Service\nmetadata: {name: pair}\nspec: {selector: {pair: a}, ports: [{port: 80, targetPort: 8080}]}\n")?;
+    ns.apply(&server("other"))?;
+    ns.ready("other")?;
+    let address = ns.get("service", "pair")?["spec"]["clusterIP"].as_str().context("no clusterIP")?.to_owned();
+    let address = format!("{address}:80").parse()?;
+    let netns = ns.lab.nodes[0].netns.clone();
+    // More than once: what is looked for is a race.
+    for _ in 0..3 {
+        folder.put(ns, "web.yaml", &server("web"))?;
+        ns.ready(&name)?;
+        wait_for("both to answer", LIMIT, || {
+            let seen = load::spread(&netns, address, 20)?;
+            if seen.len() == 2 { Ok(()) } else { bail!("{seen:?}") }
+        })?;
+        let load = Load::start(&netns, address, Duration::from_millis(2));
+        folder.remove("web.yaml")?;
+        gone(ns, &name)?;
+        load.finish_clean().context("while the static pod ended")?;
+    }
+    Ok(())
 }
 
 fn alone(ns: &mut Ns) -> Result<()> {

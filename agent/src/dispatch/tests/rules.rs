@@ -64,3 +64,27 @@ async fn readiness_is_said_at_once_and_again_once_the_api_was_told() {
     w.api.away(false);
     w.until("ready again", |w| last(w).filter(|word| word.ready == Some(true) && word.told)).await;
 }
+
+#[tokio::test]
+async fn a_static_pod_leaves_the_rules_by_the_uid_of_its_mirror() {
+    let mut w = World::start(Profile::containerd_2()).await;
+    w.api.node(json!({"metadata": {"name": "n", "uid": "node-uid"}}));
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "ns"},
+        "spec": {"containers": [{"name": "main", "image": "web:1"}]}});
+    w.manifests(&[("/m/web.yaml", &manifest)]);
+    w.until("ready", |w| w.pod("web-n").filter(ready)).await;
+    let uid = w.static_uid("web-n");
+    let word = |w: &World, uid: &str| w.rules.said.lock().unwrap().last().and_then(|words| words.get(uid).cloned());
+    w.until("said to be ready", |w| word(w, "mirror-1").filter(|word| word.ready == Some(true) && word.told)).await;
+    // Another object stands for it.
+    w.api.remove("web-n");
+    w.until("said again", |w| word(w, "mirror-2").filter(|word| word.told)).await;
+    assert!(word(&w, "mirror-1").is_none());
+    w.rules.stuck.store(true, Ordering::SeqCst);
+    w.manifests(&[]);
+    let begun = w.until("said to end", |w| word(w, "mirror-2").filter(|word| word.terminating).map(|_| Instant::now())).await;
+    w.until("told to end", |w| (w.fake.count("StopContainer") > 0).then_some(())).await;
+    assert!(begun.elapsed() > Duration::from_millis(400), "{:?}", begun.elapsed());
+    w.until("forgotten", |w| w.rules.said.lock().unwrap().last().is_some_and(|words| words.is_empty()).then_some(())).await;
+    assert!(!w.rules.said.lock().unwrap().iter().any(|words| words.contains_key(uid.as_str())), "no endpoint has that uid");
+}

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::events::EventRecorder;
 use crate::pod::{Deps, PodId};
 use crate::static_pods::testing::Source;
-use crate::static_pods::{Kind, read};
+use crate::static_pods::{Kind, Statuses, read};
 use crate::{cgroup, dispatch, observe, volume};
 use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
@@ -316,6 +316,7 @@ pub struct World {
     /// Static pods, and whether something of them cannot be read.
     statics: (Vec<Arc<Pod>>, bool),
     source: Option<Source>,
+    pub statuses: Statuses,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -343,6 +344,7 @@ impl World {
             rules: Arc::default(),
             statics: Default::default(),
             source: None,
+            statuses: Statuses::default(),
             agent: None,
         };
         w.start_agent();
@@ -396,6 +398,7 @@ impl World {
             node: self.api.node.subscribe(),
             registered: NodeView { name: "n".into(), allocatable: allocatable.clone(), ..NodeView::default() },
             statics,
+            statuses: self.statuses.clone(),
             gate: self.gate.subscribe(),
             own_pods,
             events,

@@ -10,7 +10,7 @@ fn status(ready: bool) -> api::PodStatus {
 
 fn begin(known: &api::PodStatus) -> (Traffic, board::Reader) {
     let (own_pods, reader) = board::channel();
-    (Traffic::new(own_pods, "u", known), reader)
+    (Traffic::new(own_pods, Some("u".into()), known), reader)
 }
 
 fn said(reader: &mut board::Reader) -> Option<PodWord> {
@@ -91,4 +91,34 @@ async fn the_end_goes_on_when_the_rules_follow() {
     // What has changed since is not waited for.
     t.update(true, &status(false));
     assert!(t.leaving().unwrap().wait().await);
+}
+
+#[test]
+fn the_word_follows_the_object_that_stands_for_the_pod() {
+    let (own_pods, mut reader) = board::channel();
+    let mut t = Traffic::new(own_pods, None, &status(false));
+    t.update(false, &status(true));
+    assert!(reader.read().words.is_empty(), "no endpoint can name it");
+    t.known_as(Some("u".into()));
+    t.taken(&status(true));
+    let word = said(&mut reader).unwrap();
+    assert_eq!((word.ready, word.told), (Some(true), true));
+    // The next object has been told nothing yet.
+    t.known_as(Some("v".into()));
+    assert_eq!(said(&mut reader), None);
+    let word = reader.read().words.get("v").cloned().unwrap();
+    assert_eq!((word.ready, word.told), (Some(true), false));
+    t.update(true, &status(true));
+    assert!(reader.read().words.get("v").is_some_and(|word| word.terminating));
+    t.known_as(None);
+    assert!(reader.read().words.is_empty());
+}
+
+#[test]
+fn nothing_leads_to_a_pod_that_the_api_does_not_have() {
+    let (own_pods, _reader) = board::channel();
+    let mut t = Traffic::new(own_pods, None, &status(true));
+    t.update(true, &status(true));
+    assert!(t.leaving().is_none());
+    t.gone();
 }

@@ -61,7 +61,8 @@ async fn what_the_url_says_counts_until_it_says_something_else() {
     let second = pods.borrow_and_update().clone();
     let a = |all: &StaticPods| all.named("default", "a-n").unwrap().clone();
     assert!(Arc::ptr_eq(&a(&first), &a(&second)));
-    // Neither an error nor nonsense changes anything.
+    assert!(second.problems.is_empty());
+    // Neither an error nor nonsense changes anything, but it is told.
     for (status, text) in [(StatusCode::NOT_FOUND, "gone"), (StatusCode::OK, "nonsense"), (StatusCode::OK, &list)] {
         say(status, text);
         asked().await;
@@ -69,9 +70,20 @@ async fn what_the_url_says_counts_until_it_says_something_else() {
         asked().await;
         assert_eq!(pods.borrow().pods.len(), 2);
     }
+    tokio::time::timeout(limit, pods.wait_for(|all| all.problems.is_empty())).await.unwrap().unwrap();
+    say(StatusCode::OK, "kind: Node");
+    tokio::time::timeout(limit, pods.wait_for(|all| all.problems.len() == 1)).await.unwrap().unwrap();
+    let problems = pods.borrow().problems.clone();
+    let (place, why) = problems.iter().next().unwrap();
+    assert!(place.starts_with("http://127.0.0.1:") && why.contains("expected kind Pod"), "{place}: {why}");
     // Nothing at all means none.
     say(StatusCode::OK, "");
     tokio::time::timeout(limit, pods.wait_for(|all| all.synced && all.pods.is_empty())).await.unwrap().unwrap();
     cancel.cancel();
     server.abort();
+}
+
+#[test]
+fn what_is_shown_of_a_url_is_no_secret() {
+    assert_eq!(super::shown("https://me:word@host:8443/pods?token=t#f"), "https://host:8443/pods");
 }
