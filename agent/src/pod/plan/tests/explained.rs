@@ -53,7 +53,7 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
             // While none has started here the init containers have to run first.
             let begun = m.desired.main().any(|c| o.newest_in(&c.name, &sandbox.id).is_some_and(|n| round.has(n)));
             let looked = |c: &Spec| o.newest(&c.name).is_some_and(|n| n.state != State::Created);
-            let twins = m.desired.containers.iter().any(|c| o.instances(&c.name).filter(|n| n.live()).count() > 1);
+            let twins = o.live().any(|n| o.newest_in(&n.name, &sandbox.id).is_none_or(|newest| newest.id != n.id));
             let serving = m.desired.containers.iter().filter(|c| matches!(c.role, Role::Main | Role::Sidecar));
             begun && !twins && o.live().find(others).is_none() && { serving }.all(up) && m.desired.ephemeral().all(looked)
         }

@@ -149,6 +149,7 @@ impl Model {
         self.observed.local = Local { gate_open: true, ..Default::default() };
         self.verdicts = Verdicts::default();
         self.reported = self.desired.pod.status.clone().unwrap_or_default();
+        self.read(api::Pod::clone(&self.desired.pod));
     }
 
     fn change_image(&mut self) {

@@ -80,12 +80,13 @@ impl Model {
     }
 
     /// A new agent, which has what the runtime lists and what the API took, reports the same. What it cannot know is why an
-    /// attempt failed, and whom the last agent was about to replace.
+    /// attempt failed, whom the last agent was about to replace, and that it had failed the pod before that was deleted.
     fn restarted(&self) -> Result<(), TestCaseError> {
         let ended = |id: &String| self.observed.containers.iter().any(|c| c.id == *id && !c.live());
         let unhealthy = |c: &&Container| self.verdicts.of(c).is_some_and(|v| v.liveness == Some(false)) && !c.live();
         let memory = !self.backoffs.failures.is_empty() || self.observed.local.replaced.iter().any(ended);
-        if memory || self.observed.containers.iter().any(|c| unhealthy(&c)) {
+        let failed = !over(&self.reported) && matches!(self.lifecycle.why(), Some(Why::Failed { .. }));
+        if memory || (failed && self.desired.deletion.is_some()) || self.observed.containers.iter().any(|c| unhealthy(&c)) {
             return Ok(());
         }
         let mut new = self.clone();
