@@ -17,7 +17,7 @@ use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
-use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
+use crate::pod::plan::{Action, Key, Step, plan};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
@@ -283,7 +283,10 @@ impl Actor {
     }
 
     fn start(&mut self, action: Action, observed: Arc<Observed>) {
-        if let Action::StopContainer { id, why: StopWhy::Changed, .. } = &action {
+        if action.replaces()
+            && let Action::StopContainer { id, .. } = &action
+        {
+            self.local.replaced.retain(|known| observed.containers.iter().any(|c| c.id == *known));
             self.local.replaced.insert(id.clone());
         }
         let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
