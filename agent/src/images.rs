@@ -109,12 +109,8 @@ impl Images {
         (Images { requests, folder, policy: Arc::new(settings.policy) }, task)
     }
 
-    pub async fn pull(&self, wanted: Wanted, sandbox: &SandboxConfig) -> Answer {
-        self.pull_telling(wanted, sandbox, || {}).await
-    }
-
-    /// The same; `begins` is called when the pull's turn has come.
-    pub async fn pull_telling(&self, wanted: Wanted, sandbox: &SandboxConfig, begins: impl FnOnce() + Send) -> Answer {
+    /// `begins` is called when the pull's turn has come.
+    pub async fn pull(&self, wanted: Wanted, sandbox: &SandboxConfig, begins: impl FnOnce() + Send) -> Answer {
         let ((reply, mut answer), (turn, turns)) = (oneshot::channel(), oneshot::channel());
         let request = Request::Pull { wanted, sandbox: Box::new(sandbox.clone()), reply, turn };
         self.requests.send(request).await.map_err(|_| PullError::Stopping)?;

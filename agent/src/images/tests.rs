@@ -37,7 +37,7 @@ fn bench(parallel: usize, images: &[&str], took: Duration) -> Bench {
 impl Bench {
     fn ask(&self, image: &str, auth: Option<AuthConfig>) -> JoinHandle<Answer> {
         let (images, wanted) = (self.images.clone(), wanted(image, auth));
-        tokio::spawn(async move { images.pull(wanted, &sandbox()).await })
+        tokio::spawn(async move { images.pull(wanted, &sandbox(), || {}).await })
     }
 
     fn running(&self) -> usize {
@@ -94,7 +94,7 @@ async fn one_pull_for_all_and_the_next_only_after_it() {
         each.await.unwrap().unwrap();
     }
     assert_eq!(b.fake.count("PullImage"), 1);
-    b.images.pull(wanted("a:1", None), &sandbox()).await.unwrap();
+    b.images.pull(wanted("a:1", None), &sandbox(), || {}).await.unwrap();
     assert_eq!(b.fake.count("PullImage"), 2);
 }
 

@@ -275,9 +275,9 @@ impl Actor {
             self.unsure = Time::now();
         }
         self.unknown += 1;
-        let (runtime, id) = (self.shared.runtime.clone(), self.inputs.id.clone());
+        let (shared, id) = (self.shared.clone(), self.inputs.id.clone());
         self.tasks.spawn(async move {
-            look(&runtime, &id).await;
+            look(&shared, &id).await;
             Done::Looked
         });
     }
@@ -315,7 +315,7 @@ impl Actor {
             let result = execute::run(&job).await;
             if !matches!(job.action, Action::PullImage { .. } | Action::PrepareVolumes) {
                 job.at(Stage::Looking);
-                look(&job.shared.runtime, &job.desired.id).await;
+                look(&job.shared, &job.desired.id).await;
             }
             Done::Action { action: Box::new(job.action), result }
         });
@@ -552,10 +552,14 @@ async fn next_mirror(mirror: &mut Option<Mirror>) -> Option<String> {
     std::future::pending().await
 }
 
-/// Looks until the runtime has answered.
-async fn look(runtime: &crate::observe::Handle, id: &PodId) {
-    while let Err(error) = runtime.refresh(id).await {
+/// Looks until the runtime has answered, and says once that it does not.
+async fn look(shared: &Shared, id: &PodId) {
+    let mut said = false;
+    while let Err(error) = shared.runtime.refresh(id).await {
         tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+        if !std::mem::replace(&mut said, true) {
+            shared.events.pod(id, None, Severity::Warning, "FailedSync", format!("error determining status: {error}"));
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

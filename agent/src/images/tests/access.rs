@@ -24,7 +24,7 @@ impl World {
 
     async fn pull(&self, credential: Option<Credential>) -> Answer {
         let wanted = Wanted { asked: IMAGE.into(), image: IMAGE.into(), credential };
-        self.images.pull(wanted, &sandbox()).await
+        self.images.pull(wanted, &sandbox(), || {}).await
     }
 
     /// Whether a pod with these credentials may use the image; `None`: nothing depends on them.
@@ -138,7 +138,7 @@ async fn killed_while_it_pulls() {
     let images = w.images.clone();
     let pull = tokio::spawn(async move {
         let wanted = Wanted { asked: IMAGE.into(), image: IMAGE.into(), credential: Some(credential("1", "right")) };
-        images.pull(wanted, &sandbox()).await
+        images.pull(wanted, &sandbox(), || {}).await
     });
     let cri = fake.client().unwrap();
     let there = async || cri.image_status(&IMAGE.into()).await.unwrap().map(|i| i.id);

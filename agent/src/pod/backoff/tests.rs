@@ -1,26 +1,13 @@
 use super::*;
-
-fn at(seconds: i64) -> Time {
-    Time::from_second(1_000_000 + seconds).unwrap()
-}
+use crate::pod::testing::{instance, t as at};
 
 fn ended(created: i64, finished: i64, backoff: u64) -> Container {
+    let state = State::Exited { code: 1, finished_at: at(finished), reason: "Error".into(), message: String::new() };
     Container {
-        id: "c".into(),
-        sandbox_id: "s".into(),
-        name: "c".into(),
-        attempt: 0,
-        state: State::Exited { code: 1, finished_at: at(finished), reason: "Error".into(), message: String::new() },
         created_at: at(created),
         started_at: Some(at(created)),
-        image: String::new(),
-        image_id: String::new(),
-        hash: None,
         backoff: Duration::from_secs(backoff),
-        user: None,
-        stop_signal: None,
-        resources: None,
-        round: 0,
+        ..instance("c", state)
     }
 }
 

@@ -2,10 +2,9 @@ use super::*;
 use crate::pod::Time;
 use crate::pod::desired::{RestartPolicy, Role};
 use crate::pod::observed::State;
-use crate::pod::testing::{desired, pod};
+use crate::pod::testing::{desired, instance, pod};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 fn debug(extra: Value) -> Value {
     let mut c = json!({"name": "debug", "image": "i", "targetContainerName": "main"});
@@ -16,23 +15,7 @@ fn debug(extra: Value) -> Value {
 }
 
 fn container(name: &str, state: State) -> crate::pod::observed::Container {
-    crate::pod::observed::Container {
-        id: format!("id-{name}"),
-        sandbox_id: "s".into(),
-        name: name.into(),
-        attempt: 0,
-        state,
-        created_at: Time::UNIX_EPOCH,
-        started_at: None,
-        image: String::new(),
-        image_id: String::new(),
-        hash: None,
-        backoff: Duration::ZERO,
-        user: None,
-        stop_signal: None,
-        resources: None,
-        round: 0,
-    }
+    crate::pod::observed::Container { id: format!("id-{name}"), created_at: Time::UNIX_EPOCH, ..instance(name, state) }
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Job {
         for credential in credentials {
             self.at(Stage::Queued);
             let wanted = Wanted { asked: asked.to_owned(), image: image.to_owned(), credential };
-            match self.shared.images.pull_telling(wanted, &sandbox, || self.at(Stage::Pulling)).await {
+            match self.shared.images.pull(wanted, &sandbox, || self.at(Stage::Pulling)).await {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => {
                     let text = match &error {

@@ -7,13 +7,9 @@ use crate::pod::lifecycle::Why;
 use crate::pod::observed::{Container, Sandbox, State, Verdict};
 use crate::pod::plan::StopWhy;
 use crate::pod::stage::Stage;
-use crate::pod::testing::pod;
+use crate::pod::testing::{instance, pod, t};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
-
-fn t(seconds: i64) -> Time {
-    Time::from_second(1_000_000 + seconds).unwrap()
-}
 
 /// A pod at second 100, seen first at second 2.
 struct World {
@@ -68,19 +64,11 @@ impl World {
         self.observed.containers.push(Container {
             id: format!("{name}-id"),
             sandbox_id: "s0".into(),
-            name: name.into(),
-            attempt: 0,
             started_at: (state != State::Created).then(|| t(10)),
-            state,
             created_at: t(9),
             image: "img:1".into(),
-            image_id: String::new(),
-            hash: None,
             backoff: Duration::from_secs(40),
-            user: None,
-            stop_signal: None,
-            resources: None,
-            round: 0,
+            ..instance(name, state)
         });
         self.observed.containers.last_mut().unwrap()
     }

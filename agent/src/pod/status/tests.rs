@@ -4,7 +4,7 @@ use super::*;
 use crate::pod::backoff::Subject;
 use crate::pod::desired::Ended;
 use crate::pod::observed::{Container, Sandbox, State, Verdict};
-use crate::pod::testing::pod;
+use crate::pod::testing::{instance, pod, t};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,6 @@ mod pairs;
 mod phases;
 mod together;
 mod waits;
-
-fn t(seconds: i64) -> Time {
-    Time::from_second(1_000_000 + seconds).unwrap()
-}
 
 struct World {
     desired: Desired,
@@ -57,20 +53,12 @@ impl World {
     fn add(&mut self, name: &str, attempt: u32, state: State, backoff: u64) {
         self.observed.containers.push(Container {
             id: format!("{name}-{attempt}"),
-            sandbox_id: "s".into(),
-            name: name.into(),
             attempt,
             started_at: (state != State::Created).then(|| t(1)),
-            state,
-            created_at: t(0),
             image: "img:1".into(),
             image_id: "img@sha256:1".into(),
-            hash: None,
             backoff: Duration::from_secs(backoff),
-            user: None,
-            stop_signal: None,
-            resources: None,
-            round: 0,
+            ..instance(name, state)
         });
     }
 

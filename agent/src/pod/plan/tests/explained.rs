@@ -45,10 +45,12 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
                         || c.role == Role::Main && n.exit_code().is_some() && !runs_again(c, n, o, &m.verdicts)
                 };
                 let earlier = || {
+                    let newest = o.newest(&c.name).filter(|n| round.has(n));
                     c.restart == RestartPolicy::OnFailure
-                        && o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code) == Some(0)
+                        && newest.is_some_and(|n| n.exit_code() == Some(0) && !runs_again(c, n, o, &m.verdicts))
                 };
-                o.newest_in(&c.name, &sandbox.id).filter(|n| round.has(n)).map_or_else(|| c.role == Role::Main && earlier(), fine)
+                let here = o.newest_in(&c.name, &sandbox.id).filter(|n| round.has(n));
+                here.map_or_else(|| c.role == Role::Main && earlier(), fine)
             };
             // While none has started here the init containers have to run first.
             let begun = m.desired.main().any(|c| o.newest_in(&c.name, &sandbox.id).is_some_and(|n| round.has(n)));

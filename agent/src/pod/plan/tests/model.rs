@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::pod::observed::{Local, Sandbox, Verdict};
-use crate::pod::testing::desired;
+use crate::pod::testing::{desired, instance};
 use k8s_openapi::api::core::v1 as api;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -37,6 +37,8 @@ pub struct Model {
     ids: u32,
     random: u64,
     quiet: bool,
+    /// The runtime told the end of a container once the pod was ending, and then that it does not know.
+    pub taken_back: bool,
 }
 
 impl Model {
@@ -83,6 +85,7 @@ impl Model {
             ids: 0,
             random: seed | 1,
             quiet: false,
+            taken_back: false,
         }
     }
 
@@ -119,6 +122,7 @@ impl Model {
             6 if !self.observed.containers.is_empty() => {
                 // The runtime was wrong about one that it said had ended, or a cancelled call came through late.
                 let at = self.draw(self.observed.containers.len() as u64) as usize;
+                self.taken_back |= !self.lifecycle.active();
                 self.observed.containers[at].state = State::Unknown;
             }
             5 => {
@@ -330,19 +334,13 @@ impl Model {
         self.observed.containers.push(Container {
             id: format!("c{}", self.ids),
             sandbox_id: sandbox_id.to_owned(),
-            name: name.to_owned(),
             attempt,
-            state: if started { State::Running } else { State::Created },
             created_at: self.now,
             started_at: Some(self.now),
-            image: String::new(),
-            image_id: String::new(),
             hash: self.desired.container(name).map(|c| c.hash.clone()),
             backoff,
-            user: None,
-            stop_signal: None,
-            resources: None,
             round,
+            ..instance(name, if started { State::Running } else { State::Created })
         });
     }
 

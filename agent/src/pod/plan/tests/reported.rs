@@ -79,14 +79,9 @@ impl Model {
         )
     }
 
-    /// A new agent, which has what the runtime lists and what the API took, reports the same. What it cannot know is why an
-    /// attempt failed, whom the last agent was about to replace, and that it had failed the pod before that was deleted.
+    /// A new agent, which has what the runtime lists and what the API took, reports the same, but for what it cannot know.
     fn restarted(&self) -> Result<(), TestCaseError> {
-        let ended = |id: &String| self.observed.containers.iter().any(|c| c.id == *id && !c.live());
-        let unhealthy = |c: &&Container| self.verdicts.of(c).is_some_and(|v| v.liveness == Some(false)) && !c.live();
-        let memory = !self.backoffs.failures.is_empty() || self.observed.local.replaced.iter().any(ended);
-        let failed = !over(&self.reported) && matches!(self.lifecycle.why(), Some(Why::Failed { .. }));
-        if memory || (failed && self.desired.deletion.is_some()) || self.observed.containers.iter().any(|c| unhealthy(&c)) {
+        if self.unknown_to_others() {
             return Ok(());
         }
         let mut new = self.clone();
@@ -105,6 +100,26 @@ impl Model {
         let differs = || difference(&before, &after);
         prop_assert!(after == before, "a new agent reports something else: {} {}", differs(), self.brief());
         Ok(())
+    }
+}
+
+/// What only this agent knows.
+impl Model {
+    fn unknown_to_others(&self) -> bool {
+        let ended = |id: &String| self.observed.containers.iter().any(|c| c.id == *id && !c.live());
+        let unhealthy = |c: &Container| self.verdicts.of(c).is_some_and(|v| v.liveness == Some(false)) && !c.live();
+        let why = self.lifecycle.why().filter(|_| !over(&self.reported));
+        let deadline = self.desired.active_deadline.zip(self.desired.started);
+        // Why an attempt failed.
+        !self.backoffs.failures.is_empty()
+            // Whom it was about to replace.
+            || self.observed.local.replaced.iter().any(ended)
+            || self.observed.containers.iter().any(unhealthy)
+            // That it had failed the pod before that was deleted.
+            || (matches!(why, Some(Why::Failed { .. })) && self.desired.deletion.is_some())
+            // That all was over before the deadline passed, and before the runtime changed its mind about a container.
+            || (matches!(why, Some(Why::Completed))
+                && (self.taken_back || deadline.is_some_and(|(limit, started)| after(started, limit) <= self.now)))
     }
 }
 

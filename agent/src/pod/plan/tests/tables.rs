@@ -2,35 +2,16 @@
 
 use super::*;
 use crate::pod::observed::{Local, Sandbox, Verdict};
-use crate::pod::testing::desired;
+pub(super) use crate::pod::testing::t;
+use crate::pod::testing::{desired, instance};
 use serde_json::json;
-
-pub(super) fn t(seconds: i64) -> Time {
-    Time::from_second(1_000_000 + seconds).unwrap()
-}
 
 pub fn sandbox(ready: bool) -> Sandbox {
     Sandbox { id: "s".into(), attempt: 0, ready, created_at: t(0), host_network: false, ips: vec!["10.0.0.1".into()] }
 }
 
 pub(super) fn container(name: &str, state: State) -> Container {
-    Container {
-        id: format!("{name}-0"),
-        sandbox_id: "s".into(),
-        name: name.into(),
-        attempt: 0,
-        state,
-        created_at: t(0),
-        started_at: Some(t(0)),
-        image: String::new(),
-        image_id: String::new(),
-        hash: None,
-        backoff: Duration::ZERO,
-        user: None,
-        stop_signal: None,
-        resources: None,
-        round: 0,
-    }
+    Container { started_at: Some(t(0)), ..instance(name, state) }
 }
 
 pub(super) fn exited(code: i32) -> State {
