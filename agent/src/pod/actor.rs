@@ -113,6 +113,8 @@ struct Actor {
     lifecycle: Lifecycle,
     backoffs: Backoffs,
     local: Local,
+    /// Sandboxes by id that this actor has told to end.
+    stopped: BTreeSet<String>,
     prepared: Arc<Prepared>,
     images: BTreeMap<String, ImageFacts>,
     status: api::PodStatus,
@@ -166,6 +168,7 @@ impl Actor {
             lifecycle: Lifecycle::Active,
             backoffs,
             local: Local::default(),
+            stopped: BTreeSet::new(),
             prepared: Arc::default(),
             images: BTreeMap::new(),
             status: known,
@@ -188,6 +191,10 @@ impl Actor {
     async fn run(&mut self) {
         // What runs already keeps the health that the API knows: the verdicts must be there before the first status.
         let observed = self.observe();
+        if self.desired.terminal {
+            // An agent before this one saw to it.
+            self.stopped = observed.local.lost.clone();
+        }
         self.set_probes(&observed).await;
         self.verdicts = self.shared.probes.verdicts(&self.inputs.id.uid).await;
         loop {
@@ -226,8 +233,11 @@ impl Actor {
         let pod = snapshot.pods.get(&self.inputs.id.uid);
         let mut local = self.local.clone();
         local.gate_open = *self.inputs.gate.borrow();
+        let sandboxes = pod.map(|p| p.sandboxes.clone()).unwrap_or_default();
+        let lost = sandboxes.iter().filter(|s| !s.ready && !self.stopped.contains(&s.id));
+        local.lost = lost.map(|s| s.id.clone()).collect();
         Observed {
-            sandboxes: pod.map(|p| p.sandboxes.clone()).unwrap_or_default(),
+            sandboxes,
             containers: pod.map(|p| p.containers.clone()).unwrap_or_default(),
             local,
             stale: snapshot.stale.is_some() || self.unknown > 0,
@@ -451,6 +461,8 @@ impl Actor {
             // Seen to where it came.
             Outcome::NotPulled { .. } | Outcome::StillHeld { .. } => {}
             Outcome::Done => match action {
+                Action::StopSandbox { id } => drop(self.stopped.insert(id.clone())),
+                Action::RemoveSandbox { id } => drop(self.stopped.remove(id)),
                 Action::RemoveVolumes => self.local.volumes_removed = true,
                 Action::RemoveCgroup => self.local.cgroup_removed = true,
                 Action::RemoveFolders => self.local.folders_removed = true,

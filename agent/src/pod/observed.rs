@@ -85,6 +85,9 @@ pub struct Local {
     pub images: BTreeMap<String, u32>,
     /// Containers by id that were told to end in order to run again.
     pub replaced: BTreeSet<String>,
+    /// Sandboxes by id that ended without having been told to, or not as they should: what they hold, their address for
+    /// one, is free once they have been told.
+    pub lost: BTreeSet<String>,
     pub volumes_removed: bool,
     pub cgroup_removed: bool,
     pub folders_removed: bool,
@@ -105,6 +108,11 @@ impl Observed {
     /// The sandbox of the last attempt.
     pub fn newest_sandbox(&self) -> Option<&Sandbox> {
         self.sandboxes.iter().max_by_key(|s| (s.attempt, s.created_at, s.id.as_str()))
+    }
+
+    /// Those that are to be told to end before another takes their place or the pod is over.
+    pub fn to_stop(&self) -> impl Iterator<Item = &Sandbox> {
+        self.sandboxes.iter().filter(|s| s.ready || self.local.lost.contains(&s.id))
     }
 
     /// The one sandbox, with its network, in which containers can be started.

@@ -161,13 +161,13 @@ impl Planner<'_> {
         for c in &live {
             self.stop(c, deadline, StopWhy::SandboxGone, true);
         }
-        let ready: Vec<String> = self.o.sandboxes.iter().filter(|s| s.ready).map(|s| s.id.clone()).collect();
+        let old: Vec<String> = self.o.to_stop().map(|s| s.id.clone()).collect();
         if live.is_empty() {
-            for id in &ready {
+            for id in &old {
                 self.act(Action::StopSandbox { id: id.clone() });
             }
         }
-        if !live.is_empty() || !ready.is_empty() || !self.o.local.gate_open {
+        if !live.is_empty() || !old.is_empty() || !self.o.local.gate_open {
             return None;
         }
         // Side by side: the sandbox, the volumes, and the images of what starts first.

@@ -89,7 +89,7 @@ fn sandbox<'a>(i: &Inputs<'a>, out: &mut Waits) -> Option<&'a str> {
         true => ("its sandbox is being replaced: a new one is made", "its sandbox cannot be replaced"),
         false => ("its sandbox is made", "its sandbox cannot be made"),
     };
-    for s in i.observed.sandboxes.iter().filter(|s| s.ready) {
+    for s in i.observed.to_stop() {
         let doing = i.doing(|a| matches!(a, Action::StopSandbox { id } if *id == s.id));
         let (going, cannot) = ("its sandbox is being replaced: the old one is stopped", "its old sandbox cannot be stopped");
         i.attempt(&Subject::Stop(s.id.clone()), doing, [going, cannot], Weight::Fails, out);

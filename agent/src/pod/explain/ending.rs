@@ -34,7 +34,7 @@ pub(super) fn stops(i: &Inputs<'_>, deadline: Option<Time>, out: &mut Waits) {
             (None, None) => out.add(Weight::Beside, i.entered, format!("{prefix}{title} ends after the others")),
         }
     }
-    for s in i.observed.sandboxes.iter().filter(|s| s.ready) {
+    for s in i.observed.to_stop() {
         let doing = i.doing(|a| matches!(a, Action::StopSandbox { id } if *id == s.id));
         let (going, cannot) = (format!("{prefix}its sandbox is stopped"), format!("{prefix}its sandbox cannot be stopped"));
         i.attempt(&Subject::Stop(s.id.clone()), doing, [&going, &cannot], Weight::Blocks, out);

@@ -16,10 +16,10 @@ impl Planner<'_> {
         if o.live().next().is_some() {
             return false;
         }
-        for s in o.sandboxes.iter().filter(|s| s.ready) {
+        for s in o.to_stop() {
             self.act(Action::StopSandbox { id: s.id.clone() });
         }
-        !o.stale && !o.sandboxes.iter().any(|s| s.ready)
+        !o.stale && o.to_stop().next().is_none()
     }
 
     /// What must be gone before a sidecar is told to end: the main containers and the sidecars after it. Nothing for all others.

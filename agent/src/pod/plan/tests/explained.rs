@@ -61,7 +61,7 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
         }
         Lifecycle::Terminating { .. } | Lifecycle::Finished { .. } => false,
         Lifecycle::Terminated { why } => {
-            let gone = o.live().next().is_none() && !o.sandboxes.iter().any(|s| s.ready);
+            let gone = o.live().next().is_none() && o.to_stop().next().is_none();
             // Why the node failed it stays said.
             !matches!(why, Why::Failed { .. })
                 && gone

@@ -150,7 +150,8 @@ impl Model {
     pub fn restart(&mut self) {
         self.lifecycle = Lifecycle::Active;
         self.backoffs = Backoffs::default();
-        self.observed.local = Local { gate_open: true, ..Default::default() };
+        let lost = self.observed.sandboxes.iter().filter(|s| !s.ready).map(|s| s.id.clone()).collect();
+        self.observed.local = Local { gate_open: true, lost, ..Default::default() };
         self.verdicts = Verdicts::default();
         self.reported = self.desired.pod.status.clone().unwrap_or_default();
         self.read(api::Pod::clone(&self.desired.pod));
@@ -191,7 +192,10 @@ impl Model {
 
     fn lose_sandbox(&mut self) {
         let Some(id) = self.observed.newest_sandbox().map(|s| s.id.clone()) else { return };
-        self.observed.sandboxes.iter_mut().filter(|s| s.id == id).for_each(|s| s.ready = false);
+        for s in self.observed.sandboxes.iter_mut().filter(|s| s.id == id && s.ready) {
+            s.ready = false;
+            self.observed.local.lost.insert(id.clone());
+        }
         for at in self.live() {
             // Now and then a container outlives its sandbox.
             if self.observed.containers[at].sandbox_id == id && self.draw(4) > 0 {
@@ -261,6 +265,7 @@ impl Model {
             }
             Action::RunSandbox { attempt } => {
                 prop_assert!(self.observed.sandboxes.iter().all(|s| s.attempt < *attempt), "attempt used again");
+                prop_assert!(self.observed.local.lost.is_empty(), "a new sandbox before the old one was told to end");
                 self.ids += 1;
                 self.observed.sandboxes.push(Sandbox {
                     id: format!("s{}", self.ids),
@@ -315,6 +320,7 @@ impl Model {
             Action::StopSandbox { id } => {
                 prop_assert!(!self.observed.live().any(|c| c.sandbox_id == *id), "a sandbox stopped under its containers");
                 self.observed.sandboxes.iter_mut().filter(|s| s.id == *id).for_each(|s| s.ready = false);
+                self.observed.local.lost.remove(id);
             }
             Action::RemoveSandbox { id } => self.observed.sandboxes.retain(|s| s.id != *id),
             Action::RemoveVolumes => {

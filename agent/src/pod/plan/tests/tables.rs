@@ -292,8 +292,15 @@ fn sandbox_lost() {
     assert!(matches!(step.actions[..], [Action::StopContainer { why: StopWhy::SandboxGone, .. }]), "{step:?}");
     let step = at(&d, &lost(vec![container("main", exited(137))]), &Verdicts::default(), 2);
     assert_eq!(step.actions, [Action::RunSandbox { attempt: 1 }]);
+    // It ended by itself: its address is free once it has been told to end too.
+    let mut untold = lost(vec![container("main", exited(137))]);
+    untold.local.lost.insert("s".into());
+    let step = at(&d, &untold, &Verdicts::default(), 2);
+    assert_eq!(step.actions, [Action::StopSandbox { id: "s".into() }]);
     let never = desired(json!({"restartPolicy": "Never"}));
     assert_eq!(next(&at(&never, &lost(vec![container("main", exited(137))]), &Verdicts::default(), 2)), Next::Ends);
+    let step = at(&never, &untold, &Verdicts::default(), 2);
+    assert_eq!(step.actions, [Action::StopSandbox { id: "s".into() }]);
     let on_failure = desired(json!({"restartPolicy": "OnFailure"}));
     assert_eq!(next(&at(&on_failure, &lost(vec![container("main", exited(0))]), &Verdicts::default(), 2)), Next::Ends);
 }
