@@ -265,7 +265,7 @@ impl Model {
             }
             Action::RunSandbox { attempt } => {
                 prop_assert!(self.observed.sandboxes.iter().all(|s| s.attempt < *attempt), "attempt used again");
-                prop_assert!(self.observed.local.lost.is_empty(), "a new sandbox before the old one was told to end");
+                prop_assert!(self.observed.to_stop().next().is_none(), "a new sandbox before the old one was told to end");
                 self.ids += 1;
                 self.observed.sandboxes.push(Sandbox {
                     id: format!("s{}", self.ids),
