@@ -5,6 +5,7 @@
 //! modules (all but `actor` and `execute`) take the time as a value.
 
 pub mod actor;
+mod again;
 pub mod backoff;
 pub mod container;
 pub mod desired;

@@ -49,11 +49,12 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         main.clear();
         init.clear();
         ephemeral.clear();
-    } else if terminal {
+    }
+    let outcome = outcome(i, &main, &init, terminal);
+    if terminal && !never_taken(i) {
         containers::close(i, &mut main, &mut init);
     }
     limit_messages([&mut main, &mut init, &mut ephemeral]);
-    let outcome = outcome(i, &main, &init, terminal);
     let conditions = conditions::conditions(i, outcome.phase, &main, &init);
     let Outcome { phase, reason, message } = outcome.once_nothing_runs(i, terminal);
     let pod_ips = pod_ips(i);
