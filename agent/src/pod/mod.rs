@@ -42,6 +42,8 @@ pub struct Deps {
     pub cri: ferrolet_cri::Client,
     pub kube: kube::Client,
     pub volumes: crate::volume::Manager,
+    /// The ids for pods with a user namespace of their own.
+    pub user_ids: crate::userns::Range,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,
