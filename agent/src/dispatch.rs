@@ -16,6 +16,7 @@ use crate::admission::NodeView;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
+use crate::node::facts::throttle_paths;
 use crate::observe::{PodRuntime, RuntimeSnapshot};
 use crate::pod::actor;
 use crate::pod::container::NodeLimits;
@@ -32,6 +33,7 @@ use gatekeeper::taken_before;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -60,6 +62,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         kube,
         objects,
         volumes,
+        user_ids,
         cgroups,
         probes,
         probe_events,
@@ -87,6 +90,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         memory_bytes: node_memory(),
         cfs_quota: cgroups.node().cpu_cfs_quota,
         cfs_period_us: cgroups.node().cpu_cfs_period_us,
+        seccomp_default: config.seccomp_default,
+        throttle_paths: throttle_paths(Path::new("/sys")),
     };
     let report_slots = Arc::new(tokio::sync::Semaphore::new(report::PARALLEL));
     let snapshots = runtime.snapshot.clone();
@@ -107,6 +112,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         allocatable,
         node,
         limits,
+        user_ids,
         report_slots,
         reporters,
     });

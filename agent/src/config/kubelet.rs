@@ -4,8 +4,10 @@
 
 use super::fields::{Fields, Plain, Problem};
 use super::{AuthorizationMode, CgroupDriver, Config, Threshold, default_eviction_hard};
+use crate::admission::sysctls;
 use crate::images::policy::{Allowlist, Policy};
 use crate::objects::Strategy;
+use crate::userns;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use serde_json::Value;
@@ -268,6 +270,7 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
     };
     image_policy(config, fields);
     object_changes(config, fields);
+    isolation(config, fields);
 }
 
 /// How changes of the ConfigMaps and Secrets of running pods are noticed.
@@ -282,6 +285,25 @@ fn object_changes(config: &mut Config, fields: &mut Fields<'_>) {
         Some("Get" | "Cache") => Strategy::Poll(every),
         Some(other) => return fields.problem(STRATEGY, format!("{other:?} must be Get, Cache or Watch")),
     };
+}
+
+/// What pods may change of the kernel, and what keeps them apart.
+fn isolation(config: &mut Config, fields: &mut Fields<'_>) {
+    config.seccomp_default = fields.boolean("seccompDefault").unwrap_or(false);
+    config.allowed_unsafe_sysctls = fields.strings("allowedUnsafeSysctls").unwrap_or_default();
+    for (index, pattern) in config.allowed_unsafe_sysctls.iter().enumerate() {
+        if let Some(problem) = sysctls::problem(pattern) {
+            fields.problem(&format!("allowedUnsafeSysctls[{index}]"), problem);
+        }
+    }
+    fields.object("userNamespaces", |fields| {
+        let unit = i64::from(userns::UNIT);
+        match fields.integer("idsPerPod", unit..=i64::from(u32::MAX)) {
+            Some(ids) if ids % unit == 0 => config.ids_per_pod = ids as u32,
+            Some(ids) => fields.problem("idsPerPod", format!("{ids} must be a multiple of {unit}")),
+            None => {}
+        }
+    });
 }
 
 /// Who may use an image that another pod has pulled.
@@ -397,7 +419,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("systemReservedCgroup", Plain::Text("")),
     ("kubeReservedCgroup", Plain::Text("")),
     ("enforceNodeAllocatable", Plain::OneOf("pods")),
-    ("allowedUnsafeSysctls", Plain::Empty),
     ("volumePluginDir", Plain::Text("/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")),
     ("kernelMemcgNotification", Plain::Off),
     ("logging", Plain::Empty),
@@ -409,10 +430,8 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("reservedMemory", Plain::Empty),
     ("enableProfilingHandler", Plain::On),
     ("enableDebugFlagsHandler", Plain::On),
-    ("seccompDefault", Plain::Off),
     ("memoryThrottlingFactor", Plain::Number(0.9)),
     ("memoryReservationPolicy", Plain::Text("None")),
     ("tracing", Plain::Empty),
     ("localStorageCapacityIsolation", Plain::On),
-    ("userNamespaces", Plain::Empty),
 ];

@@ -44,6 +44,8 @@ pub struct Deps {
     /// The ConfigMaps and Secrets of pods.
     pub objects: crate::objects::Store,
     pub volumes: crate::volume::Manager,
+    /// The ids for pods with a user namespace of their own.
+    pub user_ids: crate::userns::Range,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,

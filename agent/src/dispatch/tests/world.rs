@@ -412,6 +412,7 @@ impl World {
             cri,
             volumes: volume::Manager::new(self.root(), kube.clone(), objects.clone()),
             objects,
+            user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,

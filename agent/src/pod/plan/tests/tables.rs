@@ -311,7 +311,7 @@ fn active_deadline() {
 
 #[test]
 fn what_is_refused_starts_nothing() {
-    let d = desired(json!({"hostUsers": false}));
+    let d = desired(json!({"resourceClaims": [{"name": "x"}]}));
     let o = Observed { local: ready_local(), ..Default::default() };
     assert!(at(&d, &o, &Verdicts::default(), 0).actions.is_empty());
 }
