@@ -15,6 +15,7 @@ mod nodes;
 mod pods;
 mod rules;
 mod runtime;
+mod security;
 mod services;
 mod shared;
 mod standalone;
@@ -44,6 +45,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        security::trials(),
         waits::trials(),
         faults::trials(),
     ]
