@@ -62,6 +62,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         kube,
         volumes,
         user_ids,
+        user_counts,
         cgroups,
         probes,
         probe_events,
@@ -111,6 +112,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         node,
         limits,
         user_ids,
+        user_counts,
         report_slots,
         reporters,
     });

@@ -193,7 +193,7 @@ impl Actor {
         loop {
             let now = Time::now();
             let observed = self.observe();
-            let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed);
+            let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed, &self.lifecycle);
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
@@ -507,7 +507,15 @@ impl Actor {
         if observed.stale {
             return;
         }
-        let probes = health::probes(&self.desired, &self.lifecycle, observed);
+        let periods = health::Periods::of(&self.desired);
+        for wrong in &periods.wrong {
+            if self.told.insert(wrong.clone()) {
+                self.shared.events.pod(&self.desired.id, None, Severity::Warning, "InvalidProbePeriod", wrong.clone());
+            }
+        }
+        let of_sandbox = || observed.newest_sandbox().and_then(|s| s.ips.first()).map(String::as_str);
+        let address = self.status.pod_ip.as_deref().or_else(of_sandbox);
+        let probes = health::probes(&self.desired, &self.lifecycle, observed, address, &periods);
         if probes != self.probes {
             self.probes = probes.clone();
             self.shared.probes.set(&self.inputs.id.uid, probes, self.carried.clone()).await;

@@ -13,6 +13,7 @@ mod kubectl;
 mod lifecycle;
 mod nodes;
 mod pods;
+mod probes;
 mod rules;
 mod runtime;
 mod security;
@@ -36,6 +37,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        probes::trials(),
         lifecycle::trials(),
         static_pods::trials(),
         standalone::trials(),

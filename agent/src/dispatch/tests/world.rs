@@ -331,6 +331,7 @@ pub struct World {
     source: Option<Source>,
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
+    pub user_counts: crate::userns::Counts,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
 }
 
@@ -360,6 +361,7 @@ impl World {
             source: None,
             asker: None,
             statuses: Statuses::default(),
+            user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             agent: None,
         };
         w.start_agent();
@@ -408,6 +410,7 @@ impl World {
             cri,
             volumes: volume::Manager::new(self.root(), kube.clone()),
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
+            user_counts: self.user_counts.clone(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,
