@@ -22,6 +22,7 @@ mod shared;
 mod standalone;
 mod static_pods;
 mod together;
+mod volumes;
 mod waits;
 
 use libtest_mimic::{Arguments, Trial};
@@ -48,6 +49,7 @@ fn main() {
         services::trials(),
         rules::trials(),
         security::trials(),
+        volumes::trials(),
         waits::trials(),
         faults::trials(),
     ]
