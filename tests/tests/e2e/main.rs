@@ -16,6 +16,7 @@ mod pods;
 mod probes;
 mod rules;
 mod runtime;
+mod security;
 mod services;
 mod shared;
 mod standalone;
@@ -47,6 +48,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        security::trials(),
         volumes::trials(),
         waits::trials(),
         faults::trials(),

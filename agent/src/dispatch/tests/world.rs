@@ -332,6 +332,7 @@ pub struct World {
     source: Option<Source>,
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
+    pub user_counts: crate::userns::Counts,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
     life: Life,
 }
@@ -381,6 +382,7 @@ impl World {
             source: None,
             asker: None,
             statuses: Statuses::default(),
+            user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             agent: None,
             life: Life::default(),
         };
@@ -434,6 +436,7 @@ impl World {
             volumes: volume::Manager::new(self.root(), kube.clone(), objects.clone()),
             objects,
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
+            user_counts: self.user_counts.clone(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,
