@@ -63,6 +63,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         objects,
         volumes,
         user_ids,
+        user_counts,
         cgroups,
         probes,
         probe_events,
@@ -113,6 +114,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         node,
         limits,
         user_ids,
+        user_counts,
         report_slots,
         reporters,
     });

@@ -38,6 +38,7 @@ pub struct Shared {
     pub objects: crate::objects::Store,
     pub volumes: volume::Manager,
     pub user_ids: userns::Range,
+    pub user_counts: userns::Counts,
     pub cgroups: cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
@@ -121,6 +122,12 @@ impl Failed {
 }
 
 pub async fn run(job: &Job) -> Result<Outcome, Failed> {
+    let result = carry_out(job).await;
+    job.count_own_users(result.is_err());
+    result
+}
+
+async fn carry_out(job: &Job) -> Result<Outcome, Failed> {
     match &job.action {
         Action::PrepareVolumes => job.prepare_volumes().await,
         Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,
@@ -286,6 +293,16 @@ impl Job {
 
     fn own_users(&self) -> bool {
         self.desired.pod.spec.as_ref().and_then(|s| s.host_users) == Some(false)
+    }
+
+    /// A pod counts once for each sandbox, and as failed once for each of its sandboxes or first containers that is.
+    fn count_own_users(&self, failed: bool) {
+        let sandbox = matches!(self.action, Action::RunSandbox { .. });
+        let first = matches!(self.action, Action::StartContainer { attempt: 0, .. });
+        if self.own_users() && (sandbox || first) {
+            self.shared.user_counts.started.inc_by(u64::from(sandbox));
+            self.shared.user_counts.failed.inc_by(u64::from(failed));
+        }
     }
 
     /// Asked each time, like the policy of groups.

@@ -46,6 +46,8 @@ pub struct Deps {
     pub volumes: crate::volume::Manager,
     /// The ids for pods with a user namespace of their own.
     pub user_ids: crate::userns::Range,
+    /// Takes what came of those pods.
+    pub user_counts: crate::userns::Counts,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,

@@ -17,6 +17,7 @@ mod probes;
 mod rules;
 mod runtime;
 mod scenarios;
+mod security;
 mod services;
 mod shared;
 mod standalone;
@@ -49,6 +50,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        security::trials(),
         volumes::trials(),
         waits::trials(),
         faults::trials(),

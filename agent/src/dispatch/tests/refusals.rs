@@ -67,6 +67,7 @@ async fn user_namespaces_are_refused_where_the_runtime_has_none() {
     assert_eq!(pod["status"]["phase"], "Pending");
     assert!(w.api.reasons().contains(&"FailedCreatePodSandBox".to_owned()));
     assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    assert!(w.user_counts.started.get() > 0 && w.user_counts.failed.get() > 0);
     w.delete("p", 0);
     w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
 }

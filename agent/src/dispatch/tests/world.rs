@@ -332,7 +332,28 @@ pub struct World {
     source: Option<Source>,
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
+    pub user_counts: crate::userns::Counts,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
+    life: Life,
+}
+
+/// Threads of an agent that can be killed.
+#[derive(Default)]
+struct Life(Option<tokio::runtime::Runtime>);
+
+impl Life {
+    /// Every task ends where it waits.
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl World {
@@ -361,7 +382,9 @@ impl World {
             source: None,
             asker: None,
             statuses: Statuses::default(),
+            user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             agent: None,
+            life: Life::default(),
         };
         w.start_agent();
         w
@@ -413,6 +436,7 @@ impl World {
             volumes: volume::Manager::new(self.root(), kube.clone(), objects.clone()),
             objects,
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
+            user_counts: self.user_counts.clone(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,
@@ -433,6 +457,21 @@ impl World {
         tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
+    }
+
+    /// An agent that can be killed.
+    pub fn start_mortal_agent(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let inside = runtime.enter();
+        self.start_agent();
+        drop(inside);
+        self.life = Life(Some(runtime));
+    }
+
+    /// As SIGKILL does it.
+    pub fn kill_agent(&mut self) {
+        self.life.end();
+        self.agent = None;
     }
 
     /// How the pod of this name stands, by what `ferrolet pod` is told; `None` if the agent knows no such pod.
