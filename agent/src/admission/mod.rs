@@ -6,6 +6,7 @@
 
 pub mod preempt;
 mod requests;
+pub mod resize;
 mod selector;
 
 use crate::cgroup::Qos;

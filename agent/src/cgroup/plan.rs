@@ -95,6 +95,16 @@ pub fn cpu_weight(shares: u64) -> u64 {
     (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
 
+/// The way back: the least shares that give the weight.
+pub fn cpu_shares_of_weight(weight: u64) -> u64 {
+    let (mut low, mut high) = (MIN_SHARES, MAX_SHARES);
+    while low < high {
+        let middle = low.midpoint(high);
+        if cpu_weight(middle) < weight { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// Millicores to CFS quota for a period; 0 is "no limit asked for".
 pub fn cpu_quota(milli: i64, period_us: u64) -> i64 {
     if milli <= 0 {

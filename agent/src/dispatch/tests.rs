@@ -6,6 +6,7 @@ mod ends;
 mod ephemeral;
 mod images;
 mod refusals;
+mod resizes;
 mod rules;
 mod standing;
 mod starts;

@@ -5,6 +5,7 @@
 
 mod hook;
 mod image;
+mod resize;
 mod start;
 mod stop;
 
@@ -17,6 +18,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
+use crate::pod::resize::{Real, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
@@ -87,6 +89,13 @@ pub enum Outcome {
         failed: Failed,
         credentials: u64,
     },
+    /// What came of a resize, also of one that failed on the way.
+    Resized {
+        record: Record,
+        real: BTreeMap<String, Real>,
+        real_pod: Option<Real>,
+        failed: Option<Failed>,
+    },
     /// Nothing has changed that would let it succeed.
     StillHeld {
         container: String,
@@ -144,6 +153,7 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
             removed.map_err(|e| job.cleanup_failed("remove the pod's volumes", e))?;
             Ok(Outcome::Done)
         }
+        Action::Resize => job.resize().await,
         Action::RemoveCgroup => job.remove_cgroup().await,
         Action::RemoveFolders => job.remove_folders().await,
     }
@@ -239,6 +249,7 @@ impl Job {
         const SANDBOX: &str = "FailedCreatePodSandBox";
         let failed = |e: String| (SANDBOX, format!("Failed to create pod sandbox: {e}"));
         self.check_groups().await.map_err(failed)??;
+        self.record_new().await.map_err(failed)?;
         let cgroup = async {
             let plan = cgroup::plan(&self.desired.pod, self.shared.cgroups.node())?;
             self.shared.cgroups.create(&plan).await

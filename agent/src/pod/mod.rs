@@ -5,6 +5,7 @@
 //! modules (all but `actor` and `execute`) take the time as a value.
 
 pub mod actor;
+pub mod allocation;
 pub mod backoff;
 pub mod container;
 pub mod desired;
@@ -20,6 +21,7 @@ pub mod lifecycle;
 pub mod observed;
 pub mod plan;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod round;
 pub mod stage;

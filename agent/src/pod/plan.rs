@@ -13,6 +13,7 @@ use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::resize;
 use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
@@ -181,6 +182,7 @@ impl Planner<'_> {
     fn in_sandbox(&mut self, sandbox: &str) -> Option<Why> {
         self.volumes();
         self.end_strays(sandbox);
+        self.resize();
         let initialized = self.d.main().any(|c| self.newest_in(&c.name, sandbox).is_some());
         let d = self.d;
         for c in d.ephemeral() {
@@ -306,6 +308,18 @@ impl Planner<'_> {
         }
     }
 
+    /// What was granted, once those that are to be restarted for it have ended. Until it was tried nothing starts: a container would
+    /// find the pod's old limits.
+    fn resize(&mut self) {
+        if !resize::due(self.d, self.o) {
+            return;
+        }
+        self.held |= !self.b.failures.contains_key(&Subject::Resize);
+        if !resize::running(self.d, self.o).any(|(c, n)| resize::restarts(c, n, self.o)) {
+            self.act(Action::Resize);
+        }
+    }
+
     fn running(&mut self, c: &Spec, n: &Container, changed: bool) -> Progress {
         let verdict = self.v.of(n);
         let failed = |answer: Option<bool>| answer == Some(false);
@@ -315,13 +329,15 @@ impl Planner<'_> {
             (StopWhy::Liveness, c.liveness_grace)
         } else if verdict.is_some_and(|v| failed(v.startup)) {
             (StopWhy::Startup, c.startup_grace)
+        } else if resize::restarts(c, n, self.o) {
+            (StopWhy::Resized, None)
         } else {
             let started = !c.has_startup_probe || verdict.is_some_and(|v| v.startup == Some(true));
             // Only a sidecar holds up its successors until it has started; a plain init container until it has ended.
             let up = c.role == Role::Main || (c.role == Role::Sidecar && started);
             return if up { Progress::Up } else { Progress::Coming };
         };
-        let restarts = changed || c.restart != RestartPolicy::Never;
+        let restarts = changed || why == StopWhy::Resized || c.restart != RestartPolicy::Never;
         self.stop(n, after(self.now, grace.unwrap_or(self.d.grace)), why, restarts);
         Progress::Coming
     }
@@ -346,7 +362,7 @@ impl Planner<'_> {
             // A new round waits for no crash loop, but does not make one forgotten.
             next = last.backoff;
         } else if let Some(last) = last {
-            let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash);
+            let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash) || resize::brings_back(c, last, self.o);
             let restart = backoff::restart(last, changed, self.b, self.now);
             if restart.at > self.now {
                 return self.wake_at(restart.at);
@@ -491,7 +507,7 @@ pub fn brought_back(c: &Spec, n: &Container, o: &Observed, v: &Verdicts) -> bool
     let verdict = v.of(n);
     let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
     let replaced = changed && o.local.replaced.contains(&n.id);
-    c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))
+    (c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))) || resize::brings_back(c, n, o)
 }
 
 fn last_index<T>(all: impl Iterator<Item = T>, mut is: impl FnMut(T) -> bool) -> Option<usize> {

@@ -7,6 +7,7 @@
 pub(crate) mod conditions;
 mod containers;
 mod phase;
+pub(crate) mod resize;
 
 use crate::cgroup::qos;
 use crate::pod::Time;

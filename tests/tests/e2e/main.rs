@@ -13,6 +13,7 @@ mod kubectl;
 mod lifecycle;
 mod nodes;
 mod pods;
+mod resize;
 mod rules;
 mod runtime;
 mod services;
@@ -43,6 +44,7 @@ fn main() {
         debug::trials(),
         admission::trials(),
         services::trials(),
+        resize::trials(),
         rules::trials(),
         waits::trials(),
         faults::trials(),
