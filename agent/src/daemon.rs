@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, facts, report, status};
-use crate::{commands, dispatch, observe, pod, server, static_pods, volume};
+use crate::{commands, dispatch, observe, pod, server, static_pods, userns, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -43,6 +43,8 @@ pub enum Error {
     Cgroups(#[from] cgroup::Error),
     #[error("the host uses cgroup v1 and failCgroupV1 is true")]
     CgroupV1,
+    #[error("user namespaces")]
+    Users(#[from] userns::Error),
     #[error(transparent)]
     Api(#[from] api::Error),
     #[error("cannot use the container runtime")]
@@ -154,6 +156,7 @@ async fn build(
 ) -> Result<Built, Error> {
     folder(&config.root_dir, 0o750)?;
     folder(&config.pod_logs_dir, 0o755)?;
+    let user_ids = userns::host::range(config.ids_per_pod, config.max_pods).await?;
     let cgroups = cgroups(&config).await?;
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
@@ -213,6 +216,7 @@ async fn build(
         registered: status::registered(config, machine, &allocatable),
         allocatable,
         volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone()),
+        user_ids,
         kube: cluster.client,
         cri: cri.clone(),
         cgroups,

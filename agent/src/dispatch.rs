@@ -17,6 +17,7 @@ use crate::admission::NodeView;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
+use crate::node::facts::throttle_paths;
 use crate::observe::{PodRuntime, RuntimeSnapshot};
 use crate::pod::actor;
 use crate::pod::container::NodeLimits;
@@ -34,6 +35,7 @@ use gatekeeper::taken_before;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -61,6 +63,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         cri,
         kube,
         volumes,
+        user_ids,
         cgroups,
         probes,
         probe_events,
@@ -88,6 +91,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         memory_bytes: node_memory(),
         cfs_quota: cgroups.node().cpu_cfs_quota,
         cfs_period_us: cgroups.node().cpu_cfs_period_us,
+        seccomp_default: config.seccomp_default,
+        throttle_paths: throttle_paths(Path::new("/sys")),
     };
     let pods_dir = config.root_dir.join("pods");
     let records = tokio::task::spawn_blocking(move || record::load(&pods_dir)).await.unwrap_or_default();
@@ -109,6 +114,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         allocatable,
         node,
         limits,
+        user_ids,
         report_slots,
         reporters,
     });

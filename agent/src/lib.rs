@@ -17,4 +17,5 @@ pub mod server;
 pub mod services;
 pub mod static_pods;
 pub mod sysctls;
+pub mod userns;
 pub mod volume;

@@ -4,10 +4,12 @@
 //! asks once for each pod, before anything of it is made; what was taken before is never asked about again. Facts from
 //! kubelet's admission (`pkg/kubelet/lifecycle`) and the scheduler's filters that it shares.
 
+pub mod apparmor;
 pub mod preempt;
 mod requests;
 pub mod resize;
 mod selector;
+pub mod sysctls;
 
 use crate::cgroup::Qos;
 use crate::static_pods::read::SOURCE as SOURCE_ANNOTATION;
@@ -31,6 +33,10 @@ pub struct NodeView {
     pub allocatable: Amounts,
     /// The runtime knows `supplementalGroupsPolicy: Strict`; `None` before the runtime has been asked.
     pub strict_groups: Option<bool>,
+    /// Kernel settings that pods may ask for.
+    pub sysctls: sysctls::Allowlist,
+    /// The host can confine processes by AppArmor.
+    pub apparmor: bool,
 }
 
 /// One reason against a pod.
@@ -39,6 +45,8 @@ pub enum Refusal {
     OsLabel,
     OsField,
     GroupsPolicy,
+    Sysctl(String),
+    AppArmor(String),
     /// Amounts in the API's units: thousandths of cores for cpu, whole ones for all others.
     Short {
         resource: String,
@@ -75,6 +83,8 @@ impl Refusal {
             Refusal::OsLabel => "PodOSSelectorNodeLabelDoesNotMatch".into(),
             Refusal::OsField => "PodOSNotSupported".into(),
             Refusal::GroupsPolicy => "SupplementalGroupsPolicyNotSupported".into(),
+            Refusal::Sysctl(_) => "SysctlForbidden".into(),
+            Refusal::AppArmor(_) => "AppArmor".into(),
             Refusal::Short { resource, .. } => format!("OutOf{resource}"),
             Refusal::Affinity => "NodeAffinity".into(),
             Refusal::NodeName => "NodeName".into(),
@@ -91,6 +101,8 @@ impl Refusal {
             Refusal::OsLabel => "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".into(),
             Refusal::OsField => "Failed to admit pod as the OS field doesn't match node OS".into(),
             Refusal::GroupsPolicy => "SupplementalGroupsPolicy=Strict is not supported in this node".into(),
+            Refusal::Sysctl(why) => format!("forbidden sysctl: {why}"),
+            Refusal::AppArmor(why) => format!("Cannot enforce AppArmor: {why}"),
             Refusal::Short { resource, requested, used, capacity } => format!(
                 "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
             ),
@@ -120,13 +132,15 @@ pub fn admit(node: &NodeView, others: &[&Pod], pod: &Pod) -> Answer {
         return Answer::Refused(refusal);
     }
     let all = reasons(node, others, pod, spec);
-    let Some(first) = all.first() else { return Answer::Admitted { victims: Vec::new() } };
-    if !critical(pod) {
-        return Answer::Refused(first.clone());
+    // Room can be made, for a critical pod; anything else stands.
+    let stands = all.iter().find(|r| !critical(pod) || !matches!(r, Refusal::Short { .. }));
+    let unconfined = || apparmor::refusal(pod, spec, node.apparmor).map(Refusal::AppArmor);
+    // Last, but before others would end for it.
+    if let Some(refusal) = stands.cloned().or_else(unconfined) {
+        return Answer::Refused(refusal);
     }
-    // Room can be made; anything else stands.
-    if let Some(other) = all.iter().find(|r| !matches!(r, Refusal::Short { .. })) {
-        return Answer::Refused(other.clone());
+    if all.is_empty() {
+        return Answer::Admitted { victims: Vec::new() };
     }
     match preempt::victims(pod, others, &all) {
         Ok(victims) => Answer::Admitted { victims },
@@ -136,6 +150,9 @@ pub fn admit(node: &NodeView, others: &[&Pod], pod: &Pod) -> Answer {
 
 /// What no ending of other pods could mend.
 fn hopeless(node: &NodeView, pod: &Pod, spec: &PodSpec) -> Option<Refusal> {
+    if let Some(why) = node.sysctls.refusal(spec) {
+        return Some(Refusal::Sysctl(why));
+    }
     let label = pod.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/os"));
     if label.is_some_and(|os| os != "linux") {
         return Some(Refusal::OsLabel);

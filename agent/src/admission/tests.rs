@@ -9,6 +9,8 @@ fn node() -> NodeView {
         taints: Vec::new(),
         allocatable: amounts.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into(),
         strict_groups: Some(false),
+        sysctls: sysctls::Allowlist::new("6.1.0", &["kernel.msg*".to_owned()]),
+        apparmor: false,
     }
 }
 
@@ -58,6 +60,31 @@ fn room_is_counted_as_the_scheduler_counts_it() {
     // A full node still takes what asks for nothing.
     let full = asks(json!({"cpu": "9", "memory": "9Gi"}));
     assert_eq!(refused(&node(), &[&full], &asks(json!({}))), None);
+}
+
+#[test]
+fn kernel_settings_and_profiles() {
+    let with = |context: Value| pod(json!({"securityContext": context, "hostNetwork": true}));
+    let sysctl = |name: &str| with(json!({"sysctls": [{"name": name, "value": "1"}]}));
+    assert_eq!(reason(&node(), &sysctl("kernel/msgmax")), None);
+    let said = |pod: &Pod| refused(&node(), &[], pod).unwrap();
+    let forbidden = |why: &str| ("SysctlForbidden".to_owned(), format!("forbidden sysctl: {why}"));
+    assert_eq!(said(&sysctl("kernel.sem")), forbidden("\"kernel.sem\" not allowlisted"));
+    let host = "\"net.ipv4.tcp_syncookies\" not allowed with host Net enabled";
+    assert_eq!(said(&sysctl("net.ipv4.tcp_syncookies")), forbidden(host));
+    let mut profiled = with(json!({"appArmorProfile": {"type": "RuntimeDefault"}}));
+    let off = ("AppArmor".to_owned(), "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned());
+    assert_eq!(said(&profiled), off);
+    // Nobody is ended for a pod that could not run anyway.
+    let big = asks(json!({"cpu": "2"}));
+    profiled.spec.as_mut().unwrap().priority = Some(2_000_000_000);
+    profiled.spec.as_mut().unwrap().containers = big.spec.as_ref().unwrap().containers.clone();
+    assert_eq!(
+        admit(&node(), &[&big], &profiled),
+        Answer::Refused(Refusal::AppArmor("AppArmor is not enabled on the host".into()))
+    );
+    let enabled = NodeView { apparmor: true, ..node() };
+    assert_eq!(admit(&enabled, &[&big], &profiled), Answer::Admitted { victims: vec![0] });
 }
 
 #[test]

@@ -46,6 +46,12 @@ pub struct Args {
     /// Labels for the node when it registers
     #[arg(long, value_name = "KEY=VALUE,...")]
     pub node_labels: Option<String>,
+    /// Kernel settings beyond the safe ones that pods may ask for, or patterns of them; may be given more than once
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Containers that name no seccomp profile get the runtime's default instead of none
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub seccomp_default: Option<bool>,
     /// A folder with the manifests of static pods, or one such file
     #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub pod_manifest_path: Option<PathBuf>,

@@ -4,7 +4,9 @@
 
 use super::fields::{Fields, Plain, Problem};
 use super::{AuthorizationMode, CgroupDriver, Config, Threshold, default_eviction_hard};
+use crate::admission::sysctls;
 use crate::images::policy::{Allowlist, Policy};
+use crate::userns;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use serde_json::Value;
@@ -266,6 +268,26 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
         (Some(true) | None, None) => 1,
     };
     image_policy(config, fields);
+    isolation(config, fields);
+}
+
+/// What pods may change of the kernel, and what keeps them apart.
+fn isolation(config: &mut Config, fields: &mut Fields<'_>) {
+    config.seccomp_default = fields.boolean("seccompDefault").unwrap_or(false);
+    config.allowed_unsafe_sysctls = fields.strings("allowedUnsafeSysctls").unwrap_or_default();
+    for (index, pattern) in config.allowed_unsafe_sysctls.iter().enumerate() {
+        if let Some(problem) = sysctls::problem(pattern) {
+            fields.problem(&format!("allowedUnsafeSysctls[{index}]"), problem);
+        }
+    }
+    fields.object("userNamespaces", |fields| {
+        let unit = i64::from(userns::UNIT);
+        match fields.integer("idsPerPod", unit..=i64::from(u32::MAX)) {
+            Some(ids) if ids % unit == 0 => config.ids_per_pod = ids as u32,
+            Some(ids) => fields.problem("idsPerPod", format!("{ids} must be a multiple of {unit}")),
+            None => {}
+        }
+    });
 }
 
 /// Who may use an image that another pod has pulled.
@@ -383,7 +405,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("systemReservedCgroup", Plain::Text("")),
     ("kubeReservedCgroup", Plain::Text("")),
     ("enforceNodeAllocatable", Plain::OneOf("pods")),
-    ("allowedUnsafeSysctls", Plain::Empty),
     ("volumePluginDir", Plain::Text("/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")),
     ("kernelMemcgNotification", Plain::Off),
     ("logging", Plain::Empty),
@@ -395,10 +416,8 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("reservedMemory", Plain::Empty),
     ("enableProfilingHandler", Plain::On),
     ("enableDebugFlagsHandler", Plain::On),
-    ("seccompDefault", Plain::Off),
     ("memoryThrottlingFactor", Plain::Number(0.9)),
     ("memoryReservationPolicy", Plain::Text("None")),
     ("tracing", Plain::Empty),
     ("localStorageCapacityIsolation", Plain::On),
-    ("userNamespaces", Plain::Empty),
 ];

@@ -2,6 +2,7 @@
 
 use super::fields::Problem;
 use super::{Args, Config, hostinfo, kubelet, proxy, standalone, statics};
+use crate::admission::sysctls;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,15 @@ pub fn load(args: &Args) -> Result<Config, Error> {
     }
     if let Some(dir) = &args.cert_dir {
         config.server.cert_dir = dir.clone();
+    }
+    if let Some(on) = args.seccomp_default {
+        config.seccomp_default = on;
+    }
+    if !args.allowed_unsafe_sysctls.is_empty() {
+        if let Some(problem) = args.allowed_unsafe_sysctls.iter().find_map(|text| sysctls::problem(text)) {
+            return Err(flag("allowed-unsafe-sysctls", problem));
+        }
+        config.allowed_unsafe_sysctls = args.allowed_unsafe_sysctls.clone();
     }
     if let Some(endpoint) = &args.container_runtime_endpoint {
         if config.image_service_endpoint == config.container_runtime_endpoint {

@@ -67,6 +67,12 @@ pub struct Config {
     /// `resolvConf`: what pods with `dnsPolicy: Default` see. `None` for an empty one.
     pub resolv_conf: Option<PathBuf>,
     pub max_pods: u32,
+    /// `allowedUnsafeSysctls`: names and patterns, each known to be one.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// `seccompDefault`: containers that name no profile get the runtime's instead of none.
+    pub seccomp_default: bool,
+    /// `userNamespaces.idsPerPod`: how many ids a pod has that does not use the host's.
+    pub ids_per_pod: u32,
     /// `maxParallelImagePulls`; 1 when `serializeImagePulls` is true.
     pub max_parallel_image_pulls: usize,
     /// `imagePullCredentialsVerificationPolicy` and `preloadedImagesVerificationAllowlist`.
@@ -245,6 +251,9 @@ impl Default for Config {
             cluster_domain: String::new(),
             resolv_conf: Some("/etc/resolv.conf".into()),
             max_pods: 110,
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
+            ids_per_pod: crate::userns::UNIT,
             max_parallel_image_pulls: 1,
             image_policy: Policy::default(),
             max_container_restart_period: Duration::from_secs(300),

@@ -90,6 +90,42 @@ fn limits_of_processes_and_cpu_are_honoured() {
 }
 
 #[test]
+fn what_keeps_pods_apart() {
+    let (config, problems) =
+        kubelet(json!({"seccompDefault": true, "allowedUnsafeSysctls": ["kernel.msg*", "net/core/somaxconn"],
+        "userNamespaces": {"idsPerPod": 131_072}}));
+    assert_eq!(texts(&problems), Vec::<String>::new());
+    assert!(config.seccomp_default);
+    assert_eq!(config.allowed_unsafe_sysctls, ["kernel.msg*", "net/core/somaxconn"]);
+    assert_eq!(config.ids_per_pod, 131_072);
+    let (plain, _) = kubelet(json!({}));
+    assert_eq!((plain.seccomp_default, plain.ids_per_pod), (false, 65_536));
+    for (document, path) in [
+        (json!({"allowedUnsafeSysctls": ["net.core.somaxconn", "vm.swappiness"]}), "allowedUnsafeSysctls[1]"),
+        (json!({"userNamespaces": {"idsPerPod": 65_535}}), "userNamespaces.idsPerPod"),
+        (json!({"userNamespaces": {"idsPerPod": 65_537}}), "userNamespaces.idsPerPod"),
+        (json!({"userNamespaces": {"idsPerPod": 1_u64 << 32}}), "userNamespaces.idsPerPod"),
+    ] {
+        let (_, problems) = kubelet(document.clone());
+        assert!(texts(&problems).len() == 1 && texts(&problems)[0].starts_with(path), "{document}: {problems:?}");
+    }
+    let given =
+        args(&["--allowed-unsafe-sysctls=kernel.msg*,net.*", "--allowed_unsafe_sysctls", "kernel.sem", "--seccomp-default"]);
+    let given = given.unwrap();
+    assert_eq!(given.allowed_unsafe_sysctls, ["kernel.msg*", "net.*", "kernel.sem"]);
+    assert_eq!(given.seccomp_default, Some(true));
+    let off = args(&["--seccomp-default=false"]).unwrap();
+    assert_eq!((off.seccomp_default, off.allowed_unsafe_sysctls.len()), (Some(false), 0));
+    let common = Args { hostname_override: Some("n".into()), node_ip: Some("10.0.0.1".into()), ..Args::default() };
+    let config =
+        load(&Args { allowed_unsafe_sysctls: given.allowed_unsafe_sysctls, seccomp_default: Some(true), ..common.clone() });
+    let config = config.unwrap();
+    assert!(config.seccomp_default && config.allowed_unsafe_sysctls.len() == 3);
+    let error = load(&Args { allowed_unsafe_sysctls: vec!["vm.*".into()], ..common }).unwrap_err().to_string();
+    assert_eq!(error, "flag --allowed-unsafe-sysctls: the sysctls \"vm.\" are not known to be namespaced");
+}
+
+#[test]
 fn what_has_no_effect_yet_is_listed() {
     let (config, problems) = kubelet(json!({
         "evictionHard": {"memory.available": "5%"}, "imageGCHighThresholdPercent": 90, "containerLogMaxSize": "1Mi",

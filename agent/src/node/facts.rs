@@ -17,6 +17,8 @@ pub struct Machine {
     pub kernel_version: String,
     pub os_image: String,
     pub architecture: &'static str,
+    /// The kernel has AppArmor, and it is on.
+    pub apparmor: bool,
 }
 
 /// Where to read from; tests bring a tree of their own.
@@ -53,6 +55,8 @@ pub fn read(roots: &Roots) -> Machine {
         kernel_version: text(&roots.proc.join("sys/kernel/osrelease")),
         os_image: os_image(&text(&roots.etc.join("os-release"))),
         architecture: architecture(),
+        apparmor: roots.sys.join("kernel/security/apparmor").exists()
+            && text(&roots.sys.join("module/apparmor/parameters/enabled")).starts_with('Y'),
     }
 }
 
@@ -87,6 +91,16 @@ fn count_cpus(online: &str) -> Option<u64> {
         count += last.checked_sub(first)?.checked_add(1)?;
     }
     Some(count)
+}
+
+/// The folders that tell of each processor's heat, as containers would see them.
+pub fn throttle_paths(sys: &Path) -> Vec<String> {
+    let cpus = sys.join("devices/system/cpu");
+    let names = std::fs::read_dir(&cpus).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let mut numbers: Vec<u32> = names.filter_map(|name| name.strip_prefix("cpu")?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let there = numbers.into_iter().filter(|n| cpus.join(format!("cpu{n}/thermal_throttle")).exists());
+    there.map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle")).collect()
 }
 
 fn hugepages(dir: &Path) -> BTreeMap<String, u64> {

@@ -5,6 +5,7 @@
 use super::facts::{FileSystem, Machine};
 use super::runtime::{Health, ListedImage};
 use crate::admission::NodeView;
+use crate::admission::sysctls::Allowlist;
 use crate::config::{Config, Threshold};
 use ferrolet_quantity::Quantity;
 use jiff::Timestamp;
@@ -75,6 +76,8 @@ pub fn registered(config: &Config, machine: &Machine, allocatable: &BTreeMap<Str
         taints: config.node.taints.clone(),
         allocatable: allocatable.clone(),
         strict_groups: None,
+        sysctls: Allowlist::new(&machine.kernel_version, &config.allowed_unsafe_sysctls),
+        apparmor: machine.apparmor,
     }
 }
 

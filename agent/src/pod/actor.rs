@@ -18,7 +18,7 @@ use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
-use crate::pod::plan::{Action, Key, Step, StopWhy, plan};
+use crate::pod::plan::{Action, Key, Step, plan};
 use crate::pod::resize::{Grant, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::timeline::Timeline;
@@ -294,15 +294,18 @@ impl Actor {
             self.unsure = Time::now();
         }
         self.unknown += 1;
-        let (runtime, id) = (self.shared.runtime.clone(), self.inputs.id.clone());
+        let (shared, id) = (self.shared.clone(), self.inputs.id.clone());
         self.tasks.spawn(async move {
-            look(&runtime, &id).await;
+            look(&shared, &id).await;
             Done::Looked
         });
     }
 
     fn start(&mut self, action: Action, observed: Arc<Observed>) {
-        if let Action::StopContainer { id, why: StopWhy::Changed, .. } = &action {
+        if action.replaces()
+            && let Action::StopContainer { id, .. } = &action
+        {
+            self.local.replaced.retain(|known| observed.containers.iter().any(|c| c.id == *known));
             self.local.replaced.insert(id.clone());
         }
         let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
@@ -331,7 +334,7 @@ impl Actor {
             let result = execute::run(&job).await;
             if !matches!(job.action, Action::PullImage { .. } | Action::PrepareVolumes) {
                 job.at(Stage::Looking);
-                look(&job.shared.runtime, &job.desired.id).await;
+                look(&job.shared, &job.desired.id).await;
             }
             Done::Action { action: Box::new(job.action), result }
         });
@@ -570,10 +573,14 @@ async fn next_mirror(mirror: &mut Option<Mirror>) -> Option<String> {
     std::future::pending().await
 }
 
-/// Looks until the runtime has answered.
-async fn look(runtime: &crate::observe::Handle, id: &PodId) {
-    while let Err(error) = runtime.refresh(id).await {
+/// Looks until the runtime has answered, and says once that it does not.
+async fn look(shared: &Shared, id: &PodId) {
+    let mut said = false;
+    while let Err(error) = shared.runtime.refresh(id).await {
         tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+        if !std::mem::replace(&mut said, true) {
+            shared.events.pod(id, None, Severity::Warning, "FailedSync", format!("error determining status: {error}"));
+        }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }

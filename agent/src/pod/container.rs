@@ -1,5 +1,7 @@
 //! What the runtime is told to make: sandbox and container configurations from the pod's spec. Pure.
 
+mod security;
+
 use crate::cgroup::{self, Asked, cpu_quota, cpu_shares};
 use crate::pod::desired::{Container as Wanted, Desired};
 use crate::pod::resize::Amounts;
@@ -7,6 +9,8 @@ use crate::pod::resources::Resources;
 use crate::pod::{dns, env, hosts, labels, qos};
 use ferrolet_cri::types as cri;
 use k8s_openapi::api::core::v1 as api;
+pub use security::in_user_namespace;
+use security::{groups, groups_policy, selinux};
 use std::time::Duration;
 
 /// What is the same for all pods of the node.
@@ -15,6 +19,10 @@ pub struct NodeLimits {
     pub memory_bytes: i64,
     pub cfs_quota: bool,
     pub cfs_period_us: u64,
+    /// Containers that name no seccomp profile get the runtime's default instead of none.
+    pub seccomp_default: bool,
+    /// What else of this host's /sys containers are not to see.
+    pub throttle_paths: Vec<String>,
 }
 
 /// What is known of an image that is there.
@@ -29,14 +37,16 @@ pub struct ImageFacts {
 /// Why a container cannot be described.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("container has runAsNonRoot and image will run as root (pod: {pod}, container: {container})")]
-    Root { pod: String, container: String },
-    #[error(
-        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: {pod}, container: {container})"
-    )]
-    NamedUser { user: String, pod: String, container: String },
+    #[error("{why} (pod: {pod:?}, container: {container})")]
+    Root { why: security::Root, pod: String, container: String },
     #[error("{field}: {value:?} is not a known value")]
     Value { field: &'static str, value: String },
+    #[error("localhostProfile must be set if seccompProfile type is Localhost.")]
+    NoSeccompFile,
+    #[error("{0}")]
+    AppArmor(String),
+    #[error("{0}")]
+    UserNamespace(String),
     #[error("cannot find volume {volume:?} to mount into container {container:?}")]
     Volume { volume: String, container: String },
     #[error(transparent)]
@@ -68,22 +78,6 @@ fn target_pids(mut namespaces: cri::NamespaceOptions, target: Option<&str>) -> c
         namespaces.pid = cri::NamespaceMode::Target(id.to_owned());
     }
     namespaces
-}
-
-fn groups(sc: &api::PodSecurityContext) -> Vec<i64> {
-    sc.fs_group.into_iter().chain(sc.supplemental_groups.iter().flatten().copied()).collect()
-}
-
-fn groups_policy(sc: &api::PodSecurityContext) -> cri::SupplementalGroupsPolicy {
-    match sc.supplemental_groups_policy.as_deref() {
-        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
-        _ => cri::SupplementalGroupsPolicy::Merge,
-    }
-}
-
-fn selinux(o: &api::SELinuxOptions) -> cri::SelinuxOptions {
-    let part = |p: &Option<String>| p.clone().unwrap_or_default();
-    cri::SelinuxOptions { user: part(&o.user), role: part(&o.role), kind: part(&o.type_), level: part(&o.level) }
 }
 
 fn log_directory(logs: &std::path::Path, d: &Desired) -> std::path::PathBuf {
@@ -224,7 +218,7 @@ pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigEr
         stdin_once: i.spec.stdin_once == Some(true),
         tty: i.spec.tty == Some(true),
         resources: Some(resources(&i)),
-        security: security(&i)?,
+        security: security::of(&i)?,
         env: i.env,
         mounts: i.mounts,
         ..Default::default()
@@ -320,98 +314,6 @@ pub fn limits(amounts: &Amounts, wanted: &Wanted, node: &NodeLimits) -> cri::Lin
         ..Default::default()
     }
 }
-
-/// The container's settings over the pod's, over the image's.
-fn security(i: &ContainerInput<'_>) -> Result<cri::ContainerSecurity, ConfigError> {
-    let empty = api::PodSpec::default();
-    let pod_spec = i.desired.pod.spec.as_ref().unwrap_or(&empty);
-    let pod = pod_security(&i.desired.pod);
-    let own = i.spec.security_context.clone().unwrap_or_default();
-    let user = own.run_as_user.or(pod.run_as_user);
-    let run_as = match (user, i.image.uid) {
-        (Some(uid), _) | (None, Some(uid)) => Some(cri::RunAs::Uid(uid)),
-        _ if !i.image.username.is_empty() => Some(cri::RunAs::Username(i.image.username.clone())),
-        _ => None,
-    };
-    if own.run_as_non_root.or(pod.run_as_non_root) == Some(true) {
-        let (pod, container) = (i.desired.id.to_string(), i.spec.name.clone());
-        match &run_as {
-            Some(cri::RunAs::Uid(uid)) if *uid != 0 => {}
-            Some(cri::RunAs::Username(user)) => {
-                return Err(ConfigError::NamedUser { user: user.clone(), pod, container });
-            }
-            _ => return Err(ConfigError::Root { pod, container }),
-        }
-    }
-    let privileged = own.privileged == Some(true);
-    let capabilities = own.capabilities.unwrap_or_default();
-    let seccomp = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
-    let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() };
-    Ok(cri::ContainerSecurity {
-        capabilities: cri::Capabilities {
-            add: capabilities.add.unwrap_or_default(),
-            drop: capabilities.drop.unwrap_or_default(),
-            add_ambient: Vec::new(),
-        },
-        privileged,
-        namespaces: target_pids(namespaces(pod_spec), i.target),
-        selinux: own.se_linux_options.as_ref().or(pod.se_linux_options.as_ref()).map(selinux),
-        run_as_group: own.run_as_group.or(pod.run_as_group).filter(|_| run_as.is_some()),
-        run_as,
-        supplemental_groups: groups(&pod),
-        supplemental_groups_policy: groups_policy(&pod),
-        readonly_rootfs: own.read_only_root_filesystem == Some(true),
-        no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(MASKED),
-        readonly_paths: paths(READONLY),
-        seccomp: seccomp_profile(seccomp, privileged)?,
-        apparmor: apparmor_profile(own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref())),
-    })
-}
-
-fn seccomp_profile(p: Option<&api::SeccompProfile>, privileged: bool) -> Result<Option<cri::SecurityProfile>, ConfigError> {
-    let Some(p) = p.filter(|_| !privileged) else { return Ok(Some(cri::SecurityProfile::Unconfined)) };
-    match p.type_.as_str() {
-        "RuntimeDefault" => Ok(Some(cri::SecurityProfile::RuntimeDefault)),
-        "Unconfined" => Ok(Some(cri::SecurityProfile::Unconfined)),
-        "Localhost" => {
-            let file = p.localhost_profile.clone().unwrap_or_default();
-            let inside = !file.is_empty() && !file.starts_with('/') && !file.split('/').any(|part| part == "..");
-            if !inside {
-                return Err(ConfigError::Value { field: "seccompProfile.localhostProfile", value: file });
-            }
-            Ok(Some(cri::SecurityProfile::Localhost(file)))
-        }
-        other => Err(ConfigError::Value { field: "seccompProfile.type", value: other.to_owned() }),
-    }
-}
-
-/// Without one it is the runtime's default. A profile by name is refused long before.
-fn apparmor_profile(p: Option<&api::AppArmorProfile>) -> Option<cri::SecurityProfile> {
-    match p?.type_.as_str() {
-        "Unconfined" => Some(cri::SecurityProfile::Unconfined),
-        "RuntimeDefault" => Some(cri::SecurityProfile::RuntimeDefault),
-        _ => None,
-    }
-}
-
-/// What no container sees of /proc and /sys unless it asks for `procMount: Unmasked`.
-const MASKED: &[&str] = &[
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Where each of the container's volumes goes; `host_path` finds a volume's place.
 pub fn volume_mounts(spec: &api::Container, host_path: impl Fn(&str) -> Option<String>) -> Result<Vec<cri::Mount>, ConfigError> {

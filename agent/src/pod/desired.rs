@@ -288,7 +288,8 @@ fn container(
         (Role::Init, _) if pod_restart == RestartPolicy::Always => RestartPolicy::OnFailure,
         _ => pod_restart,
     };
-    let rules = c.restart_policy_rules.iter().flatten().filter_map(|r| {
+    // Rules count only beside a policy of the container's own.
+    let rules = c.restart_policy_rules.iter().flatten().filter(|_| c.restart_policy.is_some()).filter_map(|r| {
         let codes = r.exit_codes.as_ref()?;
         let all = match r.action.as_str() {
             "Restart" => false,

@@ -24,7 +24,7 @@ use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
 use crate::pod::{Time, container, dns};
 use crate::volume::{PodContext, Prepared};
-use crate::{cgroup, observe, volume};
+use crate::{cgroup, observe, userns, volume};
 use ferrolet_cri::types as cri;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::node::v1::RuntimeClass;
@@ -38,6 +38,7 @@ pub struct Shared {
     pub cri: ferrolet_cri::Client,
     pub kube: kube::Client,
     pub volumes: volume::Manager,
+    pub user_ids: userns::Range,
     pub cgroups: cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
@@ -228,6 +229,7 @@ impl Job {
             }
         }
         sandbox.dns = Some(resolv);
+        sandbox.security.namespaces.user = self.user_namespace().await?;
         if let Ok(cgroup) = cgroup::plan(&self.desired.pod, self.shared.cgroups.node()) {
             sandbox.cgroup_parent = cgroup.parent;
         }
@@ -256,10 +258,11 @@ impl Job {
         };
         let cgroup = cgroup.await;
         cgroup.map_err(|e| ("FailedCreatePodContainer", format!("unable to ensure pod container exists: {}", chain(&e))))?;
+        let handler = self.runtime_handler().await.map_err(failed)?;
+        self.check_user_namespace(&handler).await.map_err(failed)?;
         let config = self.sandbox_config(attempt).await.map_err(|e| failed(e.to_string()))?;
         let logs = tokio::fs::create_dir_all(&config.log_directory).await;
         logs.map_err(|e| failed(format!("create {}: {e}", config.log_directory)))?;
-        let handler = self.runtime_handler().await.map_err(failed)?;
         match self.shared.cri.run_pod_sandbox(&config, &handler).await {
             Ok(_) => Ok(Outcome::Done),
             Err(error) => Err(self.network_problem().await.unwrap_or_else(|| failed(error.rpc_text()))),
@@ -286,6 +289,31 @@ impl Job {
         let status = self.shared.cri.status(false).await.map_err(|e| e.to_string())?;
         let message = "spec.securityContext.supplementalGroupsPolicy: the container runtime of this node does not support Strict";
         Ok(if status.supplemental_groups_policy { Ok(()) } else { Err((REFUSED, message.to_owned())) })
+    }
+
+    fn own_users(&self) -> bool {
+        self.desired.pod.spec.as_ref().and_then(|s| s.host_users) == Some(false)
+    }
+
+    /// Asked each time, like the policy of groups.
+    async fn check_user_namespace(&self, handler: &str) -> Result<(), String> {
+        if !self.own_users() {
+            return Ok(());
+        }
+        let status = self.shared.cri.status(false).await.map_err(|e| e.to_string())?;
+        userns::unsupported(&status, handler).map_or(Ok(()), Err)
+    }
+
+    /// The pod's ids, the same for as long as it has a folder. A pull needs none.
+    async fn user_namespace(&self) -> Result<Option<cri::UserNamespace>, ConfigError> {
+        if !self.own_users() {
+            return Ok(Some(cri::UserNamespace { mode: cri::NamespaceMode::Node, ..Default::default() }));
+        }
+        if matches!(self.action, Action::PullImage { .. }) {
+            return Ok(None);
+        }
+        let block = self.shared.volumes.id_block(&self.desired.id.uid, self.shared.user_ids).await;
+        block.map(|block| Some(block.namespace())).map_err(|e| ConfigError::UserNamespace(chain(&e)))
     }
 
     async fn runtime_handler(&self) -> Result<String, String> {

@@ -5,6 +5,7 @@
 //! modules (all but `actor` and `execute`) take the time as a value.
 
 pub mod actor;
+mod again;
 pub mod allocation;
 pub mod backoff;
 pub mod container;
@@ -43,6 +44,8 @@ pub struct Deps {
     pub cri: ferrolet_cri::Client,
     pub kube: kube::Client,
     pub volumes: crate::volume::Manager,
+    /// The ids for pods with a user namespace of their own.
+    pub user_ids: crate::userns::Range,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,

@@ -19,6 +19,9 @@ pub struct Sandbox {
     pub ips: Vec<String>,
 }
 
+/// The exit code of a container of which nobody knows how it ended.
+pub const UNKNOWN_CODE: i32 = 137;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     Created,
@@ -81,7 +84,7 @@ pub struct Local {
     pub renew_at: Option<Time>,
     /// By container: the attempt for which the image was made sure of.
     pub images: BTreeMap<String, u32>,
-    /// Containers by id that were told to end because another image or name is wanted.
+    /// Containers by id that were told to end in order to run again.
     pub replaced: BTreeSet<String>,
     pub volumes_removed: bool,
     pub cgroup_removed: bool,

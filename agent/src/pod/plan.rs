@@ -5,14 +5,16 @@
 //! that are no longer wanted. Nothing here may read a clock, do I/O or remember anything.
 
 mod action;
+mod ending;
 
 pub use action::{Action, Key, StopWhy};
 
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, Backoffs, Subject};
 use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
-use crate::pod::observed::{Container, Observed, State, Verdicts};
+use crate::pod::observed::{Container, Observed, State, UNKNOWN_CODE, Verdicts};
 use crate::pod::resize;
 use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
@@ -112,6 +114,9 @@ impl Planner<'_> {
         if self.end_round() {
             return None;
         }
+        if self.d.main().count() > 0 && self.d.main().all(|c| self.succeeded(c)) {
+            return Some(Why::Completed);
+        }
         match self.o.usable_sandbox(self.d.host_network).map(|s| s.id.clone()) {
             Some(sandbox) => self.in_sandbox(&sandbox),
             None => self.new_sandbox(),
@@ -137,18 +142,19 @@ impl Planner<'_> {
         }
     }
 
+    /// Ended well for good, in whichever sandbox that was.
+    fn succeeded(&self, c: &Spec) -> bool {
+        let ended = |n: &Container| n.exit_code() == Some(0) && !runs_again(c, n, self.o, self.v);
+        let newest = self.o.newest(&c.name).filter(|n| self.round.has(n));
+        c.restart == RestartPolicy::OnFailure && newest.is_some_and(ended)
+    }
+
     /// There is no sandbox to work in: end what is left of the last one, then make another.
     fn new_sandbox(&mut self) -> Option<Why> {
         let attempt = self.o.newest_sandbox().map_or(0, |s| s.attempt + 1);
         let round = self.round;
         let ever_ran = self.o.containers.iter().any(|n| round.has(n));
         if attempt > 0 && self.d.restart == RestartPolicy::Never && ever_ran {
-            return Some(Why::Completed);
-        }
-        let o = self.o;
-        let ended = |c: &Spec| o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
-        let succeeded = |c: &&Spec| c.restart == RestartPolicy::OnFailure && ended(c) == Some(0);
-        if self.d.main().count() > 0 && self.d.main().all(|c| succeeded(&c)) {
             return Some(Why::Completed);
         }
         let deadline = after(self.now, self.d.grace);
@@ -170,7 +176,7 @@ impl Planner<'_> {
         self.volumes();
         let first: Vec<&Spec> = match self.d.inits().next() {
             Some(init) => vec![init],
-            None => self.d.main().filter(|c| !succeeded(c)).collect(),
+            None => self.d.main().filter(|c| !self.succeeded(c)).collect(),
         };
         for c in first {
             self.image(c, self.next_attempt(c));
@@ -266,15 +272,12 @@ impl Planner<'_> {
         let round = self.round;
         let Some(n) = o.newest_in(&c.name, sandbox).filter(|n| round.has(n)) else {
             // A main container that already succeeded in an earlier sandbox stays done.
-            let earlier = o.newest(&c.name).filter(|n| round.has(n)).and_then(Container::exit_code);
-            if c.role == Role::Main && c.restart == RestartPolicy::OnFailure && earlier == Some(0) {
+            if c.role == Role::Main && self.succeeded(c) {
                 return Progress::Done;
             }
             self.start(c, sandbox);
             return Progress::Coming;
         };
-        // An init container runs as it is, and again only if it fails.
-        let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
         match &n.state {
             State::Created if self.b.failures.contains_key(&Subject::Start(c.name.clone())) => {
                 // Its start failed; a fresh one takes its place, with the same count: it never ran.
@@ -287,12 +290,9 @@ impl Planner<'_> {
                 }
                 Progress::Coming
             }
-            State::Running => self.running(c, n, changed),
+            State::Running => self.running(c, n),
             State::Exited { code, .. } => {
-                if c.role == Role::Init && *code == 0 {
-                    return Progress::Done;
-                }
-                if c.restarts(*code) || brought_back(c, n, o, self.v) {
+                if runs_again(c, n, o, self.v) {
                     self.start(c, sandbox);
                     Progress::Coming
                 } else if *code == 0 {
@@ -302,7 +302,9 @@ impl Planner<'_> {
                 }
             }
             State::Unknown => {
-                self.stop(n, after(self.now, self.d.grace), StopWhy::Unknown, true);
+                // It is reported as having failed: where that is no reason to run again it is known only once it has ended.
+                let restarts = c.restarts(UNKNOWN_CODE);
+                self.stop(n, after(self.now, self.d.grace), StopWhy::Unknown, restarts);
                 Progress::Coming
             }
         }
@@ -320,7 +322,9 @@ impl Planner<'_> {
         }
     }
 
-    fn running(&mut self, c: &Spec, n: &Container, changed: bool) -> Progress {
+    fn running(&mut self, c: &Spec, n: &Container) -> Progress {
+        // An init container runs as it is, and again only if it fails.
+        let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
         let verdict = self.v.of(n);
         let failed = |answer: Option<bool>| answer == Some(false);
         let (why, grace) = if changed {
@@ -433,81 +437,6 @@ impl Planner<'_> {
             }
         }
     }
-
-    /// Stops everything; true once nothing runs. Sidecars follow the main containers, last started first ended.
-    fn stop_all(&mut self, deadline: Time) -> bool {
-        let o = self.o;
-        for c in o.live() {
-            let (name, id, follows) = (c.name.clone(), c.id.clone(), self.outlives(c));
-            self.act(Action::StopContainer { name, id, deadline, why: StopWhy::PodEnds, restarts: false, follows });
-        }
-        if o.live().next().is_some() {
-            return false;
-        }
-        for s in o.sandboxes.iter().filter(|s| s.ready) {
-            self.act(Action::StopSandbox { id: s.id.clone() });
-        }
-        !o.stale && !o.sandboxes.iter().any(|s| s.ready)
-    }
-
-    /// What must be gone before a sidecar is told to end: the main containers and the sidecars after it. Nothing for all others.
-    fn outlives(&self, c: &Container) -> Vec<String> {
-        let place = |name: &str| self.d.containers.iter().position(|s| s.name == name).map(|at| (at, self.d.containers[at].role));
-        let Some((own, Role::Sidecar)) = place(&c.name) else { return Vec::new() };
-        let first = |other: &&Container| {
-            place(&other.name).is_some_and(|(at, role)| role == Role::Main || (role == Role::Sidecar && at > own))
-        };
-        let mut ids: Vec<String> = self.o.live().filter(first).map(|c| c.id.clone()).collect();
-        ids.sort();
-        ids
-    }
-
-    /// Nothing runs: take down what was prepared, and if the pod is unwanted everything else. True once nothing is left.
-    fn take_down(&mut self) -> bool {
-        // An interrupted start may still have come through.
-        if !self.stop_all(self.now) {
-            return false;
-        }
-        let (o, local) = (self.o, &self.o.local);
-        if !local.volumes_removed {
-            self.act(Action::RemoveVolumes);
-        }
-        if !local.cgroup_removed {
-            self.act(Action::RemoveCgroup);
-        }
-        if self.d.deletion.is_none() {
-            self.prune();
-            return false;
-        }
-        if !local.volumes_removed || !local.cgroup_removed {
-            return false;
-        }
-        for c in &o.containers {
-            self.act(Action::RemoveContainer { name: c.name.clone(), id: c.id.clone() });
-        }
-        if !o.containers.is_empty() {
-            return false;
-        }
-        for s in &o.sandboxes {
-            self.act(Action::RemoveSandbox { id: s.id.clone() });
-        }
-        if !o.sandboxes.is_empty() {
-            return false;
-        }
-        if !local.folders_removed {
-            self.act(Action::RemoveFolders);
-        }
-        local.folders_removed
-    }
-}
-
-/// Whether a container that its policy would leave ended runs again: it was told to end so that another takes its place.
-pub fn brought_back(c: &Spec, n: &Container, o: &Observed, v: &Verdicts) -> bool {
-    let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-    let verdict = v.of(n);
-    let unhealthy = verdict.is_some_and(|v| v.liveness == Some(false) || v.startup == Some(false));
-    let replaced = changed && o.local.replaced.contains(&n.id);
-    (c.role != Role::Init && (replaced || (unhealthy && c.restart != RestartPolicy::Never))) || resize::brings_back(c, n, o)
 }
 
 fn last_index<T>(all: impl Iterator<Item = T>, mut is: impl FnMut(T) -> bool) -> Option<usize> {

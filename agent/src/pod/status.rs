@@ -50,11 +50,12 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         main.clear();
         init.clear();
         ephemeral.clear();
-    } else if terminal {
+    }
+    let outcome = outcome(i, &main, &init, terminal);
+    if terminal && !never_taken(i) {
         containers::close(i, &mut main, &mut init);
     }
     limit_messages([&mut main, &mut init, &mut ephemeral]);
-    let outcome = outcome(i, &main, &init, terminal);
     let conditions = conditions::conditions(i, outcome.phase, &main, &init);
     let Outcome { phase, reason, message } = outcome.once_nothing_runs(i, terminal);
     let pod_ips = pod_ips(i);
@@ -74,6 +75,8 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         start_time: Some(i.prev.start_time.clone().unwrap_or(ApiTime(whole_seconds(i.now)))),
         observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
         ephemeral_container_statuses: some_list(ephemeral),
+        resources: resize::of_pod(i),
+        allocated_resources: resize::allocated(i),
         // Owned by others, kept as they are.
         nominated_node_name: i.prev.nominated_node_name.clone(),
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),

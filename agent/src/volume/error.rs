@@ -38,6 +38,8 @@ pub enum Error {
     Invalid { volume: String, field: &'static str, value: String, why: &'static str },
     #[error("pod uid {0:?} cannot name a folder")]
     Uid(String),
+    #[error("user namespace of pod {uid}")]
+    UserNamespace { uid: String, source: crate::userns::Error },
     #[error("{op} {path}")]
     Io { op: &'static str, path: PathBuf, source: io::Error },
     #[error("volume work was interrupted")]
@@ -57,6 +59,7 @@ impl Error {
             | Error::Token { .. }
             | Error::TokenAnswer { .. }
             | Error::HostPath { .. }
+            | Error::UserNamespace { .. }
             | Error::Io { .. }
             | Error::Interrupted => Class::Transient,
         }

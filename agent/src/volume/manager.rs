@@ -8,7 +8,8 @@ use super::fields::PodContext;
 use super::payload::{Payload, checked, conflict};
 use super::source::{Collector, Named};
 use super::unsupported::unsupported_source;
-use super::{Error, Result, atomic, inside, local, mounts, subpath};
+use super::{Error, Result, atomic, inside, local, mounts, subpath, userns};
+use crate::userns::{Block, Range};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ProjectedVolumeSource, Volume};
@@ -230,6 +231,12 @@ impl Manager {
         blocking(move || Ok(read(inside::open(&root, &path)?))).await
     }
 
+    /// The pod's own block of ids: the one that it has, or one that no other pod has.
+    pub async fn id_block(&self, uid: &str, range: Range) -> Result<Block> {
+        let (root_dir, uid) = (self.inner.root_dir.clone(), checked_uid(uid)?.to_owned());
+        blocking(move || userns::block(&pods(&root_dir)?, &uid, &range, rand::random())).await
+    }
+
     /// The uids that have a folder.
     pub async fn list_pod_dirs(&self) -> Result<Vec<String>> {
         let root_dir = self.inner.root_dir.clone();
@@ -263,11 +270,7 @@ struct Folder {
 
 impl Place {
     fn pod(&self) -> Result<OwnedFd> {
-        let io = |source| Error::Io { op: "make folder", path: self.root_dir.clone(), source };
-        std::fs::create_dir_all(&self.root_dir).map_err(io)?;
-        let root = open_root(&self.root_dir)?.ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
-        let pods = make_folder(root.as_fd(), "pods", 0o750)?.0;
-        Ok(make_folder(pods.as_fd(), &self.uid, 0o750)?.0)
+        Ok(make_folder(pods(&self.root_dir)?.as_fd(), &self.uid, 0o750)?.0)
     }
 
     /// Opens the volume's folder, making what is missing, with a tmpfs on it where wanted.
@@ -302,11 +305,19 @@ impl Place {
     }
 }
 
-fn lock(folder: &OwnedFd) -> Result<()> {
+/// The folder of all pods' folders.
+fn pods(root_dir: &Path) -> Result<OwnedFd> {
+    let io = |source| Error::Io { op: "make folder", path: root_dir.to_owned(), source };
+    std::fs::create_dir_all(root_dir).map_err(io)?;
+    let root = open_root(root_dir)?.ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
+    Ok(make_folder(root.as_fd(), "pods", 0o750)?.0)
+}
+
+pub(super) fn lock(folder: &OwnedFd) -> Result<()> {
     rustix::fs::flock(folder, FlockOperation::LockExclusive).map_err(failed("lock", path_of(folder.as_fd())))
 }
 
-fn checked_uid(uid: &str) -> Result<&str> {
+pub(super) fn checked_uid(uid: &str) -> Result<&str> {
     if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(Error::Uid(uid.to_owned()));
     }

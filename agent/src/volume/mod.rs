@@ -17,6 +17,7 @@ mod source;
 mod subpath;
 mod token;
 mod unsupported;
+mod userns;
 
 pub use error::{Class, Error};
 pub use fields::{FieldError, PodContext, field_value, resource_value};

@@ -166,3 +166,18 @@ async fn what_the_runtime_says_of_an_end_is_told() {
         assert_eq!((ended["reason"].as_str(), ended["exitCode"].as_i64()), (Some(reason), Some(i64::from(code))));
     }
 }
+
+#[tokio::test]
+async fn a_runtime_that_cannot_be_looked_at_is_said_and_nothing_is_concluded() {
+    let w = World::start(Profile::containerd_2()).await;
+    w.create("p", json!({"containers": [{"name": "web", "image": "web:1"}]}));
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    w.fake.inject("ListContainers", Fault::error(ferrolet_cri::Code::Unavailable, "the runtime is busy"));
+    w.delete("p", 1);
+    w.until("told", |w| w.api.reasons().contains(&"FailedSync".to_owned()).then_some(())).await;
+    let text = "error determining status: ";
+    assert!(w.api.messages().iter().any(|m| m.starts_with(text) && m.contains("the runtime is busy")), "{:?}", w.api.messages());
+    assert!(w.pod("p").is_some(), "it may still run");
+    w.fake.clear_faults();
+    w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
+}

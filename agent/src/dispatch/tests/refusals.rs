@@ -21,11 +21,11 @@ fn message(pod: &Value) -> String {
 async fn a_refused_pod_says_so_in_its_status() {
     let w = World::start(Profile::containerd_2()).await;
     let mut spec = with(json!({}));
-    spec["hostUsers"] = json!(false);
+    spec["resourceClaims"] = json!([{"name": "x"}]);
     spec["volumes"] = json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]);
     w.create("p", spec);
     let pod = w.until("refused", |w| w.pod("p").filter(|p| waiting(p) == "CreateContainerConfigError")).await;
-    for field in ["spec.hostUsers: ", "spec.volumes[0].nfs: "] {
+    for field in ["spec.resourceClaims: ", "spec.volumes[0].nfs: "] {
         assert!(message(&pod).contains(field), "{field} in {}", message(&pod));
         w.until("told", |w| w.api.messages().iter().any(|m| m.starts_with(field)).then_some(())).await;
     }
@@ -52,6 +52,23 @@ async fn strict_groups_are_refused_where_the_runtime_would_merge_them() {
     let w = World::start(Profile::containerd_2()).await;
     w.create("p", spec);
     w.until("ready", |w| w.pod("p").filter(ready)).await;
+}
+
+#[tokio::test]
+async fn user_namespaces_are_refused_where_the_runtime_has_none() {
+    let w = World::start(Profile::containerd_1_6()).await;
+    let mut spec = with(json!({}));
+    spec["hostUsers"] = json!(false);
+    w.create("p", spec);
+    let why = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    let wanted = format!("Failed to create pod sandbox: {why}");
+    w.until("told", |w| w.api.messages().contains(&wanted).then_some(())).await;
+    let pod = w.until("waits", |w| w.pod("p").filter(|p| waiting(p) == "ContainerCreating")).await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+    assert!(w.api.reasons().contains(&"FailedCreatePodSandBox".to_owned()));
+    assert_eq!(w.fake.count("RunPodSandbox"), 0);
+    w.delete("p", 0);
+    w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
 }
 
 #[tokio::test]

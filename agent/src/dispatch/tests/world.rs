@@ -407,6 +407,7 @@ impl World {
             config,
             cri,
             volumes: volume::Manager::new(self.root(), kube.clone()),
+            user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,

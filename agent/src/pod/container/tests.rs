@@ -3,7 +3,13 @@ use crate::pod::testing::desired;
 use serde_json::json;
 use std::path::Path;
 
-const NODE: NodeLimits = NodeLimits { memory_bytes: 1 << 30, cfs_quota: true, cfs_period_us: 100_000 };
+const NODE: NodeLimits = NodeLimits {
+    memory_bytes: 1 << 30,
+    cfs_quota: true,
+    cfs_period_us: 100_000,
+    seccomp_default: false,
+    throttle_paths: Vec::new(),
+};
 
 fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, ConfigError> {
     container(ContainerInput {
@@ -41,57 +47,6 @@ fn commands_resources_and_what_survives_a_restart() {
         (c.log_path.as_str(), c.image.image.as_str(), c.image.user_specified_image.as_str()),
         ("c/2.log", "sha256:1", "i:1")
     );
-}
-
-#[test]
-fn security_of_the_container_wins_over_the_pods() {
-    let d = desired(json!({
-        "securityContext": {"runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4], "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{"name": "c", "image": "i", "securityContext": {"runAsUser": 9, "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true, "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}}]}));
-    let s = config(&d, &image(Some(5), "")).unwrap().security;
-    assert_eq!((s.run_as, s.run_as_group), (Some(cri::RunAs::Uid(9)), Some(2)));
-    assert_eq!(s.supplemental_groups, [3, 4]);
-    assert!(s.no_new_privs && s.readonly_rootfs && !s.privileged);
-    assert_eq!((s.capabilities.add, s.capabilities.drop), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
-    assert_eq!(s.seccomp, Some(cri::SecurityProfile::RuntimeDefault));
-    assert!(s.masked_paths.contains(&"/proc/kcore".to_owned()));
-    let plain = config(&desired(json!({})), &image(None, "web")).unwrap().security;
-    assert_eq!(plain.run_as, Some(cri::RunAs::Username("web".into())));
-    assert_eq!(plain.seccomp, Some(cri::SecurityProfile::Unconfined));
-}
-
-#[test]
-fn apparmor_profiles_are_told_to_the_runtime() {
-    let of = |pod: &str, own: &str| {
-        let profile = |kind: &str| if kind.is_empty() { json!({}) } else { json!({"appArmorProfile": {"type": kind}}) };
-        let d = desired(json!({"securityContext": profile(pod),
-            "containers": [{"name": "c", "image": "i", "securityContext": profile(own)}]}));
-        assert!(d.unsupported.is_empty());
-        config(&d, &image(None, "")).unwrap().security.apparmor
-    };
-    assert_eq!(of("", ""), None);
-    assert_eq!(of("Unconfined", ""), Some(cri::SecurityProfile::Unconfined));
-    assert_eq!(of("Unconfined", "RuntimeDefault"), Some(cri::SecurityProfile::RuntimeDefault));
-    assert_eq!(of("RuntimeDefault", "Unconfined"), Some(cri::SecurityProfile::Unconfined));
-}
-
-#[test]
-fn non_root_is_verified() {
-    let d = desired(json!({"securityContext": {"runAsNonRoot": true}}));
-    assert!(matches!(config(&d, &image(Some(0), "")), Err(ConfigError::Root { .. })));
-    assert!(matches!(config(&d, &image(None, "")), Err(ConfigError::Root { .. })));
-    assert!(matches!(config(&d, &image(None, "web")), Err(ConfigError::NamedUser { .. })));
-    assert!(config(&d, &image(Some(7), "")).is_ok());
-}
-
-#[test]
-fn profiles_stay_in_their_folder() {
-    for file in ["../x", "/etc/x", "", "a/../../x"] {
-        let profile = json!({"type": "Localhost", "localhostProfile": file});
-        let d = desired(json!({"securityContext": {"seccompProfile": profile}}));
-        assert!(matches!(config(&d, &image(None, "")), Err(ConfigError::Value { .. })), "{file:?}");
-    }
 }
 
 #[test]

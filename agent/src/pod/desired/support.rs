@@ -4,22 +4,6 @@ use super::Unsupported;
 use crate::pod::ephemeral::{self, Ephemeral};
 use k8s_openapi::api::core::v1 as api;
 
-/// Sysctls that are namespaced and isolated between pods, as kubelet allows them without being told.
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
-
 struct Found(Vec<Unsupported>);
 
 impl Found {
@@ -95,18 +79,12 @@ pub(super) fn check_names(pod: &api::Pod) -> Vec<Unsupported> {
 
 pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
     let mut f = Found(Vec::new());
-    f.add_if(spec.host_users == Some(false), "spec.hostUsers", "user namespaces are not supported by this node agent yet");
     f.add_if(spec.resource_claims.iter().flatten().next().is_some(), "spec.resourceClaims", NOT_YET);
-    f.add_if(spec.resources.is_some(), "spec.resources", "pod-level resources are not supported by this node agent yet");
+    if let Some(r) = &spec.resources {
+        resources(&mut f, "spec.resources", r);
+    }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
         f.add("spec.os.name", format!("this node runs linux, not {:?}", os.name));
-    }
-    if let Some(sc) = &spec.security_context {
-        for (i, sysctl) in sc.sysctls.iter().flatten().enumerate() {
-            let safe = SAFE_SYSCTLS.contains(&sysctl.name.replace('/', ".").as_str());
-            f.add_if(!safe, format!("spec.securityContext.sysctls[{i}]"), "this sysctl is not on the list of safe ones");
-        }
-        apparmor(&mut f, "spec.securityContext", sc.app_armor_profile.as_ref());
     }
     for (list, containers) in
         [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]
@@ -116,11 +94,6 @@ pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
         }
     }
     f.0
-}
-
-fn apparmor(f: &mut Found, path: &str, profile: Option<&api::AppArmorProfile>) {
-    let confined = profile.is_some_and(|p| p.type_ != "Unconfined" && p.type_ != "RuntimeDefault");
-    f.add_if(confined, format!("{path}.appArmorProfile"), NOT_YET);
 }
 
 fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
@@ -145,22 +118,23 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
         let known = matches!(r.action.as_str(), "Restart" | "RestartAllContainers");
         f.add_if(!known, format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
     }
-    if let Some(sc) = &c.security_context {
-        apparmor(f, &format!("{path}.securityContext"), sc.app_armor_profile.as_ref());
-    }
     if let Some(r) = &c.resources {
-        f.add_if(r.claims.iter().flatten().next().is_some(), format!("{path}.resources.claims"), NOT_YET);
-        for (kind, list) in [("limits", &r.limits), ("requests", &r.requests)] {
-            for (name, quantity) in list.iter().flatten() {
-                let at = format!("{path}.resources.{kind}[{name}]");
-                match name.as_str() {
-                    "cpu" | "memory" | "ephemeral-storage" => {
-                        if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
-                            f.add(at, e.to_string());
-                        }
+        resources(f, &format!("{path}.resources"), r);
+    }
+}
+
+fn resources(f: &mut Found, path: &str, r: &api::ResourceRequirements) {
+    f.add_if(r.claims.iter().flatten().next().is_some(), format!("{path}.claims"), NOT_YET);
+    for (kind, list) in [("limits", &r.limits), ("requests", &r.requests)] {
+        for (name, quantity) in list.iter().flatten() {
+            let at = format!("{path}.{kind}[{name}]");
+            match name.as_str() {
+                "cpu" | "memory" | "ephemeral-storage" => {
+                    if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
+                        f.add(at, e.to_string());
                     }
-                    _ => f.add(at, NOT_YET),
                 }
+                _ => f.add(at, NOT_YET),
             }
         }
     }

@@ -122,6 +122,7 @@ impl Job {
         if let Some(cri::SecurityProfile::Localhost(file)) = &mut config.security.seccomp {
             *file = self.shared.config.root_dir.join("seccomp").join(&file).to_string_lossy().into_owned();
         }
+        container::in_user_namespace(&mut config, sandbox.security.namespaces.user.as_ref());
         let logs = Path::new(&sandbox.log_directory).join(name);
         tokio::fs::create_dir_all(&logs)
             .await

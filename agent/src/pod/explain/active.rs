@@ -1,10 +1,11 @@
 //! A pod that should run: what keeps it from being ready.
 
 use super::{Inputs, UnderWay, Waits, Weight, span};
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, Subject};
 use crate::pod::desired::{Container as Spec, RestartPolicy, Role, Unsupported};
 use crate::pod::observed::{Container, State};
-use crate::pod::plan::{Action, StopWhy, brought_back};
+use crate::pod::plan::{Action, StopWhy};
 use crate::pod::round::{self, Round};
 use crate::pod::stage::Stage;
 use crate::pod::status::resize::PENDING as RESIZE_PENDING;
@@ -111,19 +112,16 @@ fn has_started(i: &Inputs<'_>, c: &Spec, sandbox: &str) -> bool {
     }
     match newest_in(i, &c.name, sandbox).map(|n| (n, &n.state)) {
         Some((_, State::Running)) => true,
-        Some((n, State::Exited { code, .. })) => !runs_again(i, c, n, *code),
+        Some((n, State::Exited { .. })) => !runs_again(c, n, i.observed, i.verdicts),
         Some(_) => false,
-        None => is_done(c, newest(i, &c.name)),
+        None => is_done(i, c, newest(i, &c.name)),
     }
 }
 
-fn runs_again(i: &Inputs<'_>, c: &Spec, n: &Container, code: i32) -> bool {
-    c.restarts(code) || brought_back(c, n, i.observed, i.verdicts)
-}
-
 /// It has done its work in an earlier sandbox.
-fn is_done(c: &Spec, newest: Option<&Container>) -> bool {
-    c.role == Role::Main && c.restart == RestartPolicy::OnFailure && newest.and_then(Container::exit_code) == Some(0)
+fn is_done(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>) -> bool {
+    let ended = |n: &Container| n.exit_code() == Some(0) && !runs_again(c, n, i.observed, i.verdicts);
+    c.role == Role::Main && c.restart == RestartPolicy::OnFailure && newest.is_some_and(ended)
 }
 
 /// `initialized`: the sandbox, once a main container has been made in it.
@@ -275,9 +273,9 @@ fn in_crash_loop(i: &Inputs<'_>, c: &Spec, sandbox: &str, title: &str, out: &mut
     let State::Exited { code, finished_at, reason, .. } = &n.state else { return false };
     let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
     let wanted = match n.sandbox_id == sandbox {
-        true => runs_again(i, c, n, *code),
+        true => runs_again(c, n, i.observed, i.verdicts),
         // In a new sandbox all runs again but what has done its work.
-        false => !is_done(c, Some(n)),
+        false => !is_done(i, c, Some(n)),
     };
     if c.role == Role::Ephemeral || !wanted {
         return false;

@@ -174,6 +174,12 @@ impl Action {
         }
     }
 
+    /// Whether it ends a container in order to start it again.
+    pub fn replaces(&self) -> bool {
+        use StopWhy::{Changed, Liveness, Startup, Unknown};
+        matches!(self, Action::StopContainer { restarts: true, why: Changed | Liveness | Startup | Unknown, .. })
+    }
+
     /// Whether it brings something to life.
     pub fn starts(&self) -> bool {
         matches!(

@@ -3,6 +3,8 @@
 
 mod explained;
 mod model;
+mod reported;
+mod restarts;
 mod rounds;
 mod tables;
 
@@ -15,12 +17,14 @@ fn shape() -> impl Strategy<Value = Shape> {
     let ephemeral = proptest::collection::vec(any::<bool>(), 0..3);
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
     let all = prop_oneof![Just(0u8), any::<u8>()];
-    (inits, 1usize..4, ephemeral, policy, all).prop_map(|(sidecars, mains, ephemeral, policy, all)| Shape {
+    let deadline = prop_oneof![4 => Just(None), 1 => Just(Some(200))];
+    (inits, 1usize..4, ephemeral, policy, all, deadline).prop_map(|(sidecars, mains, ephemeral, policy, all, deadline)| Shape {
         sidecars,
         mains,
         ephemeral,
         policy,
         all,
+        deadline,
     })
 }
 

@@ -1,11 +1,11 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
 use super::{Inputs, of_round_before, resize, whole_seconds};
+use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
-use crate::pod::observed::{Container, State};
-use crate::pod::plan::brought_back;
+use crate::pod::observed::{Container, State, UNKNOWN_CODE};
 use crate::pod::round::Round;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 
 /// Reason for a container that the runtime knows nothing of.
 const UNKNOWN: &str = "ContainerStatusUnknown";
-const UNKNOWN_CODE: i32 = 137;
 
 /// Reason for a container that was ended to run again with all others of its pod; with these words kubelet says so of any of them,
 /// whatever it ended with.
@@ -66,8 +65,8 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
     }
     // The API does not let a container that its policy leaves ended run again: between the one and the other it runs.
     let ran = old.filter(|o| o.state.as_ref().is_some_and(|s| s.running.is_some()) && o.container_id == s.container_id);
-    let between = ran.filter(|_| i.lifecycle.active() && newest.is_some_and(|n| n.exit_code().is_some() && returns(i, c, n)));
-    if let Some(ran) = between {
+    let between = i.lifecycle.active() && newest.is_some_and(|n| returns(i, c, n));
+    if let Some(ran) = ran.filter(|_| between) {
         s.state = ran.state.clone();
         (s.started, s.ready) = (ran.started, false);
         return s;
@@ -79,6 +78,11 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
             s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
         }
         s.state = Some(waiting(&reason, Some(message)));
+    }
+    // It never was reported as running.
+    if between && let Some(t) = s.state.as_ref().and_then(|s| s.terminated.clone()) {
+        s.last_state = Some(api::ContainerState { terminated: Some(t), ..Default::default() });
+        s.state = Some(waiting("ContainerCreating", None));
     }
     if i.lifecycle.active()
         && let Some(w) = s.state.as_mut().and_then(|s| s.waiting.as_mut())
@@ -114,7 +118,7 @@ fn without_ids(text: &str) -> String {
 
 /// Runs again against its policy.
 fn returns(i: &Inputs<'_>, c: &Spec, n: &Container) -> bool {
-    n.exit_code().is_some_and(|code| !c.restarts(code)) && brought_back(c, n, i.observed, i.verdicts)
+    n.exit_code().is_some_and(|code| !c.restarts(code)) && runs_again(c, n, i.observed, i.verdicts)
 }
 
 /// Started and ready, from the state just computed and the probes.
@@ -140,7 +144,7 @@ fn is_waiting(s: &api::ContainerStatus) -> bool {
 }
 
 fn any_main_created(i: &Inputs<'_>) -> bool {
-    i.desired.main().any(|c| i.observed.newest(&c.name).is_some())
+    i.desired.main().any(|c| i.observed.newest(&c.name).is_some_and(|n| n.state != State::Unknown))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> api::ContainerState {
@@ -193,10 +197,18 @@ fn seen(i: &Inputs<'_>, c: &Spec, n: &Container, old: Option<&api::ContainerStat
     let old_count = old.map_or(0, |o| o.restart_count);
     let mut count = (n.attempt as i32).max(old_count);
     let mut state = state_of(i, n);
-    if n.state == State::Unknown && was_running {
-        let message = "The container could not be located when the pod was terminated";
-        state = terminated(UNKNOWN, message, UNKNOWN_CODE);
-        count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+    if n.state == State::Unknown {
+        // Said once, it stays said and counted until more is known.
+        let said =
+            old.filter(|o| o.container_id.as_deref() == Some(id.as_str())).and_then(|o| o.state.as_ref()?.terminated.as_ref());
+        if was_running {
+            let message = "The container could not be located when the pod was terminated";
+            state = terminated(UNKNOWN, message, UNKNOWN_CODE);
+            count = if c.role == Role::Ephemeral { 0 } else { old_count + 1 };
+        } else if let Some(said) = said.filter(|t| t.reason.as_deref() == Some(UNKNOWN)) {
+            state.waiting = None;
+            state.terminated = Some(said.clone());
+        }
     }
     // Its last words were in a file that may be gone by now.
     let words = old.filter(|o| o.container_id.as_deref() == Some(id.as_str()));
@@ -285,11 +297,11 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) 
         return Some(("CreateContainerConfigError".into(), fields.join("; ")));
     }
     if let Some(n) = newest
-        && let Some(code) = n.exit_code()
+        && n.exit_code().is_some()
         && !again
     {
         let changed = n.hash.as_ref().is_some_and(|h| *h != c.hash);
-        if !c.restarts(code) && !returns(i, c, n) {
+        if !runs_again(c, n, i.observed, i.verdicts) {
             return None;
         }
         let changed = changed || crate::pod::resize::brings_back(c, n, i.observed);

@@ -2,7 +2,9 @@
 
 use super::containers::TOGETHER;
 use super::{Inputs, of_round_before};
+use crate::pod::again::runs_again;
 use crate::pod::desired::{Container, Role};
+use crate::pod::observed::Container as Instance;
 use k8s_openapi::api::core::v1 as api;
 
 /// What a container's status means for the phase.
@@ -58,8 +60,8 @@ pub(super) fn phase(
     for c in i.desired.inits() {
         let (seen, started) = seen(i, init, &c.name);
         match (c.role, seen) {
-            (Role::Init, Seen::Ended { code, together, .. }) => {
-                if code != 0 && !c.restarts(code) && !together {
+            (Role::Init, Seen::Ended { code, waiting, together }) => {
+                if code != 0 && !together && !again(i, c, code, waiting) {
                     return "Failed";
                 }
                 init_pending |= runs_once_more(i, c);
@@ -82,7 +84,7 @@ pub(super) fn phase(
         }
     }
     for c in i.desired.main() {
-        count(&mut n, c, seen(i, main, &c.name).0);
+        count(&mut n, i, c, seen(i, main, &c.name).0);
     }
     // A pod that has run once does not go back to Pending because its sidecars restart.
     let has_run = i
@@ -113,12 +115,18 @@ fn runs_once_more(i: &Inputs<'_>, c: &Container) -> bool {
     o.instances(&c.name).next().is_some() && !later.chain(i.desired.main()).any(here)
 }
 
-fn count(n: &mut Count, c: &Container, seen: Seen) {
+/// Whether one that ended with this code is to run again. While it waits its successor may be made already.
+fn again(i: &Inputs<'_>, c: &Container, code: i32, waiting: bool) -> bool {
+    let made = |n: &Instance| (waiting && n.live()) || runs_again(c, n, i.observed, i.verdicts);
+    c.restarts(code) || i.observed.newest(&c.name).is_some_and(made)
+}
+
+fn count(n: &mut Count, i: &Inputs<'_>, c: &Container, seen: Seen) {
     match seen {
         Seen::Running => n.running += 1,
         Seen::Ended { code, waiting, together } => {
             n.stopped += 1;
-            n.final_stops += usize::from(!c.restarts(code) && !together);
+            n.final_stops += usize::from(!together && !again(i, c, code, waiting));
             n.succeeded += usize::from(code == 0 && !waiting);
         }
         Seen::Waiting => n.waiting += 1,

@@ -1,6 +1,7 @@
 //! What the status says of a resize in place: two conditions, and what each container has been granted and has.
 
 use super::{Inputs, whole_seconds};
+use crate::{admission, cgroup};
 use crate::pod::Time;
 use crate::pod::backoff::Subject;
 use crate::pod::observed::Container;
@@ -74,6 +75,27 @@ pub(super) fn has(i: &Inputs<'_>, spec: &api::Container, n: &Container) -> api::
         put(&mut all.limits, "memory", given.limits.get("memory"), memory_limit.map(units), units(amounts.memory_limit), 0);
     }
     all
+}
+
+/// What the pod as a whole was granted.
+pub(super) fn allocated(i: &Inputs<'_>) -> Option<BTreeMap<String, ApiQuantity>> {
+    let all = admission::requests(&i.desired.pod).into_iter().filter(|(_, q)| !q.is_zero());
+    let all: BTreeMap<_, _> = all.map(|(name, q)| (name, ApiQuantity(q.to_string()))).collect();
+    (!all.is_empty()).then_some(all)
+}
+
+/// What the pod as a whole has. While it is being changed that is what it had.
+pub(super) fn of_pod(i: &Inputs<'_>) -> Option<api::ResourceRequirements> {
+    if let Some(before) = i.prev.resources.as_ref().filter(|_| resize::due(i.desired, i.observed)) {
+        return Some(before.clone());
+    }
+    let spec = i.desired.pod.spec.as_ref()?;
+    let limits = cgroup::pod_limits(spec);
+    let amounts = [("cpu", limits.0), ("memory", limits.1)].into_iter().filter_map(|(name, q)| Some((name.to_owned(), q?)));
+    let limits: BTreeMap<_, _> = amounts.map(|(name, q)| (name, ApiQuantity(q.to_string()))).collect();
+    let requests = allocated(i);
+    let some = requests.is_some() || !limits.is_empty();
+    some.then(|| api::ResourceRequirements { requests, limits: (!limits.is_empty()).then_some(limits), ..Default::default() })
 }
 
 /// One amount in a list that is there. What is read back of amounts too small for the kernel says nothing.

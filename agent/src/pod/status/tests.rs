@@ -1,3 +1,5 @@
+//! What a status says, field by field; the phase of every pod in `phases`.
+
 use super::*;
 use crate::pod::backoff::Subject;
 use crate::pod::desired::Ended;
@@ -7,7 +9,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod ephemeral;
+mod pairs;
+mod phases;
 mod together;
+mod waits;
 
 struct World {
     desired: Desired,
@@ -21,6 +27,10 @@ struct World {
 
 impl World {
     fn new(spec: Value) -> World {
+        World::empty(Desired::of(&pod(spec)))
+    }
+
+    fn empty(desired: Desired) -> World {
         let sandbox = Sandbox {
             id: "s".into(),
             attempt: 0,
@@ -30,7 +40,7 @@ impl World {
             ips: vec!["10.0.0.1".into()],
         };
         World {
-            desired: Desired::of(&pod(spec)),
+            desired,
             lifecycle: Lifecycle::Active,
             observed: Observed { sandboxes: vec![sandbox], ..Default::default() },
             verdicts: Verdicts::default(),
@@ -107,102 +117,6 @@ fn look(w: &mut World, name: &str, look: &str) {
         "failed" => w.add(name, 0, exited(1), 0),
         "crashloop" => w.add(name, 1, exited(1), 40),
         _ => unreachable!(),
-    }
-}
-
-/// The phase by the words of the API documentation, for pods without init containers, worked out on its own.
-fn oracle(policy: &str, looks: &[&str], terminal: bool) -> &'static str {
-    let never_ran = |l: &str| matches!(l, "none" | "created");
-    let ended = |l: &str| matches!(l, "ok" | "failed" | "crashloop");
-    let restarts = |l: &str| match policy {
-        "Always" => true,
-        "OnFailure" => l != "ok",
-        _ => false,
-    };
-    if terminal {
-        return if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" };
-    }
-    if looks.iter().any(|l| never_ran(l)) {
-        return "Pending";
-    }
-    if looks.contains(&"running") || looks.iter().any(|l| ended(l) && restarts(l)) {
-        return "Running";
-    }
-    if looks.iter().all(|l| *l == "ok") { "Succeeded" } else { "Failed" }
-}
-
-#[test]
-fn phases_of_all_pairs_of_containers() {
-    for policy in ["Always", "OnFailure", "Never"] {
-        for a in LOOKS {
-            for b in LOOKS {
-                for terminal in [false, true] {
-                    let running = a == "running" || b == "running";
-                    if terminal && running {
-                        continue;
-                    }
-                    let spec = json!({"restartPolicy": policy,
-                        "containers": [{"name": "main", "image": "i"}, {"name": "b", "image": "i"}]});
-                    let mut w = World::new(spec);
-                    look(&mut w, "main", a);
-                    look(&mut w, "b", b);
-                    if terminal {
-                        w.lifecycle = Lifecycle::Terminated { why: Why::Completed };
-                    }
-                    let phase = w.status().phase.unwrap();
-                    let expected = match oracle(policy, &[a, b], terminal) {
-                        // Told once the pod's sandbox has ended too.
-                        "Succeeded" | "Failed" if !terminal => "Pending",
-                        other => other,
-                    };
-                    assert_eq!(phase, expected, "{policy} {a} {b} terminal={terminal}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn phases_with_an_init_container() {
-    for (policy, init, main, expected) in [
-        ("Always", "none", "none", "Pending"),
-        ("Always", "running", "none", "Pending"),
-        ("Always", "failed", "none", "Pending"),
-        ("Never", "failed", "none", "Failed"),
-        ("Always", "ok", "none", "Pending"),
-        ("Always", "ok", "running", "Running"),
-        ("Never", "ok", "ok", "Succeeded"),
-        // Its record was removed, but main runs: it must have succeeded.
-        ("Always", "none", "running", "Running"),
-    ] {
-        let mut w = World::new(json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "i"}]}));
-        look(&mut w, "i", init);
-        look(&mut w, "main", main);
-        if matches!(expected, "Failed" | "Succeeded") {
-            assert_eq!(w.status().phase.as_deref(), Some("Pending"));
-            w.lifecycle = Lifecycle::Terminated { why: Why::Completed };
-        }
-        assert_eq!(w.status().phase.as_deref(), Some(expected), "{policy} {init} {main}");
-    }
-}
-
-#[test]
-fn phases_with_a_sidecar() {
-    for (side, started, main, expected) in [
-        ("running", false, "none", "Pending"),
-        ("running", true, "none", "Pending"),
-        ("running", true, "running", "Running"),
-        ("failed", false, "running", "Running"),
-        // It restarts beside a pod that has run: no way back to Pending.
-        ("running", false, "running", "Running"),
-    ] {
-        let mut w = World::new(json!({"initContainers": [{"name": "side", "image": "i", "restartPolicy": "Always",
-            "startupProbe": {"exec": {"command": ["x"]}}}]}));
-        look(&mut w, "side", side);
-        look(&mut w, "main", main);
-        let v = Verdict { container_id: "side-0".into(), startup: Some(started), ..Default::default() };
-        w.verdicts.0.insert("side".into(), v);
-        assert_eq!(w.status().phase.as_deref(), Some(expected), "{side} {started} {main}");
     }
 }
 
@@ -293,47 +207,6 @@ fn probes_decide_started_and_ready() {
             assert_eq!(condition(&s, "Ready").message.as_deref(), Some("containers with unready status: [main]"));
         }
     }
-}
-
-#[test]
-fn waiting_reasons() {
-    let mut w = World::new(json!({}));
-    assert_eq!(waiting(&w.status()).0, "ContainerCreating");
-    w.backoffs.failed(Subject::Image("main".into()), w.now, "ErrImagePull", "no route");
-    assert_eq!(waiting(&w.status()), ("ErrImagePull".into(), "no route".into()));
-    w.now = t(105);
-    let (reason, message) = waiting(&w.status());
-    assert_eq!(
-        (reason.as_str(), message.as_str()),
-        ("ImagePullBackOff", "Back-off pulling image \"img:1\": ErrImagePull: no route")
-    );
-    w.backoffs = Backoffs::default();
-    w.backoffs.failed(Subject::Start("main".into()), w.now, "CreateContainerConfigError", "configmap \"x\" not found");
-    assert_eq!(waiting(&w.status()).0, "CreateContainerConfigError");
-    let mut w = World::new(json!({"initContainers": [{"name": "i", "image": "i"}]}));
-    assert_eq!(waiting(&w.status()).0, "PodInitializing");
-    w.lifecycle = Lifecycle::Terminated { why: Why::Deleted };
-    assert_eq!(w.status().phase.as_deref(), Some("Failed"));
-}
-
-#[test]
-fn crash_loops_show_the_last_end() {
-    let mut w = World::new(json!({}));
-    w.add("main", 2, exited(1), 20);
-    let s = w.status();
-    let (reason, message) = waiting(&s);
-    assert_eq!(
-        (reason.as_str(), message.as_str()),
-        ("CrashLoopBackOff", "back-off 20s restarting failed container=main pod=p_ns(u-1)")
-    );
-    assert_eq!(main(&s).last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
-    assert_eq!(main(&s).restart_count, 2);
-    // Without a delay there is nothing to wait for: the end itself is shown.
-    let mut w = World::new(json!({}));
-    w.add("main", 0, exited(1), 0);
-    assert!(main(&w.status()).state.as_ref().unwrap().terminated.is_some());
-    assert_eq!(containers::go_duration(Duration::from_secs(160)), "2m40s");
-    assert_eq!(containers::go_duration(Duration::from_secs(300)), "5m0s");
 }
 
 #[test]
@@ -581,96 +454,4 @@ fn the_same_world_gives_the_same_status_after_a_restart() {
         w.now = t(101);
         assert_eq!(w.status(), before, "{a}");
     }
-}
-
-/// The only ephemeral container.
-fn debugger(s: &api::PodStatus) -> &api::ContainerStatus {
-    &s.ephemeral_container_statuses.as_ref().unwrap()[0]
-}
-
-#[test]
-fn an_ephemeral_container_counts_for_nothing() {
-    let of = |looked: &str, spec: Value| {
-        let mut w = World::new(spec);
-        look(&mut w, "main", "running");
-        look(&mut w, "debug", looked);
-        w.status()
-    };
-    let plain = of("none", json!({}));
-    for looked in LOOKS {
-        let s = of(looked, json!({"ephemeralContainers": [{"name": "debug", "image": "img:1"}]}));
-        let d = debugger(&s);
-        assert_eq!((d.ready, d.started, d.restart_count), (false, None, i32::from(looked == "crashloop")), "{looked}");
-        let rest = api::PodStatus { ephemeral_container_statuses: None, ..s.clone() };
-        assert_eq!(rest, plain, "{looked}");
-    }
-}
-
-#[test]
-fn an_ephemeral_container_that_the_runtime_forgot_has_ended() {
-    let mut w = World::new(json!({"ephemeralContainers": [{"name": "debug", "image": "img:1"}]}));
-    look(&mut w, "debug", "running");
-    let id = debugger(&w.next()).container_id.clone();
-    let running = w.prev.clone();
-    w.observed.containers.clear();
-    w.observed.stale = true;
-    assert!(debugger(&w.status()).state.as_ref().unwrap().terminated.is_none(), "nothing is known");
-    w.observed.stale = false;
-    let s = w.next();
-    let t = debugger(&s).state.as_ref().unwrap().terminated.as_ref().unwrap();
-    assert_eq!((t.reason.as_deref(), t.exit_code), (Some("ContainerStatusUnknown"), 137));
-    assert_eq!((debugger(&s).container_id.clone(), debugger(&s).restart_count), (id, 0));
-    w.prev = running;
-    look(&mut w, "debug", "running");
-    w.observed.containers[0].state = State::Unknown;
-    assert_eq!(debugger(&w.status()).restart_count, 0);
-}
-
-#[test]
-fn an_ephemeral_container_says_what_it_waits_for() {
-    let waits = |w: &World| {
-        let s = w.status();
-        let w = debugger(&s).state.as_ref().unwrap().waiting.clone().unwrap();
-        (w.reason.unwrap(), w.message.unwrap_or_default())
-    };
-    let mut w = World::new(json!({"ephemeralContainers": [{"name": "debug", "image": "img:1", "targetContainerName": "main"}]}));
-    assert_eq!(waits(&w).0, "ContainerCreating", "its image comes first");
-    w.backoffs.failed(Subject::Image("debug".into()), w.now, "ErrImagePull", "no such image");
-    assert_eq!(waits(&w), ("ErrImagePull".into(), "no such image".into()));
-    w.backoffs = Backoffs::default();
-    w.observed.local.images.insert("debug".into(), 0);
-    assert_eq!(waits(&w), ("CreateContainerConfigError".into(), "unable to find target container main".into()));
-    look(&mut w, "main", "failed");
-    assert_eq!(waits(&w), ("CreateContainerError".into(), "target container main is not running".into()));
-    w.observed.containers[0].state = State::Running;
-    assert_eq!(waits(&w).0, "ContainerCreating");
-    w.backoffs.failed(Subject::Start("debug".into()), w.now, "CreateContainerError", "refused");
-    assert_eq!(waits(&w), ("CreateContainerError".into(), "refused".into()));
-}
-
-#[test]
-fn what_holds_up_the_whole_pod_is_said_where_kubelet_says_nothing() {
-    let mut w = World::new(json!({"initContainers": [{"name": "a", "image": "img:1"}]}));
-    w.observed.sandboxes.clear();
-    let waits = |s: &api::PodStatus| {
-        let all = s.container_statuses.iter().chain(&s.init_container_statuses).flatten();
-        all.map(|s| s.state.clone().unwrap().waiting.unwrap()).map(|w| (w.reason.unwrap(), w.message)).collect::<Vec<_>>()
-    };
-    assert_eq!(waits(&w.status()), [("PodInitializing".to_owned(), None), ("PodInitializing".to_owned(), None)]);
-    let failed = |id: &str| format!("Failed to create pod sandbox: setup network for sandbox \"{id}\": café: no IPAM");
-    w.backoffs.failed(Subject::Sandbox, w.now, "ContainerCreating", failed(&"0a".repeat(32)));
-    let first = waits(&w.status());
-    let message = "Failed to create pod sandbox: setup network for sandbox \"...\": café: no IPAM";
-    assert_eq!(
-        first,
-        [("PodInitializing".to_owned(), Some(message.to_owned())), ("PodInitializing".to_owned(), Some(message.to_owned()))]
-    );
-    w.backoffs.failed(Subject::Sandbox, w.now, "ContainerCreating", failed(&"1b".repeat(32)));
-    assert_eq!(waits(&w.status()), first, "another id is no other reason");
-    w.backoffs.failed(Subject::Volumes, w.now, "ContainerCreating", "no configmap");
-    assert_eq!(waits(&w.status())[0].1.as_deref(), Some("no configmap"));
-    w.observed.local.volumes_ready = true;
-    assert_eq!(waits(&w.status()), first);
-    w.backoffs.succeeded(&Subject::Sandbox);
-    assert_eq!(waits(&w.status())[0].1, None);
 }

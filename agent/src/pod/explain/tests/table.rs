@@ -66,7 +66,7 @@ fn starting() -> Vec<(World, &'static str, i64)> {
             "the container runtime is asked what came of an interrupted call", 97),
         (World::bare(json!({})).with(|w| w.observed.local.gate_open = false),
             "no new pod starts before all Services are in this node's rules", 2),
-        (World::bare(json!({"hostUsers": false})), "refused: spec.hostUsers", 2),
+        (World::bare(json!({"resourceClaims": [{"name": "x"}]})), "refused: spec.resourceClaims", 2),
         (World::bare(json!({})).does(Action::RunSandbox { attempt: 0 }, Stage::Begun), "its sandbox is made", 90),
         (World::bare(json!({})).fails(Subject::Sandbox, 9, "ContainerCreating", "Failed to create pod sandbox: no CNI network"),
             "its sandbox cannot be made: Failed to create pod sandbox: no CNI network; next try in 4 s", 70),

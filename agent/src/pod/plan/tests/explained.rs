@@ -39,14 +39,15 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
             let up = |c: &Spec| {
                 let fine = |n: &Container| {
                     let verdict = m.verdicts.of(n);
+                    let same = n.hash.as_ref().is_none_or(|h| *h == c.hash);
                     let healthy = verdict.is_none_or(|v| v.liveness != Some(false));
-                    n.running() && healthy
-                        || n.exit_code()
-                            .is_some_and(|code| c.role == Role::Main && !c.restarts(code) && !brought_back(c, n, o, &m.verdicts))
+                    n.running() && healthy && same
+                        || c.role == Role::Main && n.exit_code().is_some() && !runs_again(c, n, o, &m.verdicts)
                 };
                 let earlier = || {
                     let newest = o.newest(&c.name).filter(|n| round.has(n));
-                    c.restart == RestartPolicy::OnFailure && newest.and_then(Container::exit_code) == Some(0)
+                    c.restart == RestartPolicy::OnFailure
+                        && newest.is_some_and(|n| n.exit_code() == Some(0) && !runs_again(c, n, o, &m.verdicts))
                 };
                 let here = o.newest_in(&c.name, &sandbox.id).filter(|n| round.has(n));
                 here.map_or_else(|| c.role == Role::Main && earlier(), fine)
@@ -54,14 +55,19 @@ fn as_it_should_be(m: &Model, step: &Step) -> bool {
             // While none has started here the init containers have to run first.
             let begun = m.desired.main().any(|c| o.newest_in(&c.name, &sandbox.id).is_some_and(|n| round.has(n)));
             let looked = |c: &Spec| o.newest(&c.name).is_some_and(|n| n.state != State::Created);
-            let twins = m.desired.containers.iter().any(|c| o.instances(&c.name).filter(|n| n.live()).count() > 1);
+            let twins = o.live().any(|n| o.newest_in(&n.name, &sandbox.id).is_none_or(|newest| newest.id != n.id));
             let serving = m.desired.containers.iter().filter(|c| matches!(c.role, Role::Main | Role::Sidecar));
             begun && !twins && o.live().find(others).is_none() && { serving }.all(up) && m.desired.ephemeral().all(looked)
         }
         Lifecycle::Terminating { .. } | Lifecycle::Finished { .. } => false,
-        Lifecycle::Terminated { .. } => {
+        Lifecycle::Terminated { why } => {
             let gone = o.live().next().is_none() && !o.sandboxes.iter().any(|s| s.ready);
-            gone && m.desired.deletion.is_none() && o.local.volumes_removed && o.local.cgroup_removed
+            // Why the node failed it stays said.
+            !matches!(why, Why::Failed { .. })
+                && gone
+                && m.desired.deletion.is_none()
+                && o.local.volumes_removed
+                && o.local.cgroup_removed
         }
     }
 }

@@ -3,8 +3,10 @@
 use super::*;
 use crate::pod::observed::{Local, Sandbox, Verdict};
 use crate::pod::testing::{desired, instance};
+use k8s_openapi::api::core::v1 as api;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -16,21 +18,27 @@ pub struct Shape {
     pub policy: &'static str,
     /// Bit by bit, init containers first: those with a rule that has all containers restart on exit code 2.
     pub all: u8,
+    /// `activeDeadlineSeconds`.
+    pub deadline: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Model {
     pub desired: Desired,
     pub lifecycle: Lifecycle,
     pub observed: Observed,
     pub verdicts: Verdicts,
     pub backoffs: Backoffs,
+    /// What was reported last, and what the API has of it.
+    pub reported: api::PodStatus,
     pub now: Time,
     /// Ephemeral containers that were made, whether or not they are still there.
     made: BTreeSet<String>,
     ids: u32,
     random: u64,
     quiet: bool,
+    /// The runtime told the end of a container once the pod was ending, and then that it does not know.
+    pub taken_back: bool,
 }
 
 impl Model {
@@ -66,21 +74,23 @@ impl Model {
         let ephemeral: Vec<_> = shape.ephemeral.iter().enumerate().map(looks).collect();
         Model {
             desired: desired(json!({"restartPolicy": shape.policy, "initContainers": inits, "containers": mains,
-                "ephemeralContainers": ephemeral})),
+                "ephemeralContainers": ephemeral, "activeDeadlineSeconds": shape.deadline})),
             lifecycle: Lifecycle::Active,
             observed: Observed { local: Local { gate_open: true, ..Default::default() }, ..Default::default() },
             verdicts: Verdicts::default(),
             backoffs: Backoffs::default(),
+            reported: api::PodStatus::default(),
             now: Time::from_second(1_000_000).unwrap(),
             made: BTreeSet::new(),
             ids: 0,
             random: seed | 1,
             quiet: false,
+            taken_back: false,
         }
     }
 
     /// Below `n`.
-    fn draw(&mut self, n: u64) -> u64 {
+    pub fn draw(&mut self, n: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -101,23 +111,18 @@ impl Model {
 
     /// Something bad, or just time.
     pub fn chaos(&mut self) {
-        match self.draw(12) {
+        match self.draw(14) {
             0 | 1 => {
                 let code = i32::try_from(self.draw(3)).unwrap();
                 self.exit_one(code);
             }
             2 => self.lose_sandbox(),
-            3 => {
-                // The agent is killed and starts again: only what the runtime and the API hold is left.
-                self.lifecycle = Lifecycle::Active;
-                self.backoffs = Backoffs::default();
-                self.observed.local = Local { gate_open: true, ..Default::default() };
-                self.verdicts = Verdicts::default();
-            }
+            3 => self.restart(),
             4 => self.fail_liveness(),
             6 if !self.observed.containers.is_empty() => {
                 // The runtime was wrong about one that it said had ended, or a cancelled call came through late.
                 let at = self.draw(self.observed.containers.len() as u64) as usize;
+                self.taken_back |= !self.lifecycle.active();
                 self.observed.containers[at].state = State::Unknown;
             }
             5 => {
@@ -127,8 +132,44 @@ impl Model {
                     self.observed.containers[at].state = State::Unknown;
                 }
             }
+            7 => self.change_image(),
+            8 if !self.observed.containers.is_empty() => {
+                // Somebody removed one that waits for its restart, behind the agent's back.
+                let at = self.draw(self.observed.containers.len() as u64) as usize;
+                let c = &self.observed.containers[at];
+                let spec = self.desired.container(&c.name).filter(|s| s.role != Role::Ephemeral);
+                if spec.zip(c.exit_code()).is_some_and(|(spec, code)| spec.restarts(code)) {
+                    self.observed.containers.remove(at);
+                }
+            }
             _ => self.now = after(self.now, Duration::from_secs(self.draw(40))),
         }
+    }
+
+    /// The agent is killed and starts again: only what the runtime and the API hold is left.
+    pub fn restart(&mut self) {
+        self.lifecycle = Lifecycle::Active;
+        self.backoffs = Backoffs::default();
+        self.observed.local = Local { gate_open: true, ..Default::default() };
+        self.verdicts = Verdicts::default();
+        self.reported = self.desired.pod.status.clone().unwrap_or_default();
+        self.read(api::Pod::clone(&self.desired.pod));
+    }
+
+    fn change_image(&mut self) {
+        let mut pod = api::Pod::clone(&self.desired.pod);
+        let spec = pod.spec.as_mut().unwrap();
+        let at = self.draw(spec.containers.len() as u64) as usize;
+        spec.containers[at].image = Some(format!("img:{}", self.draw(3)));
+        self.read(pod);
+    }
+
+    /// As the actor reads a new object.
+    pub fn read(&mut self, pod: api::Pod) {
+        let mut next = Desired::of(&Arc::new(pod));
+        next.started = self.reported.start_time.as_ref().map(|t| t.0);
+        next.deletion = self.desired.deletion;
+        self.desired = next;
     }
 
     fn live(&self) -> Vec<usize> {
@@ -181,6 +222,7 @@ impl Model {
             self.apply(&step.actions[at])?;
         }
         self.check()?;
+        self.report()?;
         Ok(step)
     }
 
@@ -192,6 +234,11 @@ impl Model {
 
     fn apply(&mut self, action: &Action) -> Result<(), TestCaseError> {
         let subject = action.subject();
+        if action.replaces()
+            && let Action::StopContainer { id, .. } = action
+        {
+            self.observed.local.replaced.insert(id.clone());
+        }
         // Failing before anything happened, or after it did: the agent cannot tell.
         let (before, answer) = (self.fails(), self.fails());
         if !before {
@@ -291,6 +338,7 @@ impl Model {
             attempt,
             created_at: self.now,
             started_at: Some(self.now),
+            hash: self.desired.container(name).map(|c| c.hash.clone()),
             backoff,
             round,
             ..instance(name, if started { State::Running } else { State::Created })
@@ -342,8 +390,17 @@ impl Model {
 
     /// Nothing fails any more and init containers succeed: plan and apply until there is nothing to do.
     pub fn calm(&mut self) -> Result<(), TestCaseError> {
+        if self.calm_for(2000)? {
+            return Ok(());
+        }
+        prop_assert!(false, "never at rest: {:#?} {self:#?}", self.plan());
+        Ok(())
+    }
+
+    /// The same for so many steps at most; true once there is nothing to do.
+    pub fn calm_for(&mut self, steps: usize) -> Result<bool, TestCaseError> {
         self.quiet = true;
-        for _ in 0..2000 {
+        for _ in 0..steps {
             let step = self.step()?;
             let due: Vec<usize> = (0..self.observed.containers.len())
                 .filter(|i| {
@@ -357,12 +414,11 @@ impl Model {
             if idle {
                 match step.wake_at {
                     Some(at) => self.now = at.max(self.now),
-                    None => return Ok(()),
+                    None => return Ok(true),
                 }
             }
         }
-        prop_assert!(false, "never at rest: {:#?} {self:#?}", self.plan());
-        Ok(())
+        Ok(false)
     }
 
     /// One instance of each at most.

@@ -6,7 +6,7 @@ pub(super) use crate::pod::testing::t;
 use crate::pod::testing::{desired, instance};
 use serde_json::json;
 
-fn sandbox(ready: bool) -> Sandbox {
+pub fn sandbox(ready: bool) -> Sandbox {
     Sandbox { id: "s".into(), attempt: 0, ready, created_at: t(0), host_network: false, ips: vec!["10.0.0.1".into()] }
 }
 
@@ -18,7 +18,7 @@ pub(super) fn exited(code: i32) -> State {
     State::Exited { code, finished_at: t(1), reason: String::new(), message: String::new() }
 }
 
-fn ready_local() -> Local {
+pub fn ready_local() -> Local {
     Local {
         gate_open: true,
         volumes_ready: true,
@@ -36,13 +36,13 @@ pub(super) fn with(containers: Vec<Container>) -> Observed {
 }
 
 #[derive(Debug, PartialEq)]
-enum Next {
+pub enum Next {
     Nothing,
     Starts,
     Ends,
 }
 
-fn next(step: &Step) -> Next {
+pub fn next(step: &Step) -> Next {
     if !step.lifecycle.active() {
         Next::Ends
     } else if step.actions.iter().any(|a| matches!(a, Action::StartContainer { .. })) {
@@ -311,7 +311,7 @@ fn active_deadline() {
 
 #[test]
 fn what_is_refused_starts_nothing() {
-    let d = desired(json!({"hostUsers": false}));
+    let d = desired(json!({"resourceClaims": [{"name": "x"}]}));
     let o = Observed { local: ready_local(), ..Default::default() };
     assert!(at(&d, &o, &Verdicts::default(), 0).actions.is_empty());
 }
