@@ -13,7 +13,9 @@ mod read;
 
 pub use error::{Class, Error};
 pub use manager::{Manager, Version};
-pub use plan::{Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan, pod_limits};
+pub use plan::{
+    Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan, pod_limits,
+};
 pub use qos::{Qos, qos};
 pub use read::Found;
 

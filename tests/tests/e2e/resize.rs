@@ -14,7 +14,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         test("resize::containers_and_their_pod_get_other_limits_while_they_run", in_place),
         test("resize::waits_for_room_and_goes_on_after_a_kill", waits),
-        test("resize::memory_in_use_is_not_cut_off_and_a_restart_is_made_where_asked_for", memory),
+        test("resize::memory_in_use_is_not_cut_off_and_restarts_are_made", memory),
         test("resize::the_pod_as_a_whole", whole),
     ]
 }

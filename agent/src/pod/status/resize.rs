@@ -1,11 +1,11 @@
 //! What the status says of a resize in place: two conditions, and what each container has been granted and has.
 
 use super::{Inputs, whole_seconds};
-use crate::{admission, cgroup};
 use crate::pod::Time;
 use crate::pod::backoff::Subject;
 use crate::pod::observed::Container;
 use crate::pod::resize::{self, Amounts, Real};
+use crate::{admission, cgroup};
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
