@@ -5,9 +5,9 @@
 //! good order: pods and rules stay as they are, statuses that are due are written within a deadline.
 
 mod cluster;
+mod exec;
 
 use crate::api;
-use crate::api::watch::chain;
 use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
@@ -17,7 +17,6 @@ use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
 use ferrolet_probes as probes;
-use futures::future::BoxFuture;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -208,14 +207,15 @@ async fn build(
 
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
-    let exec = Arc::new(CriExec { cri: cri.clone() });
+    let exec = Arc::new(exec::CriExec { cri: cri.clone() });
     let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
     supervisor.watch("probe driver", task);
     let allocatable = status::node_allocatable(config, machine, facts::file_system(&config.root_dir));
     let deps = pod::Deps {
         registered: status::registered(config, machine, &allocatable),
         allocatable,
-        volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone()),
+        volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone(), cluster.objects.clone()),
+        objects: cluster.objects,
         user_ids,
         kube: cluster.client,
         cri: cri.clone(),
@@ -327,31 +327,6 @@ pub(crate) fn proxy_config(config: &Config) -> netproxy::Config {
         masquerade_all: config.proxy.masquerade_all,
         masquerade_mark: 1 << config.proxy.masquerade_bit,
         node_port_addresses: config.proxy.node_port_addresses.clone(),
-    }
-}
-
-/// Probes run commands through the runtime.
-struct CriExec {
-    cri: cri::Client,
-}
-
-impl probes::Exec for CriExec {
-    fn exec(
-        &self,
-        container_id: &str,
-        command: &[String],
-        limit: Duration,
-    ) -> BoxFuture<'_, Result<probes::ExecOutcome, probes::ExecError>> {
-        let (id, command) = (container_id.to_owned(), command.to_owned());
-        Box::pin(async move {
-            match self.cri.exec_sync(&id, &command, limit).await {
-                Ok(output) => {
-                    Ok(probes::ExecOutcome { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr })
-                }
-                Err(cri::Error::ExecTimeout { .. }) => Err(probes::ExecError::TimedOut(limit)),
-                Err(error) => Err(probes::ExecError::Failed(chain(&error))),
-            }
-        })
     }
 }
 

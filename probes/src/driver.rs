@@ -101,8 +101,8 @@ impl Driver {
         (Driver { commands }, event_reader, task)
     }
 
-    /// The full set of a pod's probes. Probes of the same container and settings go on untouched, others start anew, those
-    /// not named end.
+    /// The full set of a pod's probes. Probes of the same container and settings go on untouched; with other settings they
+    /// begin anew with the verdict that they had; those of other containers begin from nothing, those not named end.
     pub async fn set(&self, pod_uid: &str, probes: Vec<Probe>, initial: InitialVerdicts) {
         let _ = self.commands.send(Command::Set { pod_uid: pod_uid.to_owned(), probes, initial }).await;
     }
@@ -152,6 +152,9 @@ struct Task {
     next_id: Id,
     started: Instant,
 }
+
+/// Within which all that is not known to be well is looked at after an agent's restart.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The epoch lies well before the driver's start, so that containers older than it have a time too.
 const BEFORE: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
@@ -222,14 +225,18 @@ impl Task {
             }
             !same
         });
-        for id in old.into_values() {
-            self.drop_machine(id);
+        let mut known = BTreeMap::new();
+        for (key, id) in old {
+            if let Some(entry) = self.drop_machine(id) {
+                known.insert(key, (entry.container_id, entry.machine.state()));
+            }
         }
         // In the order of kinds a container's startup probe comes first, so that its state is known to the others.
         for (key, probe) in wanted {
             let startup = kept.get(&(key.0.clone(), Kind::Startup)).and_then(|id| self.machines.get(id));
             let gated = startup.is_some_and(|s| s.machine.state() != State::Success);
-            let id = self.add(pod_uid, probe, initial, gated);
+            let asked_before = known.get(&key).filter(|(id, _)| *id == probe.container_id).map(|(_, state)| *state);
+            let id = self.add(pod_uid, probe, initial, asked_before, gated);
             kept.insert(key, id);
         }
         if let Some(pod) = self.pods.get_mut(pod_uid) {
@@ -239,19 +246,19 @@ impl Task {
         self.publish(pod_uid, None);
     }
 
-    fn add(&mut self, pod_uid: &str, probe: Probe, initial: &InitialVerdicts, gated: bool) -> Id {
+    fn add(&mut self, pod_uid: &str, probe: Probe, initial: &InitialVerdicts, asked_before: Option<State>, gated: bool) -> Id {
         let now = self.now();
         let age = SystemTime::now().duration_since(probe.started_at).unwrap_or_default();
         let started = now.saturating_sub(age);
+        let carried = asked_before.or_else(|| initial.get(&(probe.container_id.clone(), probe.kind)).copied());
         // A container that ran before this agent did is probed at its own moment within the first period: after an agent's
-        // restart all probes of a node would otherwise fire together. New containers do not wait.
-        let running_before = started < BEFORE && now < BEFORE + probe.spec.period;
-        let not_before = if running_before {
-            now + spread(&[pod_uid, &probe.container, probe.kind.as_str()], probe.spec.period)
-        } else {
-            Duration::ZERO
-        };
-        let carried = initial.get(&(probe.container_id.clone(), probe.kind)).copied();
+        // restart all probes of a node would otherwise fire together. New containers do not wait, and those that wait to be
+        // ready not for long.
+        let running_before = asked_before.is_none() && started < BEFORE && now < BEFORE + probe.spec.period;
+        let well = carried.unwrap_or(State::initial(probe.kind)) == State::Success;
+        let within = if well { probe.spec.period } else { probe.spec.period.min(SOON) };
+        let names = [pod_uid, &probe.container, probe.kind.as_str()];
+        let not_before = if running_before { now + spread(&names, within) } else { Duration::ZERO };
         let machine = Machine::new(probe.kind, &probe.spec, started, not_before, carried, gated);
         let id = self.next_id;
         self.next_id += 1;
@@ -269,14 +276,15 @@ impl Task {
         id
     }
 
-    fn drop_machine(&mut self, id: Id) {
-        let Some(entry) = self.machines.remove(&id) else { return };
+    fn drop_machine(&mut self, id: Id) -> Option<Entry> {
+        let entry = self.machines.remove(&id)?;
         if let Some(due) = entry.machine.next_deadline() {
             self.due.remove(&(due, id));
         }
-        if let Some(check) = entry.check {
+        if let Some(check) = &entry.check {
             check.abort();
         }
+        Some(entry)
     }
 
     fn schedule(&mut self, id: Id) {
@@ -356,8 +364,17 @@ impl Task {
                 let text = format!("{kind} probe errored and resulted in unknown state: {why}");
                 (Reading::Unknown, why, Some((EventKind::Failure, text)))
             }
+            Outcome::Unread(why) => {
+                let text = format!("{kind} probe errored and resulted in failure state: {why}");
+                (Reading::Unknown, why, Some((EventKind::Failure, text)))
+            }
         };
         let changed = entry.machine.on_result(now, reading);
+        if let (None, None, Some(due)) = (&changed, &event, entry.machine.next_deadline()) {
+            // Nothing new: so it nearly always is.
+            self.due.insert((due, id));
+            return;
+        }
         let key = (entry.container.clone(), entry.kind);
         let pod_uid = entry.pod_uid.clone();
         if let Some((outcome, message)) = event {

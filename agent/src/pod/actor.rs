@@ -6,14 +6,15 @@
 //! the actor itself has done. It never ends because of an error. Cancelled by its token at any await; what runs in the
 //! runtime stays as it is and is adopted by the next actor.
 
+mod changes;
 mod resize;
 mod standing;
 mod words;
 
 use crate::events::Severity;
-use crate::pod::backoff::{Backoffs, Subject};
+use crate::pod::backoff::Backoffs;
 use crate::pod::container::ImageFacts;
-use crate::pod::desired::{Container, Desired, Ended};
+use crate::pod::desired::{Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
@@ -152,6 +153,10 @@ struct Actor {
     traffic: Traffic,
     /// What the user has been told is refused, left out or missing.
     told: BTreeSet<String>,
+    /// The ConfigMaps and Secrets that the pod names.
+    objects: crate::objects::Held,
+    /// What volumes show changed while they were being prepared.
+    outdated: bool,
 }
 
 impl Actor {
@@ -198,12 +203,15 @@ impl Actor {
             probes: Vec::new(),
             reporter,
             told: BTreeSet::new(),
+            objects: Default::default(),
+            outdated: false,
             shared,
             inputs,
         }
     }
 
     async fn run(&mut self) {
+        self.hold_objects();
         // What runs already keeps the health that the API knows: the verdicts must be there before the first status.
         let observed = self.observe();
         self.set_probes(&observed).await;
@@ -211,7 +219,7 @@ impl Actor {
         loop {
             let now = Time::now();
             let observed = self.observe();
-            let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed);
+            let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed, &self.lifecycle);
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
                 tracing::debug!(pod = %self.desired.id, from = ?self.lifecycle, to = ?step.lifecycle, "lifecycle");
@@ -226,6 +234,7 @@ impl Actor {
             }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {
+                self.objects = Default::default();
                 self.inputs.over.tell();
             }
             self.report(&observed, &verdicts, now);
@@ -308,6 +317,9 @@ impl Actor {
             self.local.replaced.retain(|known| observed.containers.iter().any(|c| c.id == *known));
             self.local.replaced.insert(id.clone());
         }
+        if matches!(action, Action::PrepareVolumes) {
+            self.outdated = false;
+        }
         let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
@@ -364,6 +376,7 @@ impl Actor {
             uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
+            () = self.objects.changed() => self.other_objects(),
             Ok(()) = self.verdicts.changed() => {}
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();
@@ -375,41 +388,6 @@ impl Actor {
             Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
         }
-    }
-
-    fn ended(&mut self) {
-        let mut next = Desired::clone(&self.desired);
-        next.ended = self.inputs.ended.borrow_and_update().clone();
-        self.desired = Arc::new(next);
-    }
-
-    fn new_pod(&mut self) {
-        let pod = self.inputs.pod.borrow_and_update().clone();
-        let mut next = match pod {
-            Some(pod) => desired_of(&self.local.resize.record.allocation.apply(&pod)),
-            None => {
-                let mut gone = Desired::clone(&self.desired);
-                gone.gone();
-                gone
-            }
-        };
-        next.started = self.status.start_time.as_ref().map(|t| t.0);
-        // A deletion is never taken back, whatever an old object says.
-        next.deletion = next.deletion.or(self.desired.deletion);
-        next.ended = self.desired.ended.clone();
-        let other_images: Vec<String> =
-            next.containers.iter().filter(|c| self.image_changed(c)).map(|c| c.name.clone()).collect();
-        self.desired = Arc::new(next);
-        for name in other_images {
-            self.cut_off(&Key::Pull(name.clone()));
-            self.backoffs.succeeded(&Subject::Image(name.clone()));
-            self.local.images.remove(&name);
-            self.images.remove(&name);
-        }
-    }
-
-    fn image_changed(&self, c: &Container) -> bool {
-        self.desired.container(&c.name).is_some_and(|old| old.image != c.image)
     }
 
     fn done(&mut self, done: Result<(tokio::task::Id, Done), JoinError>) {
@@ -462,7 +440,10 @@ impl Actor {
         match outcome {
             Outcome::Volumes(prepared) => {
                 self.local.volumes_ready = true;
-                self.local.renew_at = prepared.renew_at.and_then(|t| Time::try_from(t).ok());
+                self.local.renew_at = match self.outdated {
+                    true => Some(Time::now()),
+                    false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),
+                };
                 self.prepared = Arc::new(prepared);
             }
             Outcome::Image { container, attempt, facts } => {
@@ -528,7 +509,15 @@ impl Actor {
         if observed.stale {
             return;
         }
-        let probes = health::probes(&self.desired, &self.lifecycle, observed);
+        let periods = health::Periods::of(&self.desired);
+        for wrong in &periods.wrong {
+            if self.told.insert(wrong.clone()) {
+                self.shared.events.pod(&self.desired.id, None, Severity::Warning, "InvalidProbePeriod", wrong.clone());
+            }
+        }
+        let of_sandbox = || observed.newest_sandbox().and_then(|s| s.ips.first()).map(String::as_str);
+        let address = self.status.pod_ip.as_deref().or_else(of_sandbox);
+        let probes = health::probes(&self.desired, &self.lifecycle, observed, address, &periods);
         if probes != self.probes {
             self.probes = probes.clone();
             self.shared.probes.set(&self.inputs.id.uid, probes, self.carried.clone()).await;

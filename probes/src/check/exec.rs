@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after its timeout a command's runner may still answer before it is left alone.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long after its timeout a command's runner may still say what became of it before it is left alone.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What a command did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,15 +27,17 @@ pub enum ExecError {
     Failed(String),
 }
 
-/// Runs commands in containers. Implementations must stop the command when its timeout ends.
+/// Runs commands in containers. Implementations must stop the command when its timeout ends, and say soon after it whether
+/// that was the command's fault ([`ExecError::TimedOut`]) or that of who runs it ([`ExecError::Failed`]).
 pub trait Exec: Send + Sync + 'static {
     fn exec(&self, container_id: &str, command: &[String], timeout: Duration) -> BoxFuture<'_, Result<ExecOutcome, ExecError>>;
 }
 
 pub(super) async fn probe(exec: &Arc<dyn Exec>, container_id: &str, command: &[String], timeout: Duration) -> Outcome {
-    let late = || Outcome::Failure(format!("command timed out: {command:?} timed out after {}", super::human(timeout)));
+    let late = || format!("command timed out: {:?} timed out after {}", command.join(" "), super::human(timeout));
     match tokio::time::timeout(timeout.saturating_add(GRACE), exec.exec(container_id, command, timeout)).await {
-        Err(_) | Ok(Err(ExecError::TimedOut(_))) => late(),
+        Err(_) => Outcome::Error(format!("nobody says what became of {:?}", command.join(" "))),
+        Ok(Err(ExecError::TimedOut(_))) => Outcome::Failure(late()),
         Ok(Err(ExecError::Failed(message))) => Outcome::Error(message),
         Ok(Ok(ExecOutcome { exit_code: 0, .. })) => Outcome::Success,
         Ok(Ok(out)) => Outcome::Failure(text(&out)),

@@ -21,7 +21,7 @@ pub(super) async fn probe(host: &str, port: u16, service: &str, timeout: Duratio
     let deadline = tokio::time::Instant::now() + timeout;
     let channel = match tokio::time::timeout_at(deadline, open(host, port, &address)).await {
         Ok(Ok(channel)) => channel,
-        Ok(Err(error)) => return Outcome::Error(error),
+        Ok(Err(error)) => return Outcome::Failure(format!("error: failed to connect service at {address:?}: {error}")),
         Err(_) => {
             let within = human(timeout);
             let text = format!("timeout: failed to connect service {address:?} within {within}: context deadline exceeded");
@@ -45,9 +45,17 @@ pub(super) async fn probe(host: &str, port: u16, service: &str, timeout: Duratio
                 status.message()
             ),
             Code::DeadlineExceeded => format!("timeout: health rpc did not complete within {}", human(timeout)),
-            code => format!("error: health rpc probe failed: rpc error: code = {code:?} desc = {}", status.message()),
+            code => format!("error: health rpc probe failed: rpc error: code = {} desc = {}", name(code), status.message()),
         },
     })
+}
+
+/// As gRPC spells it.
+fn name(code: Code) -> String {
+    match code {
+        Code::Cancelled => "Canceled".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// Connects, trying again while the port refuses: a server may come up within the timeout.
@@ -58,7 +66,7 @@ async fn open(host: &str, port: u16, address: &str) -> Result<Channel, String> {
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     };
-    let bad = |error: tonic::transport::Error| format!("grpc address {address:?}: {error}");
+    let bad = |error: tonic::transport::Error| error.to_string();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(bad)?.user_agent(USER_AGENT).map_err(bad)?;
     endpoint.connect_with_connector(Once(Some(stream))).await.map_err(bad)
 }

@@ -2,17 +2,19 @@
 //!
 //! One connection for each request, no proxy, no compression, no certificate checking: the server is the container next
 //! door, not a site. Redirects are followed on the same host name only; one that leads elsewhere counts as success with a
-//! warning. A response whose body breaks off or never ends says nothing: a probe of a streaming endpoint must not kill it.
+//! warning, as does one that leads nowhere. A response whose body breaks off or never ends says nothing: a probe of a
+//! streaming endpoint must not kill it.
 
 use super::{MAX_OUTPUT, Outcome, USER_AGENT, dial};
 use crate::spec::Scheme;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, TRAILER};
-use http::header::{TRANSFER_ENCODING, USER_AGENT as AGENT};
+use http::header::{REFERER, TRANSFER_ENCODING, USER_AGENT as AGENT};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -54,14 +56,15 @@ impl Target {
 struct Answer {
     status: u16,
     location: Option<String>,
-    body: Vec<u8>,
+    /// Or why it could not be read.
+    body: Result<Vec<u8>, String>,
 }
 
 /// Why it gave nothing.
 enum Broken {
     /// Counts against the container.
     Failure(String),
-    /// Does not.
+    /// Does not: nothing was sent.
     Error(String),
     /// The server does not speak TLS.
     InTheClear(String),
@@ -81,7 +84,7 @@ impl Target {
 pub(super) async fn probe(request: &Request<'_>, timeout: Duration) -> Outcome {
     let headers = match Headers::new(request.headers, USER_AGENT) {
         Ok(headers) => headers,
-        Err(message) => return Outcome::Error(message),
+        Err(why) => return Outcome::Failure(about(&Target::of(request), &why)),
     };
     let deadline = tokio::time::Instant::now() + timeout;
     match follow(Target::of(request), &headers, deadline).await {
@@ -107,8 +110,6 @@ pub(super) async fn reach(request: &Request<'_>, agent: &'static str, limit: Opt
     let deadline = tokio::time::Instant::now() + limit.unwrap_or(LONGEST);
     match follow(first.clone(), &headers, deadline).await {
         Ok(_) => Ok(first.authority()),
-        // It did answer.
-        Err(Broken::Error(why)) if why.contains("reading body") => Ok(first.authority()),
         Err(Broken::InTheClear(why)) => Err(Unheard::InTheClear(why)),
         Err(Broken::Failure(why) | Broken::Error(why)) => Err(Unheard::Other(why)),
     }
@@ -116,42 +117,65 @@ pub(super) async fn reach(request: &Request<'_>, agent: &'static str, limit: Opt
 
 /// Redirects on the same host only; one that leads elsewhere is the answer.
 async fn follow(first: Target, headers: &Headers, deadline: tokio::time::Instant) -> Result<Answer, Broken> {
-    let about = |target: &Target, why: String| format!("Get {:?}: {why}", target.url());
     let mut target = first.clone();
-    let mut host_header = headers.host.clone();
+    let (mut host_header, mut sent) = (headers.host.clone(), headers.others.clone());
     for _ in 0..MAX_REDIRECTS {
         let host = host_header.clone().unwrap_or_else(|| default_host(&target));
-        let answer = match exchange(&target, &host, &headers.others, deadline).await {
+        let answer = match exchange(&target, &host, &sent, deadline).await {
             Ok(answer) => answer,
-            Err(Broken::Failure(why)) => return Err(Broken::Failure(about(&target, why))),
-            Err(Broken::InTheClear(why)) => return Err(Broken::InTheClear(about(&target, why))),
+            Err(Broken::Failure(why)) => return Err(Broken::Failure(about(&target, &why))),
+            Err(Broken::InTheClear(why)) => return Err(Broken::InTheClear(about(&target, &why))),
             Err(error) => return Err(error),
         };
         if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(answer);
         }
-        let Some(location) = &answer.location else {
-            let why = format!("{} response missing Location header", answer.status);
-            return Err(Broken::Failure(about(&target, why)));
-        };
+        let Some(location) = answer.location.as_deref().filter(|l| !l.is_empty()) else { return Ok(answer) };
         match resolve(&target, location) {
-            Ok((next, _)) if next.host != first.host => return Ok(answer),
-            Ok((next, relative)) => {
-                // An overridden Host stays only while the server speaks of paths on itself.
-                host_header = host_header.filter(|_| relative);
+            Ok(next) if !same_host(&next.host, &first.host) => return Ok(answer),
+            Ok(next) => {
+                // An overridden Host stays only while the server speaks of places on itself.
+                host_header = host_header.filter(|_| Url::parse(location).is_err());
+                refer(&mut sent, &target, &next);
                 target = next;
             }
-            Err(why) => return Err(Broken::Failure(about(&target, why))),
+            Err(why) => return Err(Broken::Failure(about(&target, &why))),
         }
     }
-    Err(Broken::Failure(about(&target, format!("stopped after {MAX_REDIRECTS} redirects"))))
+    Err(Broken::Failure(about(&target, &format!("stopped after {MAX_REDIRECTS} redirects"))))
+}
+
+fn about(target: &Target, why: &str) -> String {
+    format!("Get {:?}: {why}", target.url())
+}
+
+/// Names are the same in either case, addresses in any spelling.
+fn same_host(a: &str, b: &str) -> bool {
+    match (a.parse::<IpAddr>(), b.parse::<IpAddr>()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a.eq_ignore_ascii_case(b),
+    }
+}
+
+/// Where the redirect came from, unless the user says it or it would tell a secret place in the clear.
+fn refer(sent: &mut HeaderMap, from: &Target, to: &Target) {
+    let downgraded = from.scheme == Scheme::Https && to.scheme == Scheme::Http;
+    if let Ok(value) = HeaderValue::from_str(&from.url())
+        && !downgraded
+    {
+        sent.entry(REFERER).or_insert(value);
+    }
 }
 
 fn verdict(answer: &Answer) -> Outcome {
+    let body = match &answer.body {
+        Ok(body) => body,
+        Err(why) => return Outcome::Unread(why.clone()),
+    };
     match answer.status {
         200..=299 => Outcome::Success,
         300..=399 => {
-            let body = String::from_utf8_lossy(&answer.body);
+            let body = String::from_utf8_lossy(body);
             Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"))
         }
         // The body stays out of the message: events are read by more people than the response was meant for.
@@ -159,11 +183,9 @@ fn verdict(answer: &Answer) -> Outcome {
     }
 }
 
-/// The next target, and whether the location named no host of its own.
-fn resolve(from: &Target, location: &str) -> Result<(Target, bool), String> {
+fn resolve(from: &Target, location: &str) -> Result<Target, String> {
     let bad = |why: String| format!("failed to parse Location header {location:?}: {why}");
     let base = Url::parse(&from.url()).map_err(|e| bad(e.to_string()))?;
-    let relative = Url::parse(location).is_err() && !location.starts_with("//");
     let next = base.join(location).map_err(|e| bad(e.to_string()))?;
     let scheme = match next.scheme() {
         "http" => Scheme::Http,
@@ -173,7 +195,7 @@ fn resolve(from: &Target, location: &str) -> Result<(Target, bool), String> {
     let host = next.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = next.port_or_known_default().unwrap_or(80);
     let path = next.query().map_or_else(|| next.path().to_owned(), |q| format!("{}?{q}", next.path()));
-    Ok((Target { scheme, host, port, path }, relative))
+    Ok(Target { scheme, host, port, path })
 }
 
 fn default_host(target: &Target) -> HeaderValue {
@@ -190,9 +212,14 @@ impl Headers {
     fn new(pairs: &[(String, String)], agent: &'static str) -> Result<Headers, String> {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("httpHeaders name {name:?} is invalid"))?;
-            let value = HeaderValue::from_str(value).map_err(|_| format!("httpHeaders value of {name:?} is invalid"))?;
-            map.append(key, value);
+            let key = HeaderName::from_bytes(name.as_bytes());
+            let key = key.map_err(|_| format!("net/http: invalid header field name {name:?}"))?;
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            let value = value.map_err(|_| format!("net/http: invalid header field value for {name:?}"))?;
+            // There is one agent; the first is sent.
+            if key != AGENT || !map.contains_key(AGENT) {
+                map.append(key, value);
+            }
         }
         let host = map.get(HOST).filter(|h| !h.is_empty()).cloned();
         map.entry(AGENT).or_insert(HeaderValue::from_static(agent));
@@ -257,14 +284,12 @@ where
         };
         let status = head.status().as_u16();
         let location = head.headers().get(LOCATION).map(|l| String::from_utf8_lossy(l.as_bytes()).into_owned());
-        match tokio::time::timeout_at(deadline, read(head.into_body())).await {
-            Ok(Ok(body)) => Ok(Answer { status, location, body }),
-            Ok(Err(error)) => Err(Broken::Error(explain(&error))),
-            Err(_) => {
-                let why = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
-                Err(Broken::Error(why.to_owned()))
-            }
-        }
+        let late = "context deadline exceeded (Client.Timeout or context cancellation while reading body)";
+        let body = match tokio::time::timeout_at(deadline, read(head.into_body())).await {
+            Ok(read) => read.map_err(|e| explain(&e)),
+            Err(_) => Err(late.to_owned()),
+        };
+        Ok(Answer { status, location, body })
     };
     // The connection is driven here and not in a task of its own: dropping the check drops it.
     let (mut work, mut connection) = (std::pin::pin!(work), std::pin::pin!(connection));

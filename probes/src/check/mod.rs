@@ -33,6 +33,8 @@ pub enum Outcome {
     Failure(String),
     /// The check could not be made: nothing is known of the container.
     Error(String),
+    /// The answer began well and broke off: nothing is known either, but it is told in other words.
+    Unread(String),
 }
 
 /// Makes the check, again if it could not be made.
@@ -40,7 +42,7 @@ pub(crate) async fn run(spec: &Spec, container_id: &str, exec: &Arc<dyn Exec>) -
     let mut outcome = once(spec, container_id, exec).await;
     for _ in 1..TRIES {
         match outcome {
-            Outcome::Error(_) => outcome = once(spec, container_id, exec).await,
+            Outcome::Error(_) | Outcome::Unread(_) => outcome = once(spec, container_id, exec).await,
             done => return done,
         }
     }

@@ -17,7 +17,10 @@ struct Script {
 enum Answer {
     Code(i32),
     After(Duration, i32),
+    /// Until its timeout.
     Hang,
+    /// Nothing is ever said of it.
+    Silent,
     Broken,
     Panic,
 }
@@ -54,7 +57,11 @@ impl Exec for Script {
                     tokio::time::sleep(d).await;
                     code(c)
                 }
-                Answer::Hang => std::future::pending().await,
+                Answer::Hang => {
+                    tokio::time::sleep(timeout).await;
+                    Err(ExecError::TimedOut(timeout))
+                }
+                Answer::Silent => std::future::pending().await,
                 Answer::Broken => Err(ExecError::Failed(format!("no container {timeout:?}"))),
                 Answer::Panic => panic!("on purpose"),
             };
@@ -197,12 +204,54 @@ async fn hung_checks_delay_nobody_and_end() {
     driver.set("fine", vec![probe("c", "fine", Kind::Readiness, 1, (1, 1))], InitialVerdicts::new()).await;
     let mut hung = driver.verdicts("hung7").await;
     wait(&mut hung, "c", Kind::Liveness, State::Failure).await;
-    // The second failure comes a period after the first, plus the timeout and its grace.
+    // The second failure comes a period after the first, plus the timeout.
     let fine = script.times("fine");
     assert_eq!(fine, (0..fine.len() as u64).collect::<Vec<_>>());
     assert!((11..=13).contains(&(fine.len() as u64)), "{fine:?}");
     let event = events.recv().await.unwrap();
-    assert_eq!(event.message, "Liveness probe failed: command timed out: [\"true\"] timed out after 1s");
+    assert_eq!(event.message, "Liveness probe failed: command timed out: \"true\" timed out after 1s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_says_nothing_says_nothing_of_the_container() {
+    let script = Script::new(|_, n| match n {
+        0..3 => Answer::Silent,
+        3 => Answer::Code(0),
+        _ => Answer::Code(1),
+    });
+    let (driver, mut events, _cancel) = start(&script, Limits::default());
+    driver.set("u", vec![probe("c", "c1", Kind::Liveness, 10, (1, 1))], InitialVerdicts::new()).await;
+    let rx = driver.verdicts("u").await;
+    let event = events.recv().await.unwrap();
+    assert_eq!(rx.borrow()[&("c".to_owned(), Kind::Liveness)].state, State::Success);
+    assert_eq!(event.message, "Liveness probe errored and resulted in unknown state: nobody says what became of \"true\"");
+    let mut rx = driver.verdicts("u").await;
+    wait(&mut rx, "c", Kind::Liveness, State::Failure).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_period_keeps_the_verdicts_and_what_was_decided() {
+    let script = Script::new(|id, _| if id == "c2" { Answer::Hang } else { Answer::Code(0) });
+    let (driver, _events, _cancel) = start(&script, Limits::default());
+    let all = |period| [Kind::Startup, Kind::Readiness].map(|k| probe("c", "c1", k, period, (1, 3))).to_vec();
+    driver.set("u", all(10), InitialVerdicts::new()).await;
+    let mut rx = driver.verdicts("u").await;
+    wait(&mut rx, "c", Kind::Readiness, State::Success).await;
+    assert_eq!(script.times("c1"), [0, 0]);
+    driver.set("u", all(2), InitialVerdicts::new()).await;
+    // Driver and test take turns: the answer comes after the new set.
+    let now = driver.verdicts("u").await.borrow().clone();
+    assert!(now.len() == 2 && now.values().all(|v| v.state == State::Success), "{now:?}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // The startup probe is over, the other goes on at its new pace.
+    assert_eq!(script.times("c1"), [0, 0, 0, 2, 4]);
+    // Of another container nothing is known.
+    let other = all(2).into_iter().map(|p| Probe { container_id: "c2".into(), ..p }).collect();
+    rx.borrow_and_update();
+    driver.set("u", other, InitialVerdicts::new()).await;
+    rx.changed().await.unwrap();
+    let now = rx.borrow_and_update().clone();
+    assert!(now.values().all(|v| v.container_id == "c2" && v.state != State::Success), "{now:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,6 +320,12 @@ async fn after_an_agents_restart_nothing_flips_and_first_checks_spread() {
         let rx = driver.verdicts(&id).await;
         assert!(rx.borrow().values().all(|v| v.state == State::Success));
     }
+    // One that is not ready yet is looked at soon, even if its turn comes every ten minutes.
+    let mut late = probe("c", "unready", Kind::Readiness, 600, (1, 1));
+    late.started_at = SystemTime::now() - Duration::from_secs(3600);
+    driver.set("unready", vec![late], InitialVerdicts::new()).await;
+    wait(&mut driver.verdicts("unready").await, "c", Kind::Readiness, State::Success).await;
+    assert!(script.epoch.elapsed() < Duration::from_secs(2), "{:?}", script.epoch.elapsed());
     tokio::time::sleep(Duration::from_secs(30)).await;
     let firsts: BTreeSet<u64> = (0..30).map(|i| script.times(&format!("c{i}"))[0]).collect();
     assert!(firsts.len() > 12, "spread over the period: {firsts:?}");

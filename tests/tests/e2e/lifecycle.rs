@@ -2,7 +2,7 @@
 
 mod ends;
 mod order;
-mod record;
+pub mod record;
 mod restarts;
 mod status;
 

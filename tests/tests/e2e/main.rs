@@ -13,6 +13,7 @@ mod kubectl;
 mod lifecycle;
 mod nodes;
 mod pods;
+mod probes;
 mod resize;
 mod rules;
 mod runtime;
@@ -21,6 +22,7 @@ mod shared;
 mod standalone;
 mod static_pods;
 mod together;
+mod volumes;
 mod waits;
 
 use libtest_mimic::{Arguments, Trial};
@@ -36,6 +38,7 @@ fn main() {
         kubectl::trials(),
         bad_input::trials(),
         pods::trials(),
+        probes::trials(),
         lifecycle::trials(),
         static_pods::trials(),
         standalone::trials(),
@@ -46,6 +49,7 @@ fn main() {
         services::trials(),
         resize::trials(),
         rules::trials(),
+        volumes::trials(),
         waits::trials(),
         faults::trials(),
     ]

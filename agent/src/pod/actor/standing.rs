@@ -14,7 +14,7 @@ impl Actor {
     fn standing(&self) -> Standing {
         let observed = self.observe();
         let probes = self.verdicts.borrow().clone();
-        let verdicts = health::verdicts(&probes, &self.carried, &observed);
+        let verdicts = health::verdicts(&probes, &self.carried, &observed, &self.lifecycle);
         let under_way: Vec<UnderWay<'_>> = self
             .running
             .values()

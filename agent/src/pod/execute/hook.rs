@@ -42,7 +42,7 @@ impl Job {
     async fn http_hook(&self, name: &str, get: &api::HTTPGetAction) -> Result<(), String> {
         let spec = self.desired.spec_of(name).ok_or("the container is not in the pod")?;
         let ip = self.address().ok_or("the pod has no address")?;
-        let request = health::http_check(get, spec, &ip)?;
+        let request = health::http_check(get, spec, Some(&ip))?;
         let answer = ferrolet_probes::http_hook(&request, None).await?;
         if let HookAnswer::InTheClear { server } = answer {
             let message = format!("request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded");

@@ -19,7 +19,7 @@ async fn the_exit_code_decides() {
     assert_eq!(outcome(Ok(ExecOutcome::default())).await, Outcome::Success);
     let failed = ExecOutcome { exit_code: 3, stdout: vec![b'x'; 20_000], stderr: b"e".into() };
     assert_eq!(outcome(Ok(failed)).await, Outcome::Failure("x".repeat(MAX_OUTPUT)));
-    let late = Outcome::Failure("command timed out: [\"a\", \"b\"] timed out after 1m30s".into());
+    let late = Outcome::Failure("command timed out: \"a b\" timed out after 1m30s".into());
     assert_eq!(outcome(Err(ExecError::TimedOut(Duration::from_secs(90)))).await, late);
     assert_eq!(outcome(Err(ExecError::Failed("gone".into()))).await, Outcome::Error("gone".into()));
 }

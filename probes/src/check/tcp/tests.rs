@@ -28,17 +28,3 @@ async fn a_backlog_that_is_full_runs_into_the_timeout() {
     };
     assert_eq!(outcome, Outcome::Failure(format!("dial tcp 127.0.0.1:{port}: i/o timeout")));
 }
-
-#[tokio::test]
-async fn the_socket_lingers_for_a_second() {
-    let listener = TcpListener::bind("[::1]:0").await;
-    // Hosts without IPv6 have the other family tested above.
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(_) => TcpListener::bind("127.0.0.1:0").await.unwrap(),
-    };
-    let at = listener.local_addr().unwrap();
-    let mut connection = dial::connect(&at.ip().to_string(), at.port()).await.ok().unwrap();
-    let stream = std::pin::Pin::new(&mut connection).stream_for_tests();
-    assert_eq!(socket2::SockRef::from(stream).linger().unwrap(), Some(Duration::from_secs(1)));
-}

@@ -64,6 +64,11 @@ impl Record {
         Ok(std::fs::write(self.folder.join(file), "")?)
     }
 
+    /// Each time that something happened, in milliseconds.
+    pub fn all(&self, what: &str) -> Result<Vec<u64>> {
+        Ok(self.lines()?.into_iter().filter(|(_, w)| w == what).map(|(at, _)| at).collect())
+    }
+
     fn lines(&self) -> Result<Vec<(u64, String)>> {
         let text = std::fs::read_to_string(self.folder.join("all")).unwrap_or_default();
         let parse = |line: &str| {

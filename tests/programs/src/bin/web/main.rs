@@ -1,11 +1,12 @@
 //! The lab's test program, one static binary for every container of the tests.
 //!
-//! `web serve [--port P] [--udp P] [--lines P] [--sctp P]` answers HTTP with its pod's name and can be told to fail its
+//! `web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P]` answers HTTP with its pod's name and can be told to fail its
 //! health check, to stop being ready or to exit; datagrams, lines of a TCP connection that stays open, and SCTP
-//! associations are answered with its name and the peer's address. `web help` lists the other commands. On SIGTERM the
+//! associations are answered with its name and the peer's address; gRPC asks for its health. `web help` lists the other commands. On SIGTERM the
 //! server stops being ready at once and goes on answering for `WEB_DRAIN_MS` (default 1500), as a well-behaved server
 //! does, then exits with 0.
 
+mod grpc;
 mod sctp;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,7 +25,7 @@ extern "C" fn on_term(_: i32) {
     TERMINATING.store(true, Ordering::SeqCst);
 }
 
-const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
+const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
 sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
 steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
@@ -160,6 +161,16 @@ fn serve(args: &[String]) -> Outcome {
     if let Some(port) = option("--sctp") {
         sctp::serve(port.parse()?, signature)?;
     }
+    if let Some(port) = option("--grpc") {
+        let (listener, state) = (listen(port.parse()?)?, state.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = state.clone();
+                let serving = move |service: &str| service != "down" && !state.unhealthy.load(Ordering::SeqCst);
+                std::thread::spawn(move || drop(grpc::answer(&stream, serving)));
+            }
+        });
+    }
     if let Some(port) = option("--lines") {
         let listener = listen(port.parse()?)?;
         std::thread::spawn(move || {
@@ -244,6 +255,10 @@ fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
     }
     let target = request.split_whitespace().nth(1).unwrap_or("/");
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path == "/redirect" {
+        let head = format!("HTTP/1.1 302 Found\r\nLocation: {query}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return (&stream).write_all(head.as_bytes());
+    }
     let (status, body) = route(path, query, state, &peer.ip().to_canonical().to_string());
     let reason = if status == 200 { "OK" } else { "Failed" };
     let head = format!(
