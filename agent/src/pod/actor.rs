@@ -414,7 +414,7 @@ impl Actor {
         let now = Time::now();
         let subject = action.subject();
         match result {
-            Ok(Outcome::Resized { record, real, real_pod, failed }) => self.resized(record, (real, real_pod), failed, now),
+            Ok(Outcome::Resized(tried)) => self.resized(*tried, now),
             Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now, None),
             Ok(Outcome::NotPulled { container, failed, credentials }) => {
                 tracing::debug!(pod = %self.desired.id, container, error = failed.message, "pull failed");
@@ -451,7 +451,7 @@ impl Actor {
                 self.images.insert(container, facts);
             }
             // Seen to where it came.
-            Outcome::NotPulled { .. } | Outcome::StillHeld { .. } | Outcome::Resized { .. } => {}
+            Outcome::NotPulled { .. } | Outcome::StillHeld { .. } | Outcome::Resized(_) => {}
             Outcome::Done => match action {
                 Action::RemoveVolumes => self.local.volumes_removed = true,
                 Action::RemoveCgroup => self.local.cgroup_removed = true,

@@ -92,12 +92,7 @@ pub enum Outcome {
         credentials: u64,
     },
     /// What came of a resize, also of one that failed on the way.
-    Resized {
-        record: Record,
-        real: BTreeMap<String, Real>,
-        real_pod: Option<Real>,
-        failed: Option<Failed>,
-    },
+    Resized(Box<Tried>),
     /// Nothing has changed that would let it succeed.
     StillHeld {
         container: String,
@@ -115,6 +110,15 @@ pub struct Held {
 
 /// The waiting reason of a container that is asked for in a way that cannot be done, or with what is not there.
 pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// What came of a resize.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    pub record: Record,
+    pub real: BTreeMap<String, Real>,
+    pub real_pod: Option<Real>,
+    pub failed: Option<Failed>,
+}
 
 /// Why an action failed: a waiting reason and a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,8 +22,8 @@ fn pod(cpu: &[&str], extra: Value) -> Value {
 }
 
 fn condition(pod: &Value, kind: &str) -> Value {
-    let all = pod["status"]["conditions"].as_array().into_iter().flatten();
-    all.cloned().find(|c| c["type"] == kind).unwrap_or_default()
+    let mut all = pod["status"]["conditions"].as_array().into_iter().flatten();
+    all.find(|c| c["type"] == kind).cloned().unwrap_or_default()
 }
 
 fn has(pod: &Value, at: usize) -> (&str, &str) {

@@ -4,12 +4,11 @@ use super::{Actor, Inputs};
 use crate::events::Severity;
 use crate::pod::Time;
 use crate::pod::backoff::Subject;
-use crate::pod::execute::Failed;
+use crate::pod::execute::Tried;
 use crate::pod::observed::Observed;
 use crate::pod::resize::words::{self, About};
-use crate::pod::resize::{self, Real, Record, Resized};
+use crate::pod::resize::{self, Record, Resized};
 use k8s_openapi::api::core::v1 as api;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is known at the start of an actor.
@@ -35,13 +34,8 @@ impl Actor {
     }
 
     /// What came of a try. Another grant may have come meanwhile: then it is not over.
-    pub(super) fn resized(
-        &mut self,
-        record: Record,
-        (real, real_pod): (BTreeMap<String, Real>, Option<Real>),
-        failed: Option<Failed>,
-        now: Time,
-    ) {
+    pub(super) fn resized(&mut self, tried: Tried, now: Time) {
+        let Tried { record, real, real_pod, failed } = tried;
         let own = &mut self.local.resize;
         let current = own.record.allocation.same(&record.allocation);
         own.record.actuated = record.actuated;

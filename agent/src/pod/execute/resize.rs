@@ -1,6 +1,6 @@
 //! Resize in place: writes what was granted, in the order that `pod::resize::steps` gives, and reads back what came of it.
 
-use super::{Failed, Job, Outcome, chain};
+use super::{Failed, Job, Outcome, Tried, chain};
 use crate::cgroup::{self, Limits, PodCgroup};
 use crate::pod::container;
 use crate::pod::desired::Container as Spec;
@@ -47,7 +47,7 @@ impl Job {
             Err(message) => Some(message),
         };
         let failed = failed.map(|message| Failed { reason: ERROR, message });
-        Ok(Outcome::Resized { record, real, real_pod, failed })
+        Ok(Outcome::Resized(Box::new(Tried { record, real, real_pod, failed })))
     }
 
     /// Adds to the record what was done, also where it fails later on.

@@ -46,7 +46,7 @@ pub fn steps(has: Pod, wants: Pod, containers: &[Container]) -> Vec<Step> {
 
     let (grows, shrinks) = limit(has.cpu_quota, wants.cpu_quota);
     out.extend(grows.map(Step::PodQuota));
-    let shares = Some(wants.cpu_shares).map(Step::PodShares);
+    let shares = Some(Step::PodShares(wants.cpu_shares));
     out.extend(shares.clone().filter(|_| wants.cpu_shares > has.cpu_shares));
     let cpu = |a: &Amounts| (a.cpu_limit, a.cpu_request);
     // Memory is as wanted by now.
@@ -144,9 +144,9 @@ mod tests {
         let (small, big) = (pod(Some(10), Some(1000), 10), pod(Some(20), Some(2000), 20));
         let grows = container("a", amounts(1, 10), amounts(2, 20));
         let shrinks = container("b", amounts(2, 20), amounts(1, 10));
-        let up = steps(small, big, &[grows.clone()]);
+        let up = steps(small, big, std::slice::from_ref(&grows));
         assert_eq!(names(&up), ["pod memory 20", "a 1/20", "pod quota 2000", "pod shares 20", "a 2/20"]);
-        let down = steps(big, small, &[shrinks.clone()]);
+        let down = steps(big, small, std::slice::from_ref(&shrinks));
         assert_eq!(names(&down), ["b 2/10", "pod memory 10", "b 1/10", "pod shares 10", "pod quota 1000"]);
         let both = steps(big, big, &[grows.clone(), shrinks]);
         assert_eq!(names(&both), ["b 2/10", "a 1/20", "b 1/10", "a 2/20"]);
