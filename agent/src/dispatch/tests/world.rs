@@ -572,8 +572,15 @@ impl World {
 
     /// Other resources for the first container, as the subresource `resize` does it.
     pub fn resize(&self, name: &str, resources: Value) {
+        self.resize_all(name, &[resources]);
+    }
+
+    /// The same for the first ones.
+    pub fn resize_all(&self, name: &str, resources: &[Value]) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
-            pod["spec"]["containers"][0]["resources"] = resources;
+            for (at, resources) in resources.iter().enumerate() {
+                pod["spec"]["containers"][at]["resources"] = resources.clone();
+            }
             pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
         }
         self.api.publish();
