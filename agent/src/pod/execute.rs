@@ -5,6 +5,7 @@
 
 mod hook;
 mod image;
+mod resize;
 mod start;
 mod stop;
 
@@ -17,6 +18,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
+use crate::pod::resize::{Real, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
@@ -90,6 +92,8 @@ pub enum Outcome {
         failed: Failed,
         credentials: u64,
     },
+    /// What came of a resize, also of one that failed on the way.
+    Resized(Box<Tried>),
     /// Nothing has changed that would let it succeed.
     StillHeld {
         container: String,
@@ -107,6 +111,15 @@ pub struct Held {
 
 /// The waiting reason of a container that is asked for in a way that cannot be done, or with what is not there.
 pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
+
+/// What came of a resize.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    pub record: Record,
+    pub real: BTreeMap<String, Real>,
+    pub real_pod: Option<Real>,
+    pub failed: Option<Failed>,
+}
 
 /// Why an action failed: a waiting reason and a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +169,7 @@ async fn carry_out(job: &Job) -> Result<Outcome, Failed> {
             removed.map_err(|e| job.cleanup_failed("remove the pod's volumes", e))?;
             Ok(Outcome::Done)
         }
+        Action::Resize => job.resize().await,
         Action::RemoveCgroup => job.remove_cgroup().await,
         Action::RemoveFolders => job.remove_folders().await,
     }
@@ -252,6 +266,7 @@ impl Job {
         const SANDBOX: &str = "FailedCreatePodSandBox";
         let failed = |e: String| (SANDBOX, format!("Failed to create pod sandbox: {e}"));
         self.check_groups().await.map_err(failed)??;
+        self.record_new().await.map_err(failed)?;
         let cgroup = async {
             let plan = cgroup::plan(&self.desired.pod, self.shared.cgroups.node())?;
             self.shared.cgroups.create(&plan).await

@@ -6,6 +6,7 @@
 
 pub mod actor;
 mod again;
+pub mod allocation;
 pub mod backoff;
 pub mod container;
 pub mod desired;
@@ -21,6 +22,7 @@ pub mod lifecycle;
 pub mod observed;
 pub mod plan;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod round;
 pub mod stage;

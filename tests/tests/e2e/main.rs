@@ -14,6 +14,7 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod probes;
+mod resize;
 mod rules;
 mod runtime;
 mod security;
@@ -47,6 +48,7 @@ fn main() {
         debug::trials(),
         admission::trials(),
         services::trials(),
+        resize::trials(),
         rules::trials(),
         security::trials(),
         volumes::trials(),

@@ -334,6 +334,26 @@ pub struct World {
     pub statuses: Statuses,
     pub user_counts: crate::userns::Counts,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
+    life: Life,
+}
+
+/// Threads of an agent that can be killed.
+#[derive(Default)]
+struct Life(Option<tokio::runtime::Runtime>);
+
+impl Life {
+    /// Every task ends where it waits.
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl World {
@@ -364,6 +384,7 @@ impl World {
             statuses: Statuses::default(),
             user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             agent: None,
+            life: Life::default(),
         };
         w.start_agent();
         w
@@ -436,6 +457,21 @@ impl World {
         tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
+    }
+
+    /// An agent that can be killed.
+    pub fn start_mortal_agent(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let inside = runtime.enter();
+        self.start_agent();
+        drop(inside);
+        self.life = Life(Some(runtime));
+    }
+
+    /// As SIGKILL does it.
+    pub fn kill_agent(&mut self) {
+        self.life.end();
+        self.agent = None;
     }
 
     /// How the pod of this name stands, by what `ferrolet pod` is told; `None` if the agent knows no such pod.
@@ -536,8 +572,15 @@ impl World {
 
     /// Other resources for the first container, as the subresource `resize` does it.
     pub fn resize(&self, name: &str, resources: Value) {
+        self.resize_all(name, &[resources]);
+    }
+
+    /// The same for the first ones.
+    pub fn resize_all(&self, name: &str, resources: &[Value]) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
-            pod["spec"]["containers"][0]["resources"] = resources;
+            for (at, resources) in resources.iter().enumerate() {
+                pod["spec"]["containers"][at]["resources"] = resources.clone();
+            }
             pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
         }
         self.api.publish();
