@@ -117,6 +117,9 @@ impl Failed {
 }
 
 pub async fn run(job: &Job) -> Result<Outcome, Failed> {
+    // Commands of other pods' probes wait a moment: they would take the runtime's time from this.
+    let pulls = matches!(job.action, Action::PullImage { .. });
+    let _first = (job.action.starts() && !pulls).then(|| job.shared.probes.precede());
     match &job.action {
         Action::PrepareVolumes => job.prepare_volumes().await,
         Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,

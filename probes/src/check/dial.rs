@@ -115,4 +115,4 @@ impl AsyncWrite for Connection {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -255,6 +255,37 @@ async fn another_period_keeps_the_verdicts_and_what_was_decided() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commands_give_way_to_starts_for_a_tenth_of_their_period() {
+    let script = Script::new(|id, n| Answer::Code(i32::from(id == "unready" && n == 0)));
+    let (driver, _events, _cancel) = start(&script, Limits::default());
+    let first = driver.precede();
+    let mut all = Vec::new();
+    for (id, kind, period) in [("long", Kind::Liveness, 60), ("short", Kind::Liveness, 5), ("unready", Kind::Readiness, 5)] {
+        driver.set(id, vec![probe("c", id, kind, period, (1, 1))], InitialVerdicts::new()).await;
+        all.push(driver.verdicts(id).await);
+    }
+    let at = |id: &str, n: usize| {
+        let calls = script.calls.lock().unwrap();
+        calls.iter().filter(|(c, _)| c == id).nth(n).map(|(_, t)| t.as_millis())
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((at("long", 0), at("short", 0)), (None, None));
+    assert!(at("unready", 0).is_some_and(|t| t < 50), "it is part of a start: {:?}", at("unready", 0));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let times = (at("long", 0).unwrap(), at("short", 0).unwrap());
+    assert!((1000..1050).contains(&times.0) && (500..550).contains(&times.1), "{times:?}");
+    // The next one is where it was to be, and goes at once when the start is over.
+    tokio::time::sleep(Duration::from_millis(3000)).await;
+    let second = driver.precede();
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(second);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let next = at("short", 1).unwrap();
+    assert!((5000..5250).contains(&next), "{next}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_run_at_once_than_allowed() {
     let script = Script::new(|_, _| Answer::After(Duration::from_millis(200), 0));
     let (driver, _events, _cancel) = start(&script, Limits { exec: 3, ..Limits::default() });

@@ -10,7 +10,7 @@ fn listeners() -> Vec<TcpListener> {
 }
 
 /// How many sockets with this port on either side are in each state, as the kernel numbers them; not the listener.
-fn states(port: u16) -> BTreeMap<String, usize> {
+pub(in crate::check) fn states(port: u16) -> BTreeMap<String, usize> {
     let text = ["tcp", "tcp6"].map(|f| std::fs::read_to_string(format!("/proc/self/net/{f}")).unwrap_or_default()).concat();
     let with = format!(":{port:04X}");
     let mut found = BTreeMap::new();
