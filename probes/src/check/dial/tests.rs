@@ -10,7 +10,7 @@ fn listeners() -> Vec<TcpListener> {
 }
 
 /// How many sockets with this port on either side are in each state, as the kernel numbers them; not the listener.
-pub(in crate::check) fn states(port: u16) -> BTreeMap<String, usize> {
+fn states(port: u16) -> BTreeMap<String, usize> {
     let text = ["tcp", "tcp6"].map(|f| std::fs::read_to_string(format!("/proc/self/net/{f}")).unwrap_or_default()).concat();
     let with = format!(":{port:04X}");
     let mut found = BTreeMap::new();
@@ -20,6 +20,15 @@ pub(in crate::check) fn states(port: u16) -> BTreeMap<String, usize> {
         }
     }
     found
+}
+
+/// Nothing of this port is left, but for what its tasks have yet to see.
+pub(in crate::check) async fn all_gone(port: u16) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !states(port).is_empty() && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(states(port), BTreeMap::new());
 }
 
 #[tokio::test]

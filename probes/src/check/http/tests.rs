@@ -69,6 +69,15 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
+async fn neither_side_keeps_a_socket() {
+    let (port, _requests) = serve(|_, _| Some(reply("200 OK", "", "ok"))).await;
+    for _ in 0..200 {
+        assert_eq!(get(port, "/").await, Outcome::Success);
+    }
+    dial::tests::all_gone(port).await;
+}
+
+#[tokio::test]
 async fn the_request_is_kubelets_and_headers_override() {
     let (port, mut requests) = serve(|_, _| Some(reply("200 OK", "", ""))).await;
     assert_eq!(get(port, "").await, Outcome::Success);

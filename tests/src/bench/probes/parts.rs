@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use ferrolet_probes::{Check, Driver, Exec, ExecError, ExecOutcome, InitialVerdicts, Kind, Limits, Probe, Scheme, Spec};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -47,11 +49,16 @@ fn block_on(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<(
     done?
 }
 
+fn input() -> Result<pipe::Receiver> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    pipe::Receiver::from_owned_fd(input).context("standard input is no pipe")
+}
+
 pub fn server() -> Result<()> {
     block_on(async {
         let listener = TcpListener::bind("0.0.0.0:8080").await?;
         let taken = Arc::new(AtomicU64::new(0));
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut lines = BufReader::new(input()?).lines();
         loop {
             tokio::select! {
                 accepted = listener.accept() => {
@@ -91,7 +98,7 @@ impl Exec for NoExec {
 
 pub fn prober() -> Result<()> {
     block_on(async {
-        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut lines = BufReader::new(input()?).lines();
         let work = lines.next_line().await?.context("nothing to do")?;
         let work: Work = serde_json::from_str(&work)?;
         let (driver, mut events, _task) = Driver::spawn(Arc::new(NoExec), Limits::default(), CancellationToken::new());
