@@ -31,13 +31,16 @@ pub struct Limits {
     pub network: usize,
     /// Commands in containers, which cost a process each.
     pub exec: usize,
+    /// Commands that begin at once, of containers that are well.
+    pub begins: usize,
     /// Events kept for a slow reader; more are dropped, the next failure brings another.
     pub events: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { network: 512, exec: 64, events: 256 }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Limits { network: 512, exec: 64, begins: cores.max(2), events: 256 }
     }
 }
 
@@ -102,7 +105,7 @@ impl Driver {
     ) -> (Driver, mpsc::Receiver<ProbeEvent>, JoinHandle<()>) {
         let (commands, inbox) = mpsc::channel(64);
         let (events, event_reader) = mpsc::channel(limits.events.max(1));
-        let busy = busy::Busy::new();
+        let busy = busy::Busy::new(limits.begins);
         let task = tokio::spawn(Task::new(exec, limits, events, busy.clone()).run(inbox, cancel));
         (Driver { commands, busy }, event_reader, task)
     }
@@ -344,11 +347,14 @@ impl Task {
             let (slots, exec) = (slots.clone(), self.exec.clone());
             let (spec, container_id) = (entry.spec.clone(), entry.container_id.clone());
             let handle = self.checks.spawn(async move {
-                if let Some(busy) = gives_way {
-                    busy.give_way(spec.period).await;
-                }
                 let slot = slots.acquire_owned().await;
                 let mut work = std::pin::pin!(check::run(&spec, &container_id, &exec));
+                if let Some(busy) = gives_way {
+                    let _turn = busy.turn(spec.period).await;
+                    if let Ok(outcome) = tokio::time::timeout(busy::BEGINNING, &mut work).await {
+                        return outcome;
+                    }
+                }
                 match tokio::time::timeout(SLOT_HOLD, &mut work).await {
                     Ok(outcome) => outcome,
                     Err(_) => {
