@@ -214,7 +214,8 @@ async fn build(
     let deps = pod::Deps {
         registered: status::registered(config, machine, &allocatable),
         allocatable,
-        volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone()),
+        volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone(), cluster.objects.clone()),
+        objects: cluster.objects,
         user_ids,
         kube: cluster.client,
         cri: cri.clone(),

@@ -10,6 +10,7 @@ pub mod events;
 pub mod images;
 pub mod metrics;
 pub mod node;
+pub mod objects;
 pub mod observe;
 pub mod pod;
 pub mod report;

@@ -77,6 +77,11 @@ impl Transport {
         Ok(())
     }
 
+    /// The same way with a connection of its own, made when first used.
+    pub fn another(&self) -> Result<Transport, Error> {
+        Transport::bounded(&self.kubeconfig, self.bounds)
+    }
+
     /// A `kube::Client` on this transport.
     pub fn client(&self) -> kube::Client {
         kube::Client::new(self.clone(), "default")

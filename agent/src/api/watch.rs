@@ -40,6 +40,9 @@ pub enum Change<T> {
 /// Takes changes in order. May wait; the watch then waits too.
 pub trait Sink<T>: Send {
     fn apply(&mut self, change: Change<T>) -> impl Future<Output = ()> + Send;
+
+    /// A try failed; the next one follows by itself.
+    fn failed(&mut self, _why: &str) {}
 }
 
 /// Why a list or a watch ended.
@@ -119,7 +122,10 @@ pub(crate) async fn run_with<T: Wire>(
                 None => session.start::<T>(&mut sink).await,
                 Some(revision) => session.follow_from::<T>(&revision, &mut sink).await,
             };
-            session.after(T::PLURAL, end).await;
+            if !matches!(end, End::Closed) {
+                sink.failed(&chain(&end));
+            }
+            session.after::<T>(end).await;
         }
     };
     tokio::select! {
@@ -155,7 +161,8 @@ struct Session {
 
 impl Session {
     /// Decides what a list's or watch's end means for the next try, and waits as long as that needs.
-    async fn after(&mut self, kind: &str, end: End) {
+    async fn after<T: Wire>(&mut self, end: End) {
+        let kind = T::PLURAL;
         if matches!(end, End::Closed) {
             if self.trouble.failures == 0 {
                 return;
@@ -167,7 +174,7 @@ impl Session {
             info!(kind, reason = %end, "no streaming lists, reading page by page");
             self.streaming = false;
             return;
-        } else if self.trouble.failures == 0 {
+        } else if self.trouble.failures == 0 && !T::MANY {
             warn!(kind, error = %chain(&end), "watch failed, trying again");
         } else {
             debug!(kind, error = %chain(&end), failures = self.trouble.failures, "watch failed again");
@@ -183,8 +190,11 @@ impl Session {
         tokio::time::sleep(wait).await;
     }
 
-    fn healthy(&mut self, kind: &str) {
-        if let Some(since) = self.trouble.since.take() {
+    fn healthy<T: Wire>(&mut self) {
+        let (kind, many) = (T::PLURAL, T::MANY);
+        if let Some(since) = self.trouble.since.take()
+            && !many
+        {
             info!(kind, seconds = since.elapsed().as_secs(), "watch works again");
         }
         self.trouble.failures = 0;
@@ -217,7 +227,7 @@ impl Session {
         };
         sink.apply(Change::Replaced { items, malformed }).await;
         self.last = Some(revision);
-        self.healthy(T::PLURAL);
+        self.healthy::<T>();
         Ok(End::Closed)
     }
 
@@ -242,7 +252,7 @@ impl Session {
             }
         }
         sink.apply(Change::Replaced { items, malformed }).await;
-        self.healthy(T::PLURAL);
+        self.healthy::<T>();
         Ok(self.follow(&mut lines, seconds, sink).await)
     }
 
@@ -264,7 +274,7 @@ impl Session {
                 Ok(Some(line)) => line,
                 Ok(None) => {
                     if started.elapsed() >= GOOD_WATCH {
-                        self.healthy(T::PLURAL);
+                        self.healthy::<T>();
                         return End::Closed;
                     }
                     return End::Broken("ended right after it began".into());
@@ -289,7 +299,7 @@ impl Session {
                 Err(error) => return error,
             };
             self.last = Some(revision);
-            self.healthy(T::PLURAL);
+            self.healthy::<T>();
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::snapshot::ObjectKey;
 use ferrolet_netproxy::wire as lean;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -16,6 +16,8 @@ pub trait Wire: DeserializeOwned + Send + Sync + 'static {
     /// `/api/v1` or `/apis/GROUP/VERSION`.
     const BASE: &'static str;
     const PLURAL: &'static str;
+    /// Watched one by one: what happens to each is no news for the log.
+    const MANY: bool = false;
 }
 
 impl Wire for Pod {
@@ -26,6 +28,18 @@ impl Wire for Pod {
 impl Wire for Node {
     const BASE: &'static str = "/api/v1";
     const PLURAL: &'static str = "nodes";
+}
+
+impl Wire for ConfigMap {
+    const BASE: &'static str = "/api/v1";
+    const PLURAL: &'static str = "configmaps";
+    const MANY: bool = true;
+}
+
+impl Wire for Secret {
+    const BASE: &'static str = "/api/v1";
+    const PLURAL: &'static str = "secrets";
+    const MANY: bool = true;
 }
 
 impl Wire for lean::Service {
@@ -41,17 +55,24 @@ impl Wire for lean::EndpointSlice {
 /// Which objects of a kind; both in the API's own syntax.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
+    /// The only namespace to look into.
+    pub namespace: Option<String>,
     pub fields: Option<String>,
     pub labels: Option<String>,
 }
 
 impl Selector {
     pub fn fields(selector: impl Into<String>) -> Self {
-        Selector { fields: Some(selector.into()), labels: None }
+        Selector { fields: Some(selector.into()), ..Selector::default() }
     }
 
     pub fn labels(selector: impl Into<String>) -> Self {
-        Selector { fields: None, labels: Some(selector.into()) }
+        Selector { labels: Some(selector.into()), ..Selector::default() }
+    }
+
+    /// A single object of a kind that lives in namespaces; the form that a node's credentials are allowed to watch by.
+    pub fn one(key: &ObjectKey) -> Self {
+        Selector { namespace: Some(key.namespace.clone()), ..Selector::fields(format!("metadata.name={}", key.name)) }
     }
 }
 
@@ -99,7 +120,8 @@ pub fn uri<T: Wire>(selector: &Selector, ask: Ask<'_>) -> String {
             query.append_pair("resourceVersion", from).append_pair("timeoutSeconds", &timeout_seconds.to_string());
         }
     }
-    format!("{}/{}?{}", T::BASE, T::PLURAL, query.finish())
+    let namespace = selector.namespace.as_ref().map(|n| format!("/namespaces/{n}")).unwrap_or_default();
+    format!("{}{namespace}/{}?{}", T::BASE, T::PLURAL, query.finish())
 }
 
 /// An object that is not what its kind says.

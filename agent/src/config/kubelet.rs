@@ -6,6 +6,7 @@ use super::fields::{Fields, Plain, Problem};
 use super::{AuthorizationMode, CgroupDriver, Config, Threshold, default_eviction_hard};
 use crate::admission::sysctls;
 use crate::images::policy::{Allowlist, Policy};
+use crate::objects::Strategy;
 use crate::userns;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
@@ -268,7 +269,22 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
         (Some(true) | None, None) => 1,
     };
     image_policy(config, fields);
+    object_changes(config, fields);
     isolation(config, fields);
+}
+
+/// How changes of the ConfigMaps and Secrets of running pods are noticed.
+fn object_changes(config: &mut Config, fields: &mut Fields<'_>) {
+    const STRATEGY: &str = "configMapAndSecretChangeDetectionStrategy";
+    let every = fields.duration("syncFrequency").unwrap_or(Duration::from_secs(60));
+    if every.is_zero() {
+        fields.problem("syncFrequency", "must be greater than 0".to_owned());
+    }
+    config.object_changes = match fields.text(STRATEGY).as_deref() {
+        None | Some("Watch") => Strategy::Watch,
+        Some("Get" | "Cache") => Strategy::Poll(every),
+        Some(other) => return fields.problem(STRATEGY, format!("{other:?} must be Get, Cache or Watch")),
+    };
 }
 
 /// What pods may change of the kernel, and what keeps them apart.
@@ -348,7 +364,6 @@ const NO_EFFECT: &[&str] = &[
 
 /// Fields of v1beta1 that are known and must be left at their defaults.
 const UNSUPPORTED: &[(&str, Plain)] = &[
-    ("syncFrequency", Plain::Time("1m")),
     ("readOnlyPort", Plain::Int(0)),
     ("tlsCipherSuites", Plain::Empty),
     ("tlsCurvePreferences", Plain::Empty),
@@ -399,7 +414,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("memorySwap", Plain::Empty),
     ("containerLogMaxWorkers", Plain::IntOrNull(1)),
     ("containerLogMonitorInterval", Plain::Time("10s")),
-    ("configMapAndSecretChangeDetectionStrategy", Plain::Text("Watch")),
     ("reservedSystemCPUs", Plain::Text("")),
     ("showHiddenMetricsForVersion", Plain::Text("")),
     ("systemReservedCgroup", Plain::Text("")),

@@ -19,6 +19,7 @@ mod statics;
 mod tests;
 
 use crate::images::policy::Policy;
+use crate::objects::Strategy;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Taint;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,8 @@ pub struct Config {
     pub image_policy: Policy,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_container_restart_period: Duration,
+    /// `configMapAndSecretChangeDetectionStrategy`, with `syncFrequency`.
+    pub object_changes: Strategy,
     pub server: ServerConfig,
     pub authentication: Authentication,
     pub authorization: Authorization,
@@ -257,6 +260,7 @@ impl Default for Config {
             max_parallel_image_pulls: 1,
             image_policy: Policy::default(),
             max_container_restart_period: Duration::from_secs(300),
+            object_changes: Strategy::Watch,
             server: ServerConfig {
                 enabled: true,
                 address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -12,6 +12,7 @@ use crate::api::wire::Selector;
 use crate::config::Config;
 use crate::events::EventRecorder;
 use crate::node::{addresses, facts, lease, own, ranges, report, runtime};
+use crate::objects::Store;
 use crate::{metrics, services, sysctls};
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -36,6 +37,8 @@ pub(super) struct Host {
 /// What the other parts of the agent have from here.
 pub(super) struct Cluster {
     pub(super) client: kube::Client,
+    /// The ConfigMaps and Secrets of pods.
+    pub(super) objects: Store,
     /// The pods bound to this node.
     pub(super) pods: Watched<Pod>,
     pub(super) node: Watched<Node>,
@@ -65,7 +68,17 @@ impl Host {
         root: &CancellationToken,
     ) -> Result<Cluster, Error> {
         let config = &self.config;
-        let client = Transport::new(kubeconfig)?.client();
+        let transport = Transport::new(kubeconfig)?;
+        let client = transport.client();
+        let main = client.clone();
+        let another = move || match transport.another() {
+            Ok(other) => other.client(),
+            Err(error) => {
+                warn!(%error, "no connection of its own for the watches of ConfigMaps and Secrets");
+                main.clone()
+            }
+        };
+        let objects = Store::new(client.clone(), config.object_changes, another);
         let (inputs, inbox) = mpsc::channel(INPUTS);
         let proxy = self.data_plane(inbox, supervisor, root)?;
         // Before anybody else sends: node ports answer on the primary addresses.
@@ -106,6 +119,7 @@ impl Host {
         });
         Ok(Cluster {
             client,
+            objects,
             pods,
             node,
             services: Some(services),
@@ -207,6 +221,7 @@ impl Host {
         supervisor.watch("readiness", follow);
         Cluster {
             client: absent::client(),
+            objects: Store::new(absent::client(), config.object_changes, absent::client),
             pods: watch::channel(Arc::new(Snapshot::none())).1,
             node: watch::channel(Arc::new(Snapshot::none())).1,
             services: None,

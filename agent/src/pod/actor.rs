@@ -6,13 +6,14 @@
 //! the actor itself has done. It never ends because of an error. Cancelled by its token at any await; what runs in the
 //! runtime stays as it is and is adopted by the next actor.
 
+mod changes;
 mod standing;
 mod words;
 
 use crate::events::Severity;
-use crate::pod::backoff::{Backoffs, Subject};
+use crate::pod::backoff::Backoffs;
 use crate::pod::container::ImageFacts;
-use crate::pod::desired::{Container, Desired, Ended};
+use crate::pod::desired::{Desired, Ended};
 use crate::pod::execute::{self, Failed, Held, Job, Outcome, Shared};
 use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
@@ -134,6 +135,10 @@ struct Actor {
     traffic: Traffic,
     /// What the user has been told is refused, left out or missing.
     told: BTreeSet<String>,
+    /// The ConfigMaps and Secrets that the pod names.
+    objects: crate::objects::Held,
+    /// What volumes show changed while they were being prepared.
+    outdated: bool,
 }
 
 impl Actor {
@@ -180,12 +185,15 @@ impl Actor {
             probes: Vec::new(),
             reporter,
             told: BTreeSet::new(),
+            objects: Default::default(),
+            outdated: false,
             shared,
             inputs,
         }
     }
 
     async fn run(&mut self) {
+        self.hold_objects();
         // What runs already keeps the health that the API knows: the verdicts must be there before the first status.
         let observed = self.observe();
         self.set_probes(&observed).await;
@@ -208,6 +216,7 @@ impl Actor {
             }
             self.lifecycle = step.lifecycle.clone();
             if self.lifecycle.rank() >= 2 {
+                self.objects = Default::default();
                 self.inputs.over.tell();
             }
             self.report(&observed, &verdicts, now);
@@ -289,6 +298,9 @@ impl Actor {
             self.local.replaced.retain(|known| observed.containers.iter().any(|c| c.id == *known));
             self.local.replaced.insert(id.clone());
         }
+        if matches!(action, Action::PrepareVolumes) {
+            self.outdated = false;
+        }
         let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
@@ -344,6 +356,7 @@ impl Actor {
             uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
+            () = self.objects.changed() => self.other_objects(),
             Ok(()) = self.verdicts.changed() => {}
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();
@@ -355,41 +368,6 @@ impl Actor {
             Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
         }
-    }
-
-    fn ended(&mut self) {
-        let mut next = Desired::clone(&self.desired);
-        next.ended = self.inputs.ended.borrow_and_update().clone();
-        self.desired = Arc::new(next);
-    }
-
-    fn new_pod(&mut self) {
-        let pod = self.inputs.pod.borrow_and_update().clone();
-        let mut next = match pod {
-            Some(pod) => desired_of(&pod),
-            None => {
-                let mut gone = Desired::clone(&self.desired);
-                gone.gone();
-                gone
-            }
-        };
-        next.started = self.status.start_time.as_ref().map(|t| t.0);
-        // A deletion is never taken back, whatever an old object says.
-        next.deletion = next.deletion.or(self.desired.deletion);
-        next.ended = self.desired.ended.clone();
-        let other_images: Vec<String> =
-            next.containers.iter().filter(|c| self.image_changed(c)).map(|c| c.name.clone()).collect();
-        self.desired = Arc::new(next);
-        for name in other_images {
-            self.cut_off(&Key::Pull(name.clone()));
-            self.backoffs.succeeded(&Subject::Image(name.clone()));
-            self.local.images.remove(&name);
-            self.images.remove(&name);
-        }
-    }
-
-    fn image_changed(&self, c: &Container) -> bool {
-        self.desired.container(&c.name).is_some_and(|old| old.image != c.image)
     }
 
     fn done(&mut self, done: Result<(tokio::task::Id, Done), JoinError>) {
@@ -441,7 +419,10 @@ impl Actor {
         match outcome {
             Outcome::Volumes(prepared) => {
                 self.local.volumes_ready = true;
-                self.local.renew_at = prepared.renew_at.and_then(|t| Time::try_from(t).ok());
+                self.local.renew_at = match self.outdated {
+                    true => Some(Time::now()),
+                    false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),
+                };
                 self.prepared = Arc::new(prepared);
             }
             Outcome::Image { container, attempt, facts } => {

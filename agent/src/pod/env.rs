@@ -5,6 +5,7 @@ use ferrolet_cri::types::EnvVar;
 use ferrolet_netproxy::wire::Service;
 use k8s_openapi::api::core::v1 as api;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub mod file;
 
@@ -39,8 +40,8 @@ pub enum FoundInFile {
 /// What was fetched; `None`: there is no such object.
 #[derive(Default)]
 pub struct Fetched {
-    pub config_maps: BTreeMap<String, Option<api::ConfigMap>>,
-    pub secrets: BTreeMap<String, Option<api::Secret>>,
+    pub config_maps: BTreeMap<String, Option<Arc<api::ConfigMap>>>,
+    pub secrets: BTreeMap<String, Option<Arc<api::Secret>>>,
     pub files: BTreeMap<InFile, FoundInFile>,
 }
 
@@ -163,12 +164,12 @@ impl Vars {
 
 /// The object; `None` if it is missing and may be.
 fn required<'a, T>(
-    all: &'a BTreeMap<String, Option<T>>,
+    all: &'a BTreeMap<String, Option<Arc<T>>>,
     kind: &'static str,
     name: &str,
     optional: Option<bool>,
 ) -> Result<Option<&'a T>, EnvError> {
-    match all.get(name).and_then(Option::as_ref) {
+    match all.get(name).and_then(Option::as_deref) {
         Some(found) => Ok(Some(found)),
         None if optional == Some(true) => Ok(None),
         None => Err(EnvError::Missing { kind, name: name.to_owned() }),

@@ -35,6 +35,7 @@ pub struct Shared {
     pub config: Arc<Config>,
     pub cri: ferrolet_cri::Client,
     pub kube: kube::Client,
+    pub objects: crate::objects::Store,
     pub volumes: volume::Manager,
     pub user_ids: userns::Range,
     pub cgroups: cgroup::Manager,
@@ -102,6 +103,9 @@ pub struct Held {
     /// What it was tried with; `None`: it is time to try again whatever has changed.
     pub credentials: Option<u64>,
 }
+
+/// The waiting reason of a container that is asked for in a way that cannot be done, or with what is not there.
+pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// Why an action failed: a waiting reason and a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +240,7 @@ impl Job {
         let result = self.try_sandbox(attempt).await;
         result.map_err(|(reason, message)| {
             self.warn(None, reason, message.clone());
-            Failed { reason: if reason == REFUSED { "CreateContainerConfigError" } else { "ContainerCreating" }, message }
+            Failed { reason: if reason == REFUSED { CONFIG_ERROR } else { "ContainerCreating" }, message }
         })
     }
 

@@ -41,6 +41,8 @@ pub struct Deps {
     pub config: Arc<crate::config::Config>,
     pub cri: ferrolet_cri::Client,
     pub kube: kube::Client,
+    /// The ConfigMaps and Secrets of pods.
+    pub objects: crate::objects::Store,
     pub volumes: crate::volume::Manager,
     /// The ids for pods with a user namespace of their own.
     pub user_ids: crate::userns::Range,

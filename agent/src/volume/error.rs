@@ -17,7 +17,7 @@ pub enum Error {
     Key { volume: String, kind: &'static str, name: String, key: String },
     /// The API server did not answer, or refused.
     #[error("MountVolume.SetUp failed for volume {volume:?} : reading {kind} {name:?}")]
-    Api { volume: String, kind: &'static str, name: String, source: Box<kube::Error> },
+    Api { volume: String, kind: &'static str, name: String, source: crate::objects::Error },
     #[error("MountVolume.SetUp failed for volume {volume:?} : token for service account {account:?}")]
     Token { volume: String, account: String, source: Box<kube::Error> },
     /// The server answered, but not with a usable token.

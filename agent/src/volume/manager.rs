@@ -9,6 +9,7 @@ use super::payload::{Payload, checked, conflict};
 use super::source::{Collector, Named};
 use super::unsupported::unsupported_source;
 use super::{Error, Result, atomic, inside, local, mounts, subpath, userns};
+use crate::objects::Store;
 use crate::userns::{Block, Range};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -29,6 +30,7 @@ pub struct Manager {
 struct Inner {
     root_dir: PathBuf,
     kube: kube::Client,
+    objects: Store,
 }
 
 /// A pod's volumes, ready to be bound into containers.
@@ -73,8 +75,8 @@ struct Files {
 
 impl Manager {
     /// `root_dir` is the agent's, `/var/lib/kubelet` by default.
-    pub fn new(root_dir: impl Into<PathBuf>, kube: kube::Client) -> Manager {
-        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), kube }) }
+    pub fn new(root_dir: impl Into<PathBuf>, kube: kube::Client, objects: Store) -> Manager {
+        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), kube, objects }) }
     }
 
     /// The pod's own folder.
@@ -161,7 +163,8 @@ impl Manager {
     async fn files(&self, pod: &Pod, volume: &Volume, place: &Place, context: &PodContext) -> Result<Files> {
         let name = volume.name.as_str();
         let (fs_group, fs_user) = (fs_group(pod), fs_user(pod));
-        let collector = Collector { kube: &self.inner.kube, pod, context, volume: name, fs_group, fs_user };
+        let collector =
+            Collector { kube: &self.inner.kube, objects: &self.inner.objects, pod, context, volume: name, fs_group, fs_user };
         if let Some(c) = &volume.config_map {
             let named = Named { name: &c.name, items: c.items.as_ref(), default_mode: c.default_mode, optional: c.optional };
             let payload = collector.config_map(&named).await?;

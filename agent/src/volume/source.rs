@@ -4,6 +4,7 @@ use super::fields::{PodContext, field_value, resource_value};
 use super::payload::{DEFAULT_MODE, File, Keys, Mapping, Payload, checked, mode};
 use super::token::{self, Life};
 use super::{Error, Result};
+use crate::objects;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, ServiceAccount,
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::api::{Api, PostParams};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How soon to ask again for a token that could not be renewed but still lives.
@@ -19,6 +21,7 @@ const RETRY: Duration = Duration::from_secs(30);
 /// For one volume of one pod.
 pub(super) struct Collector<'a> {
     pub(super) kube: &'a kube::Client,
+    pub(super) objects: &'a objects::Store,
     pub(super) pod: &'a Pod,
     pub(super) context: &'a PodContext,
     pub(super) volume: &'a str,
@@ -41,19 +44,13 @@ impl Collector<'_> {
     }
 
     /// The object; `None` if it is not there and need not be.
-    async fn get<K>(&self, kind: &'static str, name: &str, optional: bool) -> Result<Option<K>>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.kube.clone(), self.namespace());
+    async fn get<K: objects::Configures>(&self, kind: &'static str, name: &str, optional: bool) -> Result<Option<Arc<K>>> {
+        let found = self.objects.get::<K>(self.namespace(), name).await;
         let (volume, name) = (self.volume.to_owned(), name.to_owned());
-        match api.get_opt(&name).await {
+        match found {
             Ok(None) if !optional => Err(Error::NotFound { volume, kind, name }),
             Ok(found) => Ok(found),
-            Err(source) => Err(Error::Api { volume, kind, name, source: Box::new(source) }),
+            Err(source) => Err(Error::Api { volume, kind, name, source }),
         }
     }
 
@@ -67,13 +64,13 @@ impl Collector<'_> {
     }
 
     pub(super) async fn config_map(&self, named: &Named<'_>) -> Result<Payload> {
-        let object: Option<ConfigMap> = self.get("configmap", named.name, named.optional.unwrap_or(false)).await?;
-        Keys::config_map(named.name, object.as_ref()).files(&self.mapping(named))
+        let object = self.get::<ConfigMap>("configmap", named.name, named.optional.unwrap_or(false)).await?;
+        Keys::config_map(named.name, object.as_deref()).files(&self.mapping(named))
     }
 
     pub(super) async fn secret(&self, named: &Named<'_>) -> Result<Payload> {
-        let object: Option<Secret> = self.get("secret", named.name, named.optional.unwrap_or(false)).await?;
-        Keys::secret(named.name, object.as_ref()).files(&self.mapping(named))
+        let object = self.get::<Secret>("secret", named.name, named.optional.unwrap_or(false)).await?;
+        Keys::secret(named.name, object.as_deref()).files(&self.mapping(named))
     }
 
     pub(super) fn downward(&self, items: &[DownwardAPIVolumeFile], default_mode: Option<i32>) -> Result<Payload> {

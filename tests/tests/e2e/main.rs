@@ -21,6 +21,7 @@ mod shared;
 mod standalone;
 mod static_pods;
 mod together;
+mod volumes;
 mod waits;
 
 use libtest_mimic::{Arguments, Trial};
@@ -46,6 +47,7 @@ fn main() {
         admission::trials(),
         services::trials(),
         rules::trials(),
+        volumes::trials(),
         waits::trials(),
         faults::trials(),
     ]

@@ -162,3 +162,20 @@ async fn http_hooks_reach_the_container_and_a_failed_one_kills_it() {
     w.until("told", |w| w.api.reasons().contains(&"FailedPostStartHook".to_owned()).then_some(())).await;
     w.until("killed", |w| (w.fake.count("StopContainer") >= 2).then_some(())).await;
 }
+
+#[tokio::test]
+async fn volumes_of_a_running_pod_follow_what_they_show() {
+    let w = World::start(Profile::containerd_2()).await;
+    let map = |value: &str, revision: &str| json!({"metadata": {"name": "c", "resourceVersion": revision}, "data": {"k": value}});
+    w.api.put("configmaps", "c", map("1", "1"));
+    let mut spec = json!({"containers": [{"name": "web", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]});
+    spec["volumes"] = json!([{"name": "v", "configMap": {"name": "c"}}]);
+    w.create("p", spec);
+    w.until("ready", |w| w.pod("p").filter(ready)).await;
+    let file = w.root().join("pods/uid-p/volumes/kubernetes.io~configmap/v/k");
+    let shows = |value: &'static str| move |_: &World| (std::fs::read_to_string(&file).ok()? == value).then_some(());
+    w.until("shown", shows.clone()("1")).await;
+    w.api.put("configmaps", "c", map("2", "2"));
+    w.until("followed", shows("2")).await;
+    assert_eq!(w.fake.count("CreateContainer"), 1);
+}

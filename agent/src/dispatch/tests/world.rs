@@ -4,6 +4,7 @@ use crate::admission::{Amounts, NodeView};
 use crate::api::snapshot::{ObjectKey, Snapshot};
 use crate::config::Config;
 use crate::events::EventRecorder;
+use crate::objects::{Store, Strategy};
 use crate::pod::{Deps, PodId};
 use crate::static_pods::testing::Source;
 use crate::static_pods::{Kind, Statuses, read};
@@ -403,10 +404,14 @@ impl World {
         let (source, statics) = Source::new();
         source.say(self.statics.0.clone(), self.statics.1);
         self.source = Some(source);
+        let another = kube.clone();
+        // The API here has no watches.
+        let objects = Store::new(kube.clone(), Strategy::Poll(Duration::from_millis(100)), move || another.clone());
         let deps = Deps {
             config,
             cri,
-            volumes: volume::Manager::new(self.root(), kube.clone()),
+            volumes: volume::Manager::new(self.root(), kube.clone(), objects.clone()),
+            objects,
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,

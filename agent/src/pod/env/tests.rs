@@ -20,8 +20,8 @@ fn fetched() -> Fetched {
     let map: api::ConfigMap = serde_json::from_value(json!({"data": {"a": "1", "b": "2"}})).unwrap();
     let secret: api::Secret = serde_json::from_value(json!({"data": {"s": "c2VjcmV0"}})).unwrap();
     Fetched {
-        config_maps: [("m".to_owned(), Some(map)), ("gone".to_owned(), None)].into(),
-        secrets: [("s".to_owned(), Some(secret))].into(),
+        config_maps: [("m".to_owned(), Some(Arc::new(map))), ("gone".to_owned(), None)].into(),
+        secrets: [("s".to_owned(), Some(Arc::new(secret)))].into(),
         files: BTreeMap::new(),
     }
 }

@@ -169,14 +169,14 @@ impl Job {
     /// A secret that is missing is passed over: the image may be public.
     async fn pull_secrets(&self) -> PullSecrets {
         let names = self.desired.pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_ref());
-        let api = kube::Api::<Secret>::namespaced(self.shared.kube.clone(), &self.desired.id.namespace);
         let mut secrets = PullSecrets::default();
         for name in names.into_iter().flatten().map(|r| &r.name).filter(|n| !n.is_empty()) {
-            match api.get(name).await {
-                Ok(secret) => secrets.found.push(secret),
+            match self.shared.objects.get::<Secret>(&self.desired.id.namespace, name).await {
+                Ok(Some(secret)) => secrets.found.push(Secret::clone(&secret)),
+                Ok(None) => secrets.missing.push(name.clone()),
                 Err(error) => {
                     tracing::debug!(pod = %self.desired.id, secret = name, %error, "cannot read the image pull secret");
-                    secrets.unknown |= !matches!(&error, kube::Error::Api(status) if status.code < 500);
+                    secrets.unknown = true;
                     secrets.missing.push(name.clone());
                 }
             }

@@ -1,7 +1,7 @@
 //! Creating and starting a container.
 
 use super::stop::Ending;
-use super::{Failed, Job, Outcome};
+use super::{CONFIG_ERROR, Failed, Job, Outcome};
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
@@ -15,8 +15,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
-
-const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 /// What sets one instance of a container apart from the others.
 #[derive(Debug, Clone, Copy, Default)]
@@ -164,16 +162,14 @@ impl Job {
     async fn fetch_sources(&self, spec: &api::Container) -> Result<Fetched, Failed> {
         let needs = env::needs(spec);
         let namespace = &self.desired.id.namespace;
-        let maps = kube::Api::<api::ConfigMap>::namespaced(self.shared.kube.clone(), namespace);
-        let secrets = kube::Api::<api::Secret>::namespaced(self.shared.kube.clone(), namespace);
-        let mut fetched = Fetched::default();
+        let (objects, mut fetched) = (&self.shared.objects, Fetched::default());
         for name in needs.config_maps {
-            let found = maps.get_opt(&name).await;
+            let found = objects.get::<api::ConfigMap>(namespace, &name).await;
             let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("configmap {namespace}/{name}: {e}")))?;
             fetched.config_maps.insert(name, found);
         }
         for name in needs.secrets {
-            let found = secrets.get_opt(&name).await;
+            let found = objects.get::<api::Secret>(namespace, &name).await;
             let found = found.map_err(|e| Failed::new(CONFIG_ERROR, format!("secret {namespace}/{name}: {e}")))?;
             fetched.secrets.insert(name, found);
         }

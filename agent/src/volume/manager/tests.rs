@@ -1,4 +1,5 @@
 use super::*;
+use crate::objects::Strategy;
 use base64::Engine;
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -75,10 +76,16 @@ struct Bench {
     manager: Manager,
 }
 
+/// Read whenever they are needed.
+fn objects(api: &Arc<Api>) -> Store {
+    let client = api.client();
+    Store::new(client.clone(), Strategy::Poll(Duration::from_secs(60)), move || client.clone())
+}
+
 fn bench() -> Bench {
     let root = Root(tempfile::tempdir().unwrap());
     let api = Arc::new(Api { token_life: Mutex::new((0, 3600)), ..Api::default() });
-    let manager = Manager::new(root.0.path(), api.client());
+    let manager = Manager::new(root.0.path(), api.client(), objects(&api));
     Bench { root, api, manager }
 }
 
@@ -271,7 +278,7 @@ async fn tokens_are_kept_while_young_and_renewed_in_time() {
     let in_secs = renew_at.duration_since(SystemTime::now()).unwrap().as_secs();
     assert!((2870..=2880).contains(&in_secs), "{in_secs}");
     // Another agent process: the token in the volume is all the memory there is.
-    let restarted = Manager::new(b.root.0.path(), b.api.client());
+    let restarted = Manager::new(b.root.0.path(), b.api.client(), objects(&b.api));
     assert_eq!(prepare(&pod, &restarted).await.unwrap(), (first.clone(), renew_at));
     assert_eq!(*b.api.tokens.lock().unwrap(), 1);
 
