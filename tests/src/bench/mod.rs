@@ -11,6 +11,8 @@ use clap::ValueEnum;
 pub enum What {
     Pods,
     Probes,
+    /// What exec probes cost the pods that start meanwhile.
+    ExecProbes,
     Services,
 }
 
@@ -22,6 +24,9 @@ pub fn run(what: Option<What>) -> Result<()> {
     }
     if wanted(What::Probes) {
         probes::run()?;
+    }
+    if wanted(What::ExecProbes) {
+        probes::exec::run()?;
     }
     if wanted(What::Services) {
         services::run()?;

@@ -1,8 +1,7 @@
-//! `cargo lab bench probes`: what a thousand checks a second cost, and what exec probes cost the pods that start meanwhile.
+//! `cargo lab bench probes`: what a thousand checks a second cost.
 //!
-//! The first is the probe driver alone, in a process and a network namespace of its own, against a server in another: the
-//! figures are those of an optimised build, a debug one builds and runs that. The second is a whole lab; with and without
-//! probes take turns in one run, on the same pods.
+//! The probe driver alone, in a process and a network namespace of its own, against a server in another: the figures are those
+//! of an optimised build, a debug one builds and runs that.
 
 pub mod exec;
 pub mod parts;
@@ -38,7 +37,7 @@ pub fn run() -> Result<()> {
     }
     let mut table = Table::new();
     println!("probes; load {}", load());
-    let done = network(&mut table).and_then(|()| exec::measure(&mut table));
+    let done = network(&mut table);
     println!("\n{table}\nload afterwards {}", load());
     done
 }
