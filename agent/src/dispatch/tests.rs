@@ -5,6 +5,7 @@ mod credentials;
 mod ends;
 mod ephemeral;
 mod images;
+mod kills;
 mod refusals;
 mod rules;
 mod standing;

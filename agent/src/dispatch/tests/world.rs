@@ -333,6 +333,26 @@ pub struct World {
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
+    life: Life,
+}
+
+/// Threads of an agent that can be killed.
+#[derive(Default)]
+struct Life(Option<tokio::runtime::Runtime>);
+
+impl Life {
+    /// Every task ends where it waits.
+    fn end(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 impl World {
@@ -362,6 +382,7 @@ impl World {
             asker: None,
             statuses: Statuses::default(),
             agent: None,
+            life: Life::default(),
         };
         w.start_agent();
         w
@@ -433,6 +454,21 @@ impl World {
         tokio::spawn(data_plane(rules, self.rules.clone(), cancel.clone()));
         let task = dispatch::spawn(deps, cancel.clone());
         self.agent = Some((cancel, task, runtime));
+    }
+
+    /// An agent that can be killed.
+    pub fn start_mortal_agent(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let inside = runtime.enter();
+        self.start_agent();
+        drop(inside);
+        self.life = Life(Some(runtime));
+    }
+
+    /// As SIGKILL does it.
+    pub fn kill_agent(&mut self) {
+        self.life.end();
+        self.agent = None;
     }
 
     /// How the pod of this name stands, by what `ferrolet pod` is told; `None` if the agent knows no such pod.
