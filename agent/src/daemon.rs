@@ -192,6 +192,7 @@ async fn build(
     cluster.metrics.push(Box::new(move |page| metrics::write_static_pods(said.borrow().problems.len(), page)));
     let statuses = static_pods::Statuses::default();
     let metrics = Arc::new(Metrics::new(&config.node_name, std::mem::take(&mut cluster.metrics))?);
+    let user_counts = userns::Counts::new(&metrics)?;
     let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
     let serving = server::Deps {
         config: config.clone(),
@@ -217,6 +218,7 @@ async fn build(
         volumes: volume::Manager::new(config.root_dir.clone(), cluster.client.clone(), cluster.objects.clone()),
         objects: cluster.objects,
         user_ids,
+        user_counts,
         kube: cluster.client,
         cri: cri.clone(),
         cgroups,

@@ -10,6 +10,7 @@ mod entry;
 mod gatekeeper;
 mod leftovers;
 mod mirror;
+mod resizes;
 mod statics;
 
 use crate::admission::NodeView;
@@ -22,6 +23,7 @@ use crate::pod::actor;
 use crate::pod::container::NodeLimits;
 use crate::pod::desired::{Ended, id_of};
 use crate::pod::execute::Shared;
+use crate::pod::resize::{Record, record};
 use crate::pod::status::NodeFacts;
 use crate::pod::{Deps, PodId, Time};
 use crate::report;
@@ -63,6 +65,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         objects,
         volumes,
         user_ids,
+        user_counts,
         cgroups,
         probes,
         probe_events,
@@ -93,6 +96,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         seccomp_default: config.seccomp_default,
         throttle_paths: throttle_paths(Path::new("/sys")),
     };
+    let pods_dir = config.root_dir.join("pods");
+    let records = tokio::task::spawn_blocking(move || record::load(&pods_dir)).await.unwrap_or_default();
     let report_slots = Arc::new(tokio::sync::Semaphore::new(report::PARALLEL));
     let snapshots = runtime.snapshot.clone();
     let shared = Arc::new(Shared {
@@ -113,6 +118,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         node,
         limits,
         user_ids,
+        user_counts,
         report_slots,
         reporters,
     });
@@ -136,6 +142,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         registered,
         over: Arc::default(),
         awaiting: BTreeMap::new(),
+        records,
     };
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events, asks) => {}
@@ -177,6 +184,8 @@ struct Dispatcher {
     over: Arc<Notify>,
     /// Pods that have been taken, and those that must end before they start.
     awaiting: BTreeMap<String, (Arc<Pod>, BTreeSet<String>)>,
+    /// What an earlier agent wrote down of pods that have no actor yet.
+    records: BTreeMap<String, Record>,
 }
 
 /// How far the one search for what gone pods left has come.
@@ -247,7 +256,7 @@ impl Dispatcher {
         self.finished.retain(|uid, _| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
         let mut new = Vec::new();
         for (uid, pod) in &wanted {
-            match self.actors.get(uid) {
+            match self.actors.get_mut(uid) {
                 Some(entry) => entry.update(pod),
                 None if self.finished.contains_key(uid) => {}
                 // What has been taken once stays taken, also by an agent that starts again.
@@ -258,6 +267,9 @@ impl Dispatcher {
         self.awaiting.retain(|uid, _| wanted.contains_key(uid) || statics.pods.contains_key(uid));
         self.end_static_orphans(statics, runtime, &wanted);
         let own = self.static_pods(statics, api, runtime);
+        if api.synced && statics.synced {
+            self.resizes();
+        }
         self.admit(own.iter().chain(new).collect());
         self.mirror(statics, api, &mirrors);
         if api.synced {
@@ -320,7 +332,9 @@ impl Dispatcher {
 
     fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>, ended: Option<Ended>) {
         let uid = id.uid.clone();
-        let (entry, inputs) = Entry::new(id, pod, ended, self.gate.clone(), &self.over);
+        let record = self.records.remove(&uid);
+        let runtime = self.shared.runtime.snapshot.borrow().pods.get(&uid).cloned();
+        let (entry, inputs) = Entry::new(id, pod, ended, self.gate.clone(), &self.over, (record, runtime));
         let task = self.tasks.spawn(actor::run(self.shared.clone(), inputs, self.cancel.child_token()));
         self.uids.insert(task.id(), uid.clone());
         self.actors.insert(uid, entry);

@@ -6,7 +6,9 @@
 
 pub mod host;
 
+use crate::metrics::Metrics;
 use ferrolet_cri::types as cri;
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 
 /// Blocks are multiples of this, and never begin below it: those ids are the host's own users.
@@ -20,6 +22,23 @@ pub enum Error {
     Full,
     #[error("invalid user namespace mappings file: {0}")]
     File(String),
+}
+
+/// How many pods with a user namespace were started, and how many of those starts failed. In kubelet's names.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    pub started: IntCounter,
+    pub failed: IntCounter,
+}
+
+impl Counts {
+    pub fn new(metrics: &Metrics) -> Result<Counts, prometheus::Error> {
+        let counter = |end: &str, help| metrics.counter(&format!("kubelet_started_user_namespaced_pods_{end}"), help);
+        Ok(Counts {
+            started: counter("total", "Cumulative number of pods with user namespaces started")?,
+            failed: counter("errors_total", "Cumulative number of errors when starting pods with user namespaces")?,
+        })
+    }
 }
 
 /// The ids of this host that are there for pods.

@@ -90,6 +90,8 @@ pub struct Node {
     pub labels: Vec<String>,
     /// Fields of the KubeProxyConfiguration besides the lab's own, or instead of them, from the agent's next start on.
     pub proxy: serde_json::Map<String, Value>,
+    /// The same of the KubeletConfiguration.
+    pub kubelet: serde_json::Map<String, Value>,
     stack: Stack,
     lab: String,
     ferrolet: PathBuf,
@@ -154,6 +156,7 @@ impl Lab {
             agent: None,
             labels: vec![],
             proxy: Default::default(),
+            kubelet: Default::default(),
             stack,
             lab: self.name.clone(),
             ferrolet,
@@ -349,6 +352,7 @@ impl Node {
         if !self.labels.is_empty() {
             argv.push(format!("--node-labels={}", self.labels.join(",")));
         }
+        self.kubelet.iter().for_each(|(field, value)| kubelet_config[field] = value.clone());
         std::fs::write(&config, serde_json::to_string_pretty(&kubelet_config)?)?;
         self.agent = Some(Proc::spawn("ferrolet", &self.lab, Some(&self.netns), &self.agent_log(), &argv, &[])?);
         Ok(())

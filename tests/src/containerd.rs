@@ -49,7 +49,7 @@ impl Containerd {
         let socket = run.join("containerd.sock");
         let programs =
             if network.stack.has_v6() { prompt_ptp(&dir.join("cni-bin"), &tools.cni_dir)? } else { tools.cni_dir.clone() };
-        std::fs::write(dir.join("config.toml"), config(dir, &socket, &programs))?;
+        std::fs::write(dir.join("config.toml"), config(dir, &socket, &programs, tools.runtime.runc.as_deref()))?;
         std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), network))?;
         Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
     }
@@ -143,8 +143,9 @@ impl Containerd {
 }
 
 /// Version 2 of the format: containerd 1.6 needs it, 2.x still reads it.
-fn config(dir: &Path, socket: &Path, programs: &Path) -> String {
+fn config(dir: &Path, socket: &Path, programs: &Path, runc: Option<&Path>) -> String {
     let (dir, socket, cni) = (dir.display(), socket.display(), programs.display());
+    let runc = runc.map(|path| format!("BinaryName = \"{}\"\n", path.display())).unwrap_or_default();
     format!(
         r#"version = 2
 root = "{dir}/root"
@@ -174,7 +175,7 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
-"#,
+{runc}"#,
         pause = images::PAUSE,
     )
 }

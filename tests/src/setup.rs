@@ -43,6 +43,8 @@ pub struct Runtime {
     pub ctr: PathBuf,
     /// Put in front of PATH, where containerd looks for its shim.
     pub path: Option<PathBuf>,
+    /// Instead of the host's runc.
+    pub runc: Option<PathBuf>,
     pub version: String,
 }
 
@@ -87,7 +89,7 @@ impl Runtime {
         let version = run(Command::new(&containerd).arg("--version"))?;
         let version = version.split_whitespace().nth(2).unwrap_or("unknown").trim_start_matches('v').to_owned();
         let ctr = ctr.context("containerd's ctr is not there")?;
-        Ok(Runtime { containerd, ctr, path, version })
+        Ok(Runtime { containerd, ctr, path, runc: None, version })
     }
 
     /// containerd 2.x from Debian's newest suite, unpacked in the cache.
@@ -95,6 +97,11 @@ impl Runtime {
         let root = unpacked(&["containerd"], "usr/bin/containerd")?;
         let bin = root.join("usr/bin");
         Runtime::of(bin.join("containerd"), Some(bin.join("ctr")), Some(bin))
+    }
+
+    /// The same with Debian's newest runc, which can give pods user namespaces.
+    pub fn with_user_namespaces() -> Result<Runtime> {
+        Ok(Runtime { runc: Some(newest_runc()?), ..Runtime::newest()? })
     }
 }
 
@@ -114,16 +121,43 @@ fn kubectl() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A command line for the `nft` of Debian's newest suite, which needs a newer libc than this host may have: it is unpacked with
-/// all libraries it needs into a folder of its own, and started by the loader there.
+/// A command line for the `nft` of Debian's newest suite, which needs a newer libc than this host may have.
 pub fn newest_nft() -> Result<Vec<String>> {
-    let root = cache().join("debian-nft");
+    let root = with_libraries("debian-nft", &["nftables"])?;
+    let (libraries, loader) = loader(&root)?;
     let nft = root.join("usr/sbin/nft");
-    if !nft.exists() {
-        println!("fetching into {}: nftables and its libraries", root.display());
-        let apt = Apt::new("apt-nft")?;
+    let words = [loader.as_path(), Path::new("--library-path"), &libraries, &nft];
+    Ok(words.iter().map(|w| w.display().to_string()).collect())
+}
+
+/// The `runc` of Debian's newest suite. It starts itself again, so it is made to find the loader and libraries by itself.
+fn newest_runc() -> Result<PathBuf> {
+    let root = with_libraries("debian-runc", &["runc", "patchelf"])?;
+    let runc = root.join("runc");
+    if !runc.exists() {
+        let (libraries, loader) = loader(&root)?;
+        let half = root.join("runc.half");
+        std::fs::copy(root.join("usr/sbin/runc"), &half).context("cannot copy runc")?;
+        let mut patch = Command::new(&loader);
+        patch.arg("--library-path").arg(&libraries).arg(root.join("usr/bin/patchelf"));
+        patch.arg("--set-interpreter").arg(&loader).args(["--force-rpath", "--set-rpath"]).arg(&libraries).arg(&half);
+        run(&mut patch)?;
+        std::fs::rename(&half, &runc).context("cannot rename runc")?;
+    }
+    run(Command::new(&runc).arg("--version"))?;
+    Ok(runc)
+}
+
+/// The folder in which packages of Debian's newest suite lie unpacked with all libraries they need.
+fn with_libraries(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = cache().join(name);
+    if !root.exists() {
+        println!("fetching into {}: {} and the libraries they need", root.display(), packages.join(" "));
+        let apt = Apt::new(&format!("apt-{name}"))?;
         // With the empty list of installed packages apt brings every library.
-        apt.get(&["install", "-y", "--download-only", "--no-install-recommends", "nftables"])?;
+        let mut args = vec!["install", "-y", "--download-only", "--no-install-recommends"];
+        args.extend(packages);
+        apt.get(&args)?;
         let half = apt.dir.join("unpacked");
         for file in std::fs::read_dir(apt.dir.join("archives"))?.flatten().map(|e| e.path()) {
             if file.extension().is_some_and(|e| e == "deb") {
@@ -133,13 +167,17 @@ pub fn newest_nft() -> Result<Vec<String>> {
         std::fs::rename(&half, &root).with_context(|| format!("cannot make {}", root.display()))?;
         apt.remove()?;
     }
+    Ok(root)
+}
+
+/// The libraries in such a folder, and the loader that belongs to them.
+fn loader(root: &Path) -> Result<(PathBuf, PathBuf)> {
     let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
     let entries = std::fs::read_dir(&libraries).with_context(|| format!("no {}", libraries.display()))?;
     let mut loaders = entries.flatten().map(|e| e.path());
     let loader = loaders.find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ld-linux")));
     let loader = loader.with_context(|| format!("no loader in {}", libraries.display()))?;
-    let words = [loader.as_path(), Path::new("--library-path"), &libraries, &nft];
-    Ok(words.iter().map(|w| w.display().to_string()).collect())
+    Ok((libraries, loader))
 }
 
 /// apt for Debian's newest suite, with all its state in a folder of the cache.

@@ -7,6 +7,7 @@
 pub mod apparmor;
 pub mod preempt;
 mod requests;
+pub mod resize;
 mod selector;
 pub mod sysctls;
 

@@ -96,6 +96,10 @@ impl Hierarchy {
         Ok(Level { path: at, controllers })
     }
 
+    pub(super) fn folder(&self, path: &Path) -> PathBuf {
+        self.mount.join(path)
+    }
+
     /// The names of the cgroups in a folder; none if it is not there.
     pub(super) fn children(&self, path: &Path) -> Result<Vec<String>> {
         children(&self.mount.join(path))

@@ -11,6 +11,7 @@
 use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
 use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
 use super::qos::Qos;
+use super::read::{self, Found};
 use super::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,26 @@ impl Manager {
         self.blocking(move |inner| {
             inner.check(&pod)?;
             inner.make(&pod.path, &pod.limits)
+        })
+        .await
+    }
+
+    /// What is in force in the pod's cgroup.
+    pub async fn read(&self, pod: &PodCgroup) -> Result<Found> {
+        let pod = pod.clone();
+        self.blocking(move |inner| {
+            inner.check(&pod)?;
+            read::folder(inner.version, &inner.hierarchies, &pod.path)
+        })
+        .await
+    }
+
+    /// What is in force in the cgroup of a container below the pod's; `None` if there is none that bears its id.
+    pub async fn read_container(&self, pod: &PodCgroup, id: &str) -> Result<Option<Found>> {
+        let (pod, id) = (pod.clone(), id.to_owned());
+        self.blocking(move |inner| {
+            inner.check(&pod)?;
+            read::container(inner.version, &inner.hierarchies, &pod.path, &id)
         })
         .await
     }

@@ -9,10 +9,14 @@ mod hierarchy;
 mod manager;
 mod plan;
 mod qos;
+mod read;
 
 pub use error::{Class, Error};
 pub use manager::{Manager, Version};
-pub use plan::{Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan};
+pub use plan::{
+    Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan, pod_limits,
+};
 pub use qos::{Qos, qos};
+pub use read::Found;
 
 type Result<T> = std::result::Result<T, Error>;

@@ -95,6 +95,16 @@ pub fn cpu_weight(shares: u64) -> u64 {
     (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
 
+/// The way back: the least shares that give the weight.
+pub fn cpu_shares_of_weight(weight: u64) -> u64 {
+    let (mut low, mut high) = (MIN_SHARES, MAX_SHARES);
+    while low < high {
+        let middle = low.midpoint(high);
+        if cpu_weight(middle) < weight { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// Millicores to CFS quota for a period; 0 is "no limit asked for".
 pub fn cpu_quota(milli: i64, period_us: u64) -> i64 {
     if milli <= 0 {
@@ -178,6 +188,11 @@ impl Amounts {
     fn plus(self, other: Amounts) -> Amounts {
         Amounts { cpu: self.cpu + other.cpu, memory: self.memory + other.memory }
     }
+    /// The other's where this says nothing.
+    fn or(self, other: Amounts) -> Amounts {
+        let pick = |own: Quantity, other: Quantity| if own.is_zero() { other } else { own };
+        Amounts { cpu: pick(self.cpu, other.cpu), memory: pick(self.memory, other.memory) }
+    }
     fn max(self, other: Amounts) -> Amounts {
         Amounts { cpu: self.cpu.max(other.cpu), memory: self.memory.max(other.memory) }
     }
@@ -220,7 +235,11 @@ pub struct Asked {
 
 /// All containers of the pod, without what its runtime class costs.
 pub fn asked(spec: &PodSpec) -> Asked {
-    let (requests, limits) = (requested(spec), total(spec, |r| Amounts::of(r.limits.as_ref())));
+    let (mut requests, mut limits) = (requested(spec), total(spec, |r| Amounts::of(r.limits.as_ref())));
+    if let Some(whole) = &spec.resources {
+        requests = Amounts::of(whole.requests.as_ref()).or(requests);
+        limits = Amounts::of(whole.limits.as_ref()).or(limits);
+    }
     Asked {
         cpu_request_milli: requests.cpu.milli(),
         cpu_limit_milli: limits.cpu.milli(),
@@ -248,8 +267,14 @@ fn requested(spec: &PodSpec) -> Amounts {
     })
 }
 
-fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
-    let Some(spec) = &pod.spec else { return Limits::default() };
+/// What bounds the pod as a whole: cpu and memory, each where every container or the pod itself says so.
+pub fn pod_limits(spec: &PodSpec) -> (Option<Quantity>, Option<Quantity>) {
+    let (_, limits, declared) = bounds(spec);
+    (Some(limits.cpu).filter(|q| declared.0 && !q.is_zero()), Some(limits.memory).filter(|q| declared.1 && !q.is_zero()))
+}
+
+/// Requests and limits with the overhead, and whether cpu and memory are limited.
+fn bounds(spec: &PodSpec) -> (Amounts, Amounts, (bool, bool)) {
     let mut requests = requested(spec);
     let mut limits = total(spec, |r| Amounts::of(r.limits.as_ref()));
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -276,6 +301,12 @@ fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
     if !limits.memory.is_zero() {
         limits.memory += overhead.memory;
     }
+    (requests, limits, (cpu_declared, memory_declared))
+}
+
+fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
+    let Some(spec) = &pod.spec else { return Limits::default() };
+    let (requests, limits, (cpu_declared, memory_declared)) = bounds(spec);
     let mut out = Limits { pids: node.pod_pids_limit, hugetlb: hugetlb(spec), ..Limits::default() };
     if qos == Qos::BestEffort {
         out.cpu_shares = Some(MIN_SHARES);

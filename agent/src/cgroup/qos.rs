@@ -53,8 +53,8 @@ pub fn qos(pod: &Pod) -> Qos {
         }
     };
     match &spec.resources {
-        Some(pod_level) => count(Some(pod_level)),
-        None => spec.containers.iter().chain(spec.init_containers.iter().flatten()).for_each(|c| count(c.resources.as_ref())),
+        Some(pod_level) if says_something(pod_level) => count(Some(pod_level)),
+        _ => spec.containers.iter().chain(spec.init_containers.iter().flatten()).for_each(|c| count(c.resources.as_ref())),
     }
     if requests.is_empty() && limits.is_empty() {
         Qos::BestEffort
@@ -63,6 +63,10 @@ pub fn qos(pod: &Pod) -> Qos {
     } else {
         Qos::Burstable
     }
+}
+
+fn says_something(r: &ResourceRequirements) -> bool {
+    r.requests.iter().chain(&r.limits).any(|list| !list.is_empty())
 }
 
 #[cfg(test)]

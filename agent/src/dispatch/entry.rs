@@ -1,11 +1,13 @@
 //! The dispatcher's end of an actor.
 
+use super::resizes::Room;
 use crate::admission;
 use crate::observe::PodRuntime;
 use crate::pod::PodId;
 use crate::pod::actor::{Inputs, Over};
 use crate::pod::desired::Ended;
 use crate::pod::explain::Standing;
+use crate::pod::resize::Record;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub(super) struct Entry {
     pub(super) last: Option<Arc<PodRuntime>>,
     /// Who asks the actor how the pod stands.
     pub(super) asks: mpsc::Sender<oneshot::Sender<Standing>>,
+    pub(super) room: Room,
     ended: watch::Sender<Option<Ended>>,
     over: Over,
 }
@@ -48,6 +51,7 @@ impl Entry {
         ended: Option<Ended>,
         gate: watch::Receiver<bool>,
         listener: &Arc<Notify>,
+        (record, runtime_pod): (Option<Record>, Option<Arc<PodRuntime>>),
     ) -> (Entry, Inputs) {
         let (origin, mirror, gate) = match &pod {
             None => (Origin::Runtime, None, gate),
@@ -59,21 +63,47 @@ impl Entry {
             }
             Some(_) => (Origin::Api, None, gate),
         };
+        let (mut room, grants) = Room::new(pod.as_ref(), record.as_ref(), runtime_pod.as_deref());
+        if let Some(pod) = &pod {
+            room.look(pod);
+        }
         let (pod, pods) = watch::channel(pod);
         let (ended, endings) = watch::channel(ended);
         let (runtime, over) = (Arc::new(Notify::new()), Over::listener(listener));
         let (asks, asked) = mpsc::channel(super::ask::WAITING);
         let (wake, told) = (runtime.clone(), over.clone());
-        let inputs = Inputs { id: id.clone(), pod: pods, mirror, runtime: wake, gate, ended: endings, over: told, asks: asked };
-        (Entry { id, origin, pod, runtime, last: None, asks, ended, over }, inputs)
+        let inputs = Inputs {
+            id: id.clone(),
+            pod: pods,
+            mirror,
+            runtime: wake,
+            gate,
+            ended: endings,
+            over: told,
+            grants,
+            record: record.unwrap_or_default(),
+            asks: asked,
+        };
+        (Entry { id, origin, pod, runtime, last: None, asks, room, ended, over }, inputs)
     }
 
     /// A newer object, if it is one.
-    pub(super) fn update(&self, pod: &Arc<Pod>) {
+    pub(super) fn update(&mut self, pod: &Arc<Pod>) {
         let same = self.pod.borrow().as_ref().is_some_and(|known| Arc::ptr_eq(known, pod));
         if !same {
+            self.room.look(pod);
             self.pod.send_replace(Some(pod.clone()));
         }
+    }
+
+    /// The pod as its requests count, if there is one.
+    pub(super) fn counted(&self) -> Option<Arc<Pod>> {
+        self.pod.borrow().as_ref().map(|pod| self.room.counted(pod))
+    }
+
+    /// The generation that the pod has all of.
+    pub(super) fn settled(&self) -> i64 {
+        self.over.settled()
     }
 
     /// What the source of a static pod has now: `None` ends the pod with its own grace period, and for good.
@@ -94,6 +124,7 @@ impl Entry {
                 next.metadata.deletion_grace_period_seconds = next.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
             }
         }
+        self.room.look(&next);
         self.pod.send_replace(Some(Arc::new(next)));
     }
 

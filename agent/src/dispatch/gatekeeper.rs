@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-fn terminal(pod: &Pod) -> bool {
+pub(super) fn terminal(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
@@ -30,14 +30,19 @@ impl Dispatcher {
             // There need not be any API server for a static pod: the node is what it would register as.
             new.retain(|pod| admission::is_static(pod));
         }
-        let own = self.registered.clone();
-        let view = match node.items.values().next() {
-            Some(object) => own.with(object),
-            None => own,
-        };
+        let view = self.view();
         new.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.metadata.name.clone()));
         for pod in new {
             self.admit_one(&view, pod);
+        }
+    }
+
+    /// The node as it is now.
+    pub(super) fn view(&self) -> NodeView {
+        let own = self.registered.clone();
+        match self.node.borrow().items.values().next() {
+            Some(object) => own.with(object),
+            None => own,
         }
     }
 
@@ -66,13 +71,17 @@ impl Dispatcher {
 
     /// The pods that count: taken and not over, and those that wait for others to go.
     fn active(&self) -> (Vec<String>, Vec<Arc<Pod>>) {
-        let taken = self.actors.iter().filter(|(_, entry)| entry.holds_room());
-        let taken = taken.filter_map(|(uid, entry)| Some((uid.clone(), entry.pod.borrow().clone()?)));
+        self.active_beside(None)
+    }
+
+    pub(super) fn active_beside(&self, own: Option<&str>) -> (Vec<String>, Vec<Arc<Pod>>) {
+        let taken = self.actors.iter().filter(|(uid, entry)| entry.holds_room() && Some(uid.as_str()) != own);
+        let taken = taken.filter_map(|(uid, entry)| Some((uid.clone(), entry.counted()?)));
         let awaiting = self.awaiting.iter().map(|(uid, (pod, _))| (uid.clone(), pod.clone()));
         taken.filter(|(_, pod)| !terminal(pod)).chain(awaiting).unzip()
     }
 
-    fn preempt(&self, uid: &str) {
+    pub(super) fn preempt(&self, uid: &str) {
         let Some(entry) = self.actors.get(uid) else { return };
         self.shared.events.pod(&entry.id, None, Severity::Warning, preempt::REASON, preempt::MESSAGE.to_owned());
         entry.end(Ended {

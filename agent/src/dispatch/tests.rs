@@ -7,6 +7,7 @@ mod ephemeral;
 mod images;
 mod kills;
 mod refusals;
+mod resizes;
 mod rules;
 mod standing;
 mod starts;

@@ -7,6 +7,7 @@
 //! runtime stays as it is and is adopted by the next actor.
 
 mod changes;
+mod resize;
 mod standing;
 mod words;
 
@@ -19,6 +20,7 @@ use crate::pod::explain::Standing;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Local, Observed, Verdicts};
 use crate::pod::plan::{Action, Key, Step, plan};
+use crate::pod::resize::{Grant, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::timeline::Timeline;
 use crate::pod::traffic::Traffic;
@@ -29,7 +31,7 @@ use ferrolet_probes::{InitialVerdicts, Probe};
 use k8s_openapi::api::core::v1 as api;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -49,6 +51,10 @@ pub struct Inputs {
     /// Once there is something in it the pod fails with it.
     pub ended: watch::Receiver<Option<Ended>>,
     pub over: Over,
+    /// What the node has granted the pod.
+    pub grants: watch::Receiver<Grant>,
+    /// What an earlier agent wrote down of that.
+    pub record: Record,
     /// Whoever wants to know how the pod stands.
     pub asks: mpsc::Receiver<oneshot::Sender<Standing>>,
 }
@@ -57,19 +63,31 @@ pub struct Inputs {
 #[derive(Debug, Clone, Default)]
 pub struct Over {
     flag: Arc<AtomicBool>,
+    settled: Arc<AtomicI64>,
     wake: Arc<Notify>,
 }
 
 impl Over {
     /// All that come from one tell the same listener.
     pub fn listener(wake: &Arc<Notify>) -> Over {
-        Over { flag: Arc::default(), wake: wake.clone() }
+        Over { wake: wake.clone(), ..Over::default() }
     }
 
     fn tell(&self) {
         if !self.flag.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
         }
+    }
+
+    /// The pod has what it was granted by this generation.
+    fn settle(&self, generation: i64) {
+        if self.settled.swap(generation, Ordering::Relaxed) != generation {
+            self.wake.notify_one();
+        }
+    }
+
+    pub fn settled(&self) -> i64 {
+        self.settled.load(Ordering::Relaxed)
     }
 
     pub fn told(&self) -> bool {
@@ -146,7 +164,7 @@ impl Actor {
         let pod = inputs.pod.borrow_and_update().clone();
         let known = pod.as_ref().and_then(|p| p.status.clone()).unwrap_or_default();
         let mut desired = match &pod {
-            Some(pod) => desired_of(pod),
+            Some(pod) => desired_of(&inputs.grants.borrow_and_update().allocation.apply(pod)),
             None => Desired::orphan(inputs.id.clone()),
         };
         desired.ended = inputs.ended.borrow_and_update().clone();
@@ -170,7 +188,7 @@ impl Actor {
             desired: Arc::new(desired),
             lifecycle: Lifecycle::Active,
             backoffs,
-            local: Local::default(),
+            local: Local { resize: resize::known(&mut inputs), ..Local::default() },
             prepared: Arc::default(),
             images: BTreeMap::new(),
             status: known,
@@ -220,6 +238,7 @@ impl Actor {
                 self.inputs.over.tell();
             }
             self.report(&observed, &verdicts, now);
+            self.settle(&observed);
             self.set_probes(&observed).await;
             let observed = Arc::new(observed);
             self.reconcile(&step, &observed);
@@ -351,6 +370,7 @@ impl Actor {
                 // The dispatcher has ended; so will we.
                 Err(_) => std::future::pending().await,
             },
+            Ok(()) = self.inputs.grants.changed() => self.granted(),
             () = self.inputs.runtime.notified() => {}
             Some(ask) = self.inputs.asks.recv() => self.tell(ask),
             uid = next_mirror(&mut self.inputs.mirror) => self.traffic.known_as(uid),
@@ -394,6 +414,7 @@ impl Actor {
         let now = Time::now();
         let subject = action.subject();
         match result {
+            Ok(Outcome::Resized(tried)) => self.resized(*tried, now),
             Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now, None),
             Ok(Outcome::NotPulled { container, failed, credentials }) => {
                 tracing::debug!(pod = %self.desired.id, container, error = failed.message, "pull failed");
@@ -430,7 +451,7 @@ impl Actor {
                 self.images.insert(container, facts);
             }
             // Seen to where it came.
-            Outcome::NotPulled { .. } | Outcome::StillHeld { .. } => {}
+            Outcome::NotPulled { .. } | Outcome::StillHeld { .. } | Outcome::Resized(_) => {}
             Outcome::Done => match action {
                 Action::RemoveVolumes => self.local.volumes_removed = true,
                 Action::RemoveCgroup => self.local.cgroup_removed = true,
@@ -465,7 +486,7 @@ impl Actor {
             }
         }
         self.waiting_events(&next);
-        self.resize_event(&next);
+        self.resize_events(&next);
         self.timeline.observed(observed);
         self.status = next;
         self.traffic.update(!self.lifecycle.active(), &self.status);

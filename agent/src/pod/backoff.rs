@@ -37,6 +37,8 @@ pub enum Subject {
     Start(String),
     /// Stopping or removing this container or sandbox, by id.
     Stop(String),
+    /// Giving the pod what it was granted.
+    Resize,
     /// Taking down what the pod had.
     Cleanup,
 }
@@ -75,6 +77,8 @@ impl Backoffs {
             Subject::Image(_) => (FIRST, IMAGE_MAX),
             Subject::Sandbox | Subject::Start(_) => (Duration::from_secs(1), Duration::from_secs(10)),
             Subject::Volumes => (Duration::from_millis(500), Duration::from_secs(30)),
+            // What it waits for, memory to be given back, is told by nobody.
+            Subject::Resize => (Duration::from_secs(1), Duration::from_secs(10)),
             Subject::Stop(_) | Subject::Cleanup => (Duration::from_millis(500), Duration::from_secs(10)),
         };
         let before = self.failures.get(&subject);

@@ -4,10 +4,10 @@ mod security;
 
 use crate::cgroup::{self, Asked, cpu_quota, cpu_shares};
 use crate::pod::desired::{Container as Wanted, Desired};
+use crate::pod::resize::Amounts;
 use crate::pod::resources::Resources;
 use crate::pod::{dns, env, hosts, labels, qos};
 use ferrolet_cri::types as cri;
-use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1 as api;
 pub use security::in_user_namespace;
 use security::{groups, groups_policy, selinux};
@@ -252,7 +252,8 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
     put(labels::MESSAGE_PATH, message_path(i.spec).to_owned());
     put(labels::MESSAGE_POLICY, i.spec.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()));
     put(labels::TERMINATION_GRACE, i.desired.grace.as_secs().to_string());
-    if let Ok(text) = serde_json::to_string(&Resources::of(i.spec)) {
+    let resources = Resources { limits: limits_with(i.spec, i.wanted), ..Resources::of(i.spec) };
+    if let Ok(text) = serde_json::to_string(&resources) {
         put(labels::OWN_RESOURCES, text);
     }
     if let Some(deletion) = i.desired.deletion {
@@ -271,11 +272,18 @@ fn annotations(i: &ContainerInput<'_>) -> cri::Labels {
     out
 }
 
+/// Its own, and the pod's where it has none.
+fn limits_with(spec: &api::Container, wanted: &Wanted) -> std::collections::BTreeMap<String, String> {
+    let mut limits = Resources::of(spec).limits;
+    limits.extend(wanted.resize.resources.limits.clone());
+    limits
+}
+
 pub fn message_path(spec: &api::Container) -> &str {
     spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log")
 }
 
-fn sandbox_resources(asked: Asked, node: &NodeLimits) -> cri::LinuxResources {
+pub fn sandbox_resources(asked: Asked, node: &NodeLimits) -> cri::LinuxResources {
     let quota = cpu_quota(asked.cpu_limit_milli, node.cfs_period_us);
     cri::LinuxResources {
         cpu_shares: i64::try_from(cpu_shares(asked.cpu_request_milli)).ok(),
@@ -287,22 +295,22 @@ fn sandbox_resources(asked: Asked, node: &NodeLimits) -> cri::LinuxResources {
 }
 
 fn resources(i: &ContainerInput<'_>) -> cri::LinuxResources {
-    let r = i.spec.resources.clone().unwrap_or_default();
-    let get = |list: &Option<std::collections::BTreeMap<String, _>>, name: &str| {
-        let q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity = list.as_ref()?.get(name)?;
-        q.0.parse::<Quantity>().ok()
-    };
-    let cpu_limit = get(&r.limits, "cpu").map_or(0, |q| q.milli());
-    let cpu_request = get(&r.requests, "cpu").map_or(cpu_limit, |q| q.milli());
-    let memory = get(&r.limits, "memory").map(|q| q.units()).filter(|m| *m > 0);
-    let quota = cpu_quota(cpu_limit, i.node.cfs_period_us);
-    let quota = (i.node.cfs_quota && quota > 0).then_some(quota);
+    cri::LinuxResources {
+        oom_score_adj: Some(qos::oom_score_adj(&i.desired.pod, i.spec, i.node.memory_bytes)),
+        ..limits(&Amounts::of(&i.wanted.resize.resources), i.wanted, i.node)
+    }
+}
+
+/// Cpu and memory of these amounts for a container. What has no limit is left out.
+pub fn limits(amounts: &Amounts, wanted: &Wanted, node: &NodeLimits) -> cri::LinuxResources {
+    let said = wanted.resize.resources.requests.contains_key("cpu");
+    let cpu_request = if said { amounts.cpu_request } else { amounts.cpu_limit };
+    let quota = cpu_quota(amounts.cpu_limit, node.cfs_period_us);
     cri::LinuxResources {
         cpu_shares: i64::try_from(cpu_shares(cpu_request)).ok(),
-        cpu_quota: quota,
-        cpu_period: i64::try_from(i.node.cfs_period_us).ok().filter(|_| i.node.cfs_quota),
-        memory_limit_bytes: memory,
-        oom_score_adj: Some(qos::oom_score_adj(&i.desired.pod, i.spec, i.node.memory_bytes)),
+        cpu_quota: (node.cfs_quota && quota > 0).then_some(quota),
+        cpu_period: i64::try_from(node.cfs_period_us).ok().filter(|_| node.cfs_quota),
+        memory_limit_bytes: Some(amounts.memory_limit).filter(|m| *m > 0),
         ..Default::default()
     }
 }

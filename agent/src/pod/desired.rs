@@ -6,6 +6,7 @@
 
 use crate::pod::Time;
 use crate::pod::ephemeral::{self, Ephemeral};
+use crate::pod::resize;
 use k8s_openapi::api::core::v1 as api;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct Container {
     pub startup_grace: Option<Duration>,
     /// Of those with that role, and only of those.
     pub ephemeral: Option<Ephemeral>,
+    /// What it is to have of cpu and memory.
+    pub resize: resize::Wanted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,16 +153,17 @@ impl Desired {
             }
         };
         let status = pod.status.as_ref();
+        let whole = spec.resources.as_ref();
         let init = spec.init_containers.iter().flatten().map(|c| {
             let role = if c.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init };
-            container(c, role, restart, status)
+            container(c, role, restart, status, whole)
         });
-        let main = spec.containers.iter().map(|c| container(c, Role::Main, restart, status));
+        let main = spec.containers.iter().map(|c| container(c, Role::Main, restart, status, whole));
         let (looking, passed_over) = support::ephemeral(spec);
         let ephemeral = looking.iter().map(|(spec, own)| {
             let ran = ephemeral::ran(&spec.name, status);
             let own = Some(Ephemeral { ran, ..own.clone() });
-            Container { ephemeral: own, first_attempt: 0, ..container(spec, Role::Ephemeral, restart, None) }
+            Container { ephemeral: own, first_attempt: 0, ..container(spec, Role::Ephemeral, restart, None, None) }
         });
         let grace = seconds(spec.termination_grace_period_seconds).unwrap_or(DEFAULT_GRACE);
         Desired {
@@ -267,7 +271,13 @@ fn seconds(value: Option<i64>) -> Option<Duration> {
     value.map(|s| Duration::from_secs(s.max(0) as u64))
 }
 
-fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status: Option<&api::PodStatus>) -> Container {
+fn container(
+    c: &api::Container,
+    role: Role,
+    pod_restart: RestartPolicy,
+    status: Option<&api::PodStatus>,
+    whole: Option<&api::ResourceRequirements>,
+) -> Container {
     let image = c.image.clone().unwrap_or_default();
     let restart = match (role, c.restart_policy.as_deref()) {
         (Role::Ephemeral, _) => RestartPolicy::Never,
@@ -318,6 +328,7 @@ fn container(c: &api::Container, role: Role, pod_restart: RestartPolicy, status:
         liveness_grace: probe_grace(&c.liveness_probe),
         startup_grace: probe_grace(&c.startup_probe),
         ephemeral: None,
+        resize: resize::Wanted::of(c, whole),
     }
 }
 

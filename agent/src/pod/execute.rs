@@ -5,6 +5,7 @@
 
 mod hook;
 mod image;
+mod resize;
 mod start;
 mod stop;
 
@@ -17,6 +18,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
+use crate::pod::resize::{Real, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
@@ -38,6 +40,7 @@ pub struct Shared {
     pub objects: crate::objects::Store,
     pub volumes: volume::Manager,
     pub user_ids: userns::Range,
+    pub user_counts: userns::Counts,
     pub cgroups: cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
@@ -89,6 +92,8 @@ pub enum Outcome {
         failed: Failed,
         credentials: u64,
     },
+    /// What came of a resize, also of one that failed on the way.
+    Resized(Box<Tried>),
     /// Nothing has changed that would let it succeed.
     StillHeld {
         container: String,
@@ -107,6 +112,15 @@ pub struct Held {
 /// The waiting reason of a container that is asked for in a way that cannot be done, or with what is not there.
 pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
+/// What came of a resize.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    pub record: Record,
+    pub real: BTreeMap<String, Real>,
+    pub real_pod: Option<Real>,
+    pub failed: Option<Failed>,
+}
+
 /// Why an action failed: a waiting reason and a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
@@ -124,6 +138,12 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
     // Commands of other pods' probes wait a moment: they would take the runtime's time from this.
     let pulls = matches!(job.action, Action::PullImage { .. });
     let _first = (job.action.starts() && !pulls).then(|| job.shared.probes.precede());
+    let result = carry_out(job).await;
+    job.count_own_users(result.is_err());
+    result
+}
+
+async fn carry_out(job: &Job) -> Result<Outcome, Failed> {
     match &job.action {
         Action::PrepareVolumes => job.prepare_volumes().await,
         Action::RunSandbox { attempt } => job.run_sandbox(*attempt).await,
@@ -152,6 +172,7 @@ pub async fn run(job: &Job) -> Result<Outcome, Failed> {
             removed.map_err(|e| job.cleanup_failed("remove the pod's volumes", e))?;
             Ok(Outcome::Done)
         }
+        Action::Resize => job.resize().await,
         Action::RemoveCgroup => job.remove_cgroup().await,
         Action::RemoveFolders => job.remove_folders().await,
     }
@@ -248,6 +269,7 @@ impl Job {
         const SANDBOX: &str = "FailedCreatePodSandBox";
         let failed = |e: String| (SANDBOX, format!("Failed to create pod sandbox: {e}"));
         self.check_groups().await.map_err(failed)??;
+        self.record_new().await.map_err(failed)?;
         let cgroup = async {
             let plan = cgroup::plan(&self.desired.pod, self.shared.cgroups.node())?;
             self.shared.cgroups.create(&plan).await
@@ -289,6 +311,16 @@ impl Job {
 
     fn own_users(&self) -> bool {
         self.desired.pod.spec.as_ref().and_then(|s| s.host_users) == Some(false)
+    }
+
+    /// A pod counts once for each sandbox, and as failed once for each of its sandboxes or first containers that is.
+    fn count_own_users(&self, failed: bool) {
+        let sandbox = matches!(self.action, Action::RunSandbox { .. });
+        let first = matches!(self.action, Action::StartContainer { attempt: 0, .. });
+        if self.own_users() && (sandbox || first) {
+            self.shared.user_counts.started.inc_by(u64::from(sandbox));
+            self.shared.user_counts.failed.inc_by(u64::from(failed));
+        }
     }
 
     /// Asked each time, like the policy of groups.

@@ -6,6 +6,7 @@
 
 pub mod actor;
 mod again;
+pub mod allocation;
 pub mod backoff;
 pub mod container;
 pub mod desired;
@@ -21,6 +22,7 @@ pub mod lifecycle;
 pub mod observed;
 pub mod plan;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod round;
 pub mod stage;
@@ -46,6 +48,8 @@ pub struct Deps {
     pub volumes: crate::volume::Manager,
     /// The ids for pods with a user namespace of their own.
     pub user_ids: crate::userns::Range,
+    /// Takes what came of those pods.
+    pub user_counts: crate::userns::Counts,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,

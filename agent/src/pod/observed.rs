@@ -3,6 +3,7 @@
 //! Owns these types and the questions asked of them. It never talks to the runtime; `observe` fills it.
 
 use crate::pod::Time;
+use crate::pod::resize::Resized;
 use crate::pod::resources::Resources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -88,6 +89,7 @@ pub struct Local {
     pub volumes_removed: bool,
     pub cgroup_removed: bool,
     pub folders_removed: bool,
+    pub resize: Resized,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use crate::pod::desired::{Container as Spec, Desired, RestartPolicy, Role};
 use crate::pod::ephemeral;
 use crate::pod::lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Why};
 use crate::pod::observed::{Container, Observed, State, UNKNOWN_CODE, Verdicts};
+use crate::pod::resize;
 use crate::pod::round::Round;
 use crate::pod::{Time, after, elapsed};
 use std::time::Duration;
@@ -187,6 +188,7 @@ impl Planner<'_> {
     fn in_sandbox(&mut self, sandbox: &str) -> Option<Why> {
         self.volumes();
         self.end_strays(sandbox);
+        self.resize();
         let initialized = self.d.main().any(|c| self.newest_in(&c.name, sandbox).is_some());
         let d = self.d;
         for c in d.ephemeral() {
@@ -308,6 +310,18 @@ impl Planner<'_> {
         }
     }
 
+    /// What was granted, once those that are to be restarted for it have ended. Until it was tried nothing starts: a container would
+    /// find the pod's old limits.
+    fn resize(&mut self) {
+        if !resize::due(self.d, self.o) {
+            return;
+        }
+        self.held |= !self.b.failures.contains_key(&Subject::Resize);
+        if !resize::running(self.d, self.o).any(|(c, n)| resize::restarts(c, n, self.o)) {
+            self.act(Action::Resize);
+        }
+    }
+
     fn running(&mut self, c: &Spec, n: &Container) -> Progress {
         // An init container runs as it is, and again only if it fails.
         let changed = c.role != Role::Init && n.hash.as_ref().is_some_and(|h| *h != c.hash);
@@ -319,13 +333,15 @@ impl Planner<'_> {
             (StopWhy::Liveness, c.liveness_grace)
         } else if verdict.is_some_and(|v| failed(v.startup)) {
             (StopWhy::Startup, c.startup_grace)
+        } else if resize::restarts(c, n, self.o) {
+            (StopWhy::Resized, None)
         } else {
             let started = !c.has_startup_probe || verdict.is_some_and(|v| v.startup == Some(true));
             // Only a sidecar holds up its successors until it has started; a plain init container until it has ended.
             let up = c.role == Role::Main || (c.role == Role::Sidecar && started);
             return if up { Progress::Up } else { Progress::Coming };
         };
-        let restarts = changed || c.restart != RestartPolicy::Never;
+        let restarts = changed || why == StopWhy::Resized || c.restart != RestartPolicy::Never;
         self.stop(n, after(self.now, grace.unwrap_or(self.d.grace)), why, restarts);
         Progress::Coming
     }
@@ -350,7 +366,7 @@ impl Planner<'_> {
             // A new round waits for no crash loop, but does not make one forgotten.
             next = last.backoff;
         } else if let Some(last) = last {
-            let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash);
+            let changed = last.hash.as_ref().is_some_and(|h| *h != c.hash) || resize::brings_back(c, last, self.o);
             let restart = backoff::restart(last, changed, self.b, self.now);
             if restart.at > self.now {
                 return self.wake_at(restart.at);

@@ -1,7 +1,5 @@
-//! What a container was started with, beside what its spec asks for now: a resize in place is told apart here. Pure.
+//! Requests and limits in a form that can be written down: what a container was started with, what a pod was granted. Pure.
 
-use super::desired::{Desired, Role};
-use super::observed::Observed;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
@@ -34,6 +32,22 @@ impl Resources {
         api::ResourceRequirements { requests: list(&self.requests), limits: list(&self.limits), ..Default::default() }
     }
 
+    /// The greater of each amount.
+    pub fn most(&self, other: &Resources) -> Resources {
+        let most = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| {
+            let mut all = a.clone();
+            for (name, text) in b {
+                let amount = |text: &String| text.parse::<Quantity>().unwrap_or_default();
+                let own = all.entry(name.clone()).or_insert_with(|| text.clone());
+                if amount(text) > amount(own) {
+                    own.clone_from(text);
+                }
+            }
+            all
+        };
+        Resources { requests: most(&self.requests, &other.requests), limits: most(&self.limits, &other.limits) }
+    }
+
     /// Equal in amount, however written.
     pub fn same(&self, other: &Resources) -> bool {
         same(&self.requests, &other.requests) && same(&self.limits, &other.limits)
@@ -46,14 +60,6 @@ fn same(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> bool {
         _ => a == b,
     };
     a.len() == b.len() && a.iter().all(|(name, amount)| b.get(name).is_some_and(|other| equal(amount, other)))
-}
-
-/// Whether a container that runs should have other resources than it was started with.
-pub fn resize_wanted(d: &Desired, o: &Observed) -> bool {
-    d.containers.iter().filter(|c| matches!(c.role, Role::Sidecar | Role::Main)).any(|c| {
-        let started = o.newest(&c.name).filter(|n| n.running()).and_then(|n| n.resources.as_ref());
-        started.zip(d.spec_of(&c.name)).is_some_and(|(started, spec)| !started.same(&Resources::of(spec)))
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 pub(crate) mod conditions;
 mod containers;
 mod phase;
+pub(crate) mod resize;
 
 use crate::cgroup::qos;
 use crate::pod::Time;
@@ -74,6 +75,8 @@ pub fn status(i: &Inputs<'_>) -> api::PodStatus {
         start_time: Some(i.prev.start_time.clone().unwrap_or(ApiTime(whole_seconds(i.now)))),
         observed_generation: (i.desired.generation > 0).then_some(i.desired.generation),
         ephemeral_container_statuses: some_list(ephemeral),
+        resources: resize::of_pod(i),
+        allocated_resources: resize::allocated(i),
         // Owned by others, kept as they are.
         nominated_node_name: i.prev.nominated_node_name.clone(),
         resource_claim_statuses: i.prev.resource_claim_statuses.clone(),

@@ -80,10 +80,40 @@ pub(super) fn problems(pod: &Pod) -> Vec<String> {
     let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)];
     for (list, containers) in lists {
         for (i, c) in containers.iter().enumerate() {
-            container(&mut p, &format!("spec.{list}[{i}]"), c, &volumes, &mut names);
+            let at = format!("spec.{list}[{i}]");
+            container(&mut p, &at, c, &volumes, &mut names);
+            proc_mount(&mut p, &at, c, spec.host_users != Some(false));
         }
     }
+    own_users(&mut p, spec);
     p.0
+}
+
+/// All of /proc is only for who is nobody on the host.
+fn proc_mount(p: &mut Problems, at: &str, c: &Container, host_users: bool) {
+    let Some(kind) = c.security_context.as_ref().and_then(|s| s.proc_mount.as_ref()) else { return };
+    let field = format!("{at}.securityContext.procMount");
+    p.one_of(&field, &Some(kind.clone()), &["Default", "Unmasked"]);
+    if host_users && kind == "Unmasked" {
+        p.invalid(field, kind, "`hostUsers` must be false to use `Unmasked`");
+    }
+}
+
+/// A user namespace goes with no other namespace of the host, and has no raw devices.
+fn own_users(p: &mut Problems, spec: &PodSpec) {
+    if spec.host_users != Some(false) {
+        return;
+    }
+    let shared = [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)];
+    for (field, _) in shared.iter().filter(|(_, on)| *on == Some(true)) {
+        p.0.push(format!("spec.{field}: Forbidden: when `hostUsers` is false"));
+    }
+    let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)];
+    for (list, containers) in lists {
+        for (i, _) in containers.iter().enumerate().filter(|(_, c)| c.volume_devices.iter().flatten().next().is_some()) {
+            p.0.push(format!("spec.{list}[{i}].volumeDevices: Forbidden: when `hostUsers` is false"));
+        }
+    }
 }
 
 fn volumes<'a>(p: &mut Problems, all: &'a [Volume]) -> BTreeSet<&'a str> {

@@ -14,8 +14,10 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod probes;
+mod resize;
 mod rules;
 mod runtime;
+mod security;
 mod services;
 mod shared;
 mod standalone;
@@ -46,7 +48,9 @@ fn main() {
         debug::trials(),
         admission::trials(),
         services::trials(),
+        resize::trials(),
         rules::trials(),
+        security::trials(),
         volumes::trials(),
         waits::trials(),
         faults::trials(),

@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail};
 use ferrolet_tests::cluster::{Lab, Shape};
 use ferrolet_tests::containerd::Containerd;
 use ferrolet_tests::netns::Stack;
+use ferrolet_tests::setup::{self, Runtime, Tools};
 use ferrolet_tests::sys::wait_for;
-use ferrolet_tests::{bins, leftovers, setup};
+use ferrolet_tests::{bins, leftovers};
 use libtest_mimic::Trial;
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
@@ -16,9 +17,13 @@ use std::time::Duration;
 pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// One node, for most tests.
-static ONE: Shared = Shared::new("e2e", Shape { nodes: 1, stack: Stack::V4 });
+static ONE: Shared = Shared::new("e2e", Shape { nodes: 1, stack: Stack::V4 }, setup::prepare);
 /// Two nodes with a routed pod network in both IP families, for what Services do.
-pub static PAIR: Shared = Shared::new("e2e-svc", Shape { nodes: 2, stack: Stack::Dual });
+pub static PAIR: Shared = Shared::new("e2e-svc", Shape { nodes: 2, stack: Stack::Dual }, setup::prepare);
+/// One node whose runtime can give pods user namespaces.
+pub static USERS: Shared = Shared::new("e2e-users", Shape { nodes: 1, stack: Stack::V4 }, || {
+    Ok(Tools { runtime: Runtime::with_user_namespaces()?, ..setup::prepare()? })
+});
 
 /// A test in a fresh Kubernetes namespace of the lab with one node.
 pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
@@ -29,28 +34,32 @@ pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
 pub struct Shared {
     name: &'static str,
     shape: Shape,
+    tools: fn() -> Result<Tools>,
     lab: Mutex<Option<Lab>>,
 }
 
 impl Shared {
-    const fn new(name: &'static str, shape: Shape) -> Shared {
-        Shared { name, shape, lab: Mutex::new(None) }
+    const fn new(name: &'static str, shape: Shape, tools: fn() -> Result<Tools>) -> Shared {
+        Shared { name, shape, tools, lab: Mutex::new(None) }
     }
 
     /// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
     pub fn test(&'static self, name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
-        crate::trial(name, move || {
-            let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
-            let result = self.within(&namespace, |ns| {
-                ns.lab.kubectl(&["create", "namespace", &ns.name])?;
-                body(ns)
-            });
-            let deleted = self.within(&namespace, |ns| {
-                ns.lab.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"])?;
-                ns.lab.nodes.iter().try_for_each(|node| nothing_runs(&node.containerd))
-            });
-            result.and(deleted)
-        })
+        crate::trial(name, move || self.run(name, body))
+    }
+
+    /// The same for who makes the test itself.
+    pub fn run(&'static self, name: &str, body: fn(&mut Ns) -> Result<()>) -> Result<()> {
+        let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+        let result = self.within(&namespace, |ns| {
+            ns.lab.kubectl(&["create", "namespace", &ns.name])?;
+            body(ns)
+        });
+        let deleted = self.within(&namespace, |ns| {
+            ns.lab.kubectl(&["delete", "namespace", &ns.name, "--timeout=90s"])?;
+            ns.lab.nodes.iter().try_for_each(|node| nothing_runs(&node.containerd))
+        });
+        result.and(deleted)
     }
 
     /// Runs something on the lab in a Kubernetes namespace, and heals what it may have left broken.
@@ -71,7 +80,7 @@ impl Shared {
                 println!("IPv6: SKIPPED, this kernel has none");
                 shape.stack = Stack::V4;
             }
-            let mut lab = Lab::create(self.name, shape, bins::build(false)?, setup::prepare()?)?;
+            let mut lab = Lab::create(self.name, shape, bins::build(false)?, (self.tools)()?)?;
             if let Err(error) = heal(&mut lab) {
                 let tails = lab.log_tails(30);
                 lab.destroy()?;
@@ -97,7 +106,7 @@ impl Shared {
 
 /// Removes the shared labs and checks that nothing of them is left.
 pub fn remove() -> Result<()> {
-    let results = [ONE.remove(), PAIR.remove()];
+    let results = [ONE.remove(), PAIR.remove(), USERS.remove()];
     results.into_iter().collect()
 }
 

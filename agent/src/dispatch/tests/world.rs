@@ -332,6 +332,7 @@ pub struct World {
     source: Option<Source>,
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
+    pub user_counts: crate::userns::Counts,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
     life: Life,
 }
@@ -381,6 +382,7 @@ impl World {
             source: None,
             asker: None,
             statuses: Statuses::default(),
+            user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             agent: None,
             life: Life::default(),
         };
@@ -434,6 +436,7 @@ impl World {
             volumes: volume::Manager::new(self.root(), kube.clone(), objects.clone()),
             objects,
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
+            user_counts: self.user_counts.clone(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,
@@ -569,8 +572,15 @@ impl World {
 
     /// Other resources for the first container, as the subresource `resize` does it.
     pub fn resize(&self, name: &str, resources: Value) {
+        self.resize_all(name, &[resources]);
+    }
+
+    /// The same for the first ones.
+    pub fn resize_all(&self, name: &str, resources: &[Value]) {
         if let Some(pod) = self.api.lock().pods.get_mut(name) {
-            pod["spec"]["containers"][0]["resources"] = resources;
+            for (at, resources) in resources.iter().enumerate() {
+                pod["spec"]["containers"][at]["resources"] = resources.clone();
+            }
             pod["metadata"]["generation"] = json!(pod["metadata"]["generation"].as_i64().unwrap() + 1);
         }
         self.api.publish();

@@ -20,7 +20,7 @@ impl Actor {
     pub(super) fn new_pod(&mut self) {
         let pod = self.inputs.pod.borrow_and_update().clone();
         let mut next = match pod {
-            Some(pod) => desired_of(&pod),
+            Some(pod) => desired_of(&self.local.resize.record.allocation.apply(&pod)),
             None => {
                 let mut gone = Desired::clone(&self.desired);
                 gone.gone();

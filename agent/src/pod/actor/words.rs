@@ -5,23 +5,9 @@
 use super::Actor;
 use crate::events::Severity;
 use crate::pod::execute;
-use crate::pod::status::conditions::{NO_RESIZE, RESIZE_PENDING};
 use k8s_openapi::api::core::v1 as api;
 
 impl Actor {
-    /// Once for each change of the spec that asks for it.
-    pub(super) fn resize_event(&self, next: &api::PodStatus) {
-        let pending = |s: &api::PodStatus| {
-            let found = s.conditions.iter().flatten().find(|c| c.type_ == RESIZE_PENDING);
-            found.map(|c| c.observed_generation)
-        };
-        let now = pending(next);
-        if now.is_some() && now != pending(&self.status) {
-            let message = format!("Pod resize Infeasible: {NO_RESIZE}");
-            self.shared.events.pod(&self.desired.id, None, Severity::Warning, "ResizeInfeasible", message);
-        }
-    }
-
     pub(super) fn waiting_events(&self, next: &api::PodStatus) {
         let reason = |s: &api::PodStatus, name: &str| {
             let all = [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses];

@@ -80,7 +80,9 @@ pub(super) fn check_names(pod: &api::Pod) -> Vec<Unsupported> {
 pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
     let mut f = Found(Vec::new());
     f.add_if(spec.resource_claims.iter().flatten().next().is_some(), "spec.resourceClaims", NOT_YET);
-    f.add_if(spec.resources.is_some(), "spec.resources", "pod-level resources are not supported by this node agent yet");
+    if let Some(r) = &spec.resources {
+        resources(&mut f, "spec.resources", r);
+    }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
         f.add("spec.os.name", format!("this node runs linux, not {:?}", os.name));
     }
@@ -117,18 +119,22 @@ fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
         f.add_if(!known, format!("{path}.restartPolicyRules[{i}].action"), NOT_YET);
     }
     if let Some(r) = &c.resources {
-        f.add_if(r.claims.iter().flatten().next().is_some(), format!("{path}.resources.claims"), NOT_YET);
-        for (kind, list) in [("limits", &r.limits), ("requests", &r.requests)] {
-            for (name, quantity) in list.iter().flatten() {
-                let at = format!("{path}.resources.{kind}[{name}]");
-                match name.as_str() {
-                    "cpu" | "memory" | "ephemeral-storage" => {
-                        if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
-                            f.add(at, e.to_string());
-                        }
+        resources(f, &format!("{path}.resources"), r);
+    }
+}
+
+fn resources(f: &mut Found, path: &str, r: &api::ResourceRequirements) {
+    f.add_if(r.claims.iter().flatten().next().is_some(), format!("{path}.claims"), NOT_YET);
+    for (kind, list) in [("limits", &r.limits), ("requests", &r.requests)] {
+        for (name, quantity) in list.iter().flatten() {
+            let at = format!("{path}.{kind}[{name}]");
+            match name.as_str() {
+                "cpu" | "memory" | "ephemeral-storage" => {
+                    if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
+                        f.add(at, e.to_string());
                     }
-                    _ => f.add(at, NOT_YET),
                 }
+                _ => f.add(at, NOT_YET),
             }
         }
     }

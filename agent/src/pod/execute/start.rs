@@ -90,12 +90,6 @@ impl Job {
         let Some(image) = &self.image else {
             return Err(Failed::new(CONFIG_ERROR, format!("the image of container {name:?} is not known")));
         };
-        // In a sandbox whose limits are those of before, a container that runs again gets what it had.
-        let mut spec = spec.clone();
-        if let Some(given) = self.observed.newest_in(name, sandbox_id).and_then(|c| c.resources.as_ref()) {
-            spec.resources = Some(given.api());
-        }
-        let spec = &spec;
         let env = self.environment(spec).await?;
         let mut mounts = container::volume_mounts(spec, |volume| {
             self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())

@@ -145,6 +145,7 @@ impl Job {
             StopWhy::Liveness => format!("{what} {name} failed liveness probe"),
             StopWhy::Startup => format!("{what} {name} failed startup probe"),
             StopWhy::Changed => format!("{what} {name} definition changed"),
+            StopWhy::Resized => return format!("Container {name} resize requires restart"),
         };
         // Init containers always run again, and kubelet does not say so of them.
         if restarts && !init { format!("{cause}, will be restarted") } else { cause }

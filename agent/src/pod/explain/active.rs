@@ -8,7 +8,7 @@ use crate::pod::observed::{Container, State};
 use crate::pod::plan::{Action, StopWhy};
 use crate::pod::round::{self, Round};
 use crate::pod::stage::Stage;
-use crate::pod::status::conditions::RESIZE_PENDING;
+use crate::pod::status::resize::PENDING as RESIZE_PENDING;
 use crate::pod::{Time, elapsed, ephemeral};
 use ferrolet_probes::Kind;
 
@@ -235,6 +235,7 @@ fn why_stopped(why: StopWhy) -> &'static str {
         StopWhy::PodEnds => "must end",
         StopWhy::Liveness => "failed its liveness probe",
         StopWhy::Startup => "failed its startup probe",
+        StopWhy::Resized => "is to have other resources",
         StopWhy::Changed => "has another definition now",
         StopWhy::SandboxGone => "has lost its sandbox",
         StopWhy::Unknown => "is in a state that the container runtime does not know",

@@ -11,6 +11,8 @@ pub enum StopWhy {
     Liveness,
     Startup,
     Changed,
+    /// It is to have other resources, and asks to be restarted for that.
+    Resized,
     /// All containers of the pod are restarted together.
     Together,
     /// Its sandbox died or was replaced.
@@ -67,6 +69,8 @@ pub enum Action {
         name: String,
         id: String,
     },
+    /// Give what runs, and the pod's cgroup, what was granted.
+    Resize,
     StopSandbox {
         id: String,
     },
@@ -91,6 +95,7 @@ pub enum Key {
     StartEphemeral(String),
     /// A container or sandbox by id.
     Stop(String),
+    Resize,
     Cgroup,
     Folders,
 }
@@ -107,6 +112,7 @@ impl Action {
             | Action::RemoveContainer { id, .. }
             | Action::StopSandbox { id }
             | Action::RemoveSandbox { id } => Key::Stop(id.clone()),
+            Action::Resize => Key::Resize,
             Action::RemoveCgroup => Key::Cgroup,
             Action::RemoveFolders => Key::Folders,
         }
@@ -125,6 +131,7 @@ impl Action {
             | Action::RemoveContainer { id, .. }
             | Action::StopSandbox { id }
             | Action::RemoveSandbox { id } => Subject::Stop(id.clone()),
+            Action::Resize => Subject::Resize,
             Action::RemoveVolumes | Action::RemoveCgroup | Action::RemoveFolders => Subject::Cleanup,
         }
     }
@@ -183,6 +190,7 @@ impl Action {
                 | Action::StartContainer { .. }
                 | Action::StartCreated { .. }
                 | Action::StartEphemeral { .. }
+                | Action::Resize
         )
     }
 }

@@ -1,8 +1,8 @@
 //! The conditions that the node owns; those of others are kept, and a transition time moves only with the status.
 
+use super::resize::{self, IN_PROGRESS, PENDING};
 use super::{Inputs, whole_seconds};
 use crate::pod::desired::Role;
-use crate::pod::resources;
 use crate::pod::round::{self, Round};
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
@@ -10,13 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Ours too, but only there while there is something to say.
-pub(crate) const OCCASIONAL: [&str; 3] = [RESIZE_PENDING, "PodResizeInProgress", ALL_RESTARTING];
+pub(crate) const OCCASIONAL: [&str; 3] = [PENDING, IN_PROGRESS, ALL_RESTARTING];
 /// Of pods with a container that can have all restarted.
 const ALL_RESTARTING: &str = "AllContainersRestarting";
 /// Set once and left to the API then, as those of others.
 const DISRUPTION: &str = "DisruptionTarget";
-pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
-pub(crate) const NO_RESIZE: &str = "in-place resize is not supported by this node agent yet";
 
 /// Status, reason and message of one condition.
 #[derive(Debug, Clone, Default)]
@@ -65,10 +63,7 @@ pub(super) fn conditions(
     for (name, says) in OURS.into_iter().zip(says) {
         all.push(condition(i, name, says));
     }
-    if i.lifecycle.active() && resources::resize_wanted(i.desired, i.observed) {
-        let says = Says { holds: true, reason: Some("Infeasible"), message: Some(NO_RESIZE.to_owned()) };
-        all.push(condition(i, RESIZE_PENDING, says));
-    }
+    all.extend(resize::conditions(i));
     if round::possible(i.desired) {
         let says = all_restarting(i, phase);
         all.push(api::PodCondition { observed_generation: None, ..condition(i, ALL_RESTARTING, says) });

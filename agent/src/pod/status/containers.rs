@@ -1,12 +1,11 @@
 //! The status of each container: its newest instance, what it waits for, and what was known when the runtime forgets.
 
-use super::{Inputs, of_round_before, whole_seconds};
+use super::{Inputs, of_round_before, resize, whole_seconds};
 use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State, UNKNOWN_CODE};
-use crate::pod::resources::Resources;
 use crate::pod::round::Round;
 use crate::pod::{Time, after};
 use k8s_openapi::api::core::v1 as api;
@@ -47,11 +46,8 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
         s.volume_mounts = mounts(spec);
         if let Some(n) = newest {
             s.stop_signal = n.stop_signal.clone();
-            // What it has, which is not what it should have once that was changed.
-            let given = n.resources.as_ref().map(Resources::api);
-            let given = given.unwrap_or_else(|| spec.resources.clone().unwrap_or_default());
-            s.allocated_resources = given.requests.clone();
-            s.resources = Some(given);
+            s.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone());
+            s.resources = Some(resize::has(i, spec, n));
         }
     }
     let again =
@@ -308,6 +304,7 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) 
         if !runs_again(c, n, i.observed, i.verdicts) {
             return None;
         }
+        let changed = changed || crate::pod::resize::brings_back(c, n, i.observed);
         let restart = backoff::restart(n, changed, i.backoffs, i.now);
         if restart.at > i.now && !restart.delay.is_zero() {
             let delay = go_duration(restart.delay);

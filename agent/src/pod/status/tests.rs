@@ -148,18 +148,41 @@ fn a_resize_shows_what_the_container_has_and_that_it_waits() {
     w.observed.containers[0].resources = Some(crate::pod::resources::Resources::of(&spec));
     let pending = |s: &api::PodStatus| s.conditions.iter().flatten().find(|c| c.type_ == "PodResizePending").cloned();
     assert_eq!(pending(&w.next()), None);
-    w.desired = Desired::of(&pod(with("200m")));
+    // Asked for and not granted: the pod is seen as it was granted.
+    w.observed.local.resize.pending = Some(crate::pod::resize::Pending {
+        infeasible: false,
+        cause: "OutOfcpu".into(),
+        message: "no room".into(),
+        generation: 2,
+        since: t(5),
+    });
     let s = w.next();
     let c = pending(&s).unwrap();
-    assert_eq!((c.status.as_str(), c.reason.as_deref()), ("True", Some("Infeasible")));
-    assert_eq!(c.message.as_deref(), Some("in-place resize is not supported by this node agent yet"));
+    assert_eq!((c.status.as_str(), c.reason.as_deref(), c.message.as_deref()), ("True", Some("Deferred"), Some("no room")));
+    assert_eq!((c.observed_generation, c.last_transition_time.unwrap().0), (Some(2), t(5)));
+    // Granted and not there yet.
+    w.observed.local.resize.pending = None;
+    w.observed.local.resize.record.allocation.generation = 2;
+    w.desired = Desired::of(&pod(with("200m")));
+    let s = w.next();
+    assert_eq!(pending(&s), None);
+    let going = |s: &api::PodStatus| s.conditions.iter().flatten().find(|c| c.type_ == "PodResizeInProgress").cloned();
+    assert_eq!(going(&s).unwrap().observed_generation, Some(2));
     assert_eq!(main(&s).resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "100m");
-    assert_eq!(main(&s).allocated_resources.as_ref().unwrap()["cpu"].0, "100m");
-    // Taken back, also where the API has the condition already.
-    let mut back = api::Pod::clone(&pod(with("0.1")));
-    back.status = Some(s);
-    w.desired = Desired::of(&Arc::new(back));
-    assert_eq!(pending(&w.next()), None);
+    assert_eq!(main(&s).allocated_resources.as_ref().unwrap()["cpu"].0, "200m");
+    w.backoffs.failed(Subject::Resize, t(9), "Error", "cannot");
+    let c = going(&w.next()).unwrap();
+    assert_eq!((c.reason.as_deref(), c.message.as_deref()), (Some("Error"), Some("cannot")));
+    // Done; what is read back counts where it is not what was set.
+    let id = w.observed.containers[0].id.clone();
+    let spec = w.desired.spec_of("main").unwrap().clone();
+    let set = crate::pod::resources::Resources::of(&spec);
+    w.observed.local.resize.record.actuated.insert(id.clone(), set);
+    let s = w.next();
+    assert_eq!((going(&s), main(&s).resources.clone()), (None, spec.resources));
+    let real = crate::pod::resize::Real { cpu_request_milli: Some(150), ..Default::default() };
+    w.observed.local.resize.real.insert(id, real);
+    assert_eq!(main(&w.next()).resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "150m");
 }
 
 #[test]

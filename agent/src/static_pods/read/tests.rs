@@ -148,6 +148,38 @@ fn what_is_no_pod() {
 }
 
 #[test]
+fn user_namespaces_go_with_nothing_of_the_host() {
+    let of = |spec: Value, own: Value| {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "main", "image": "i"}]);
+        spec["containers"][0]["volumeDevices"] = own["volumeDevices"].clone();
+        spec["containers"][0]["securityContext"] = own["securityContext"].clone();
+        pod(spec)
+    };
+    let unmasked = json!({"securityContext": {"procMount": "Unmasked"}});
+    ok(&of(json!({"hostUsers": false}), unmasked.clone()));
+    ok(&of(json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}), json!({"securityContext": {"procMount": "Default"}})));
+    let odd = json!({"securityContext": {"procMount": "Odd"}});
+    let devices = json!({"volumeDevices": [{"name": "v", "devicePath": "/d"}]});
+    for (spec, own, wanted) in [
+        (
+            json!({}),
+            unmasked.clone(),
+            "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false",
+        ),
+        (json!({"hostUsers": true}), unmasked, "`hostUsers` must be false to use `Unmasked`"),
+        (json!({"hostUsers": false}), odd, "securityContext.procMount: Unsupported value: \"Odd\""),
+        (json!({"hostUsers": false, "hostNetwork": true}), json!({}), "spec.hostNetwork: Forbidden: when `hostUsers` is false"),
+        (json!({"hostUsers": false, "hostPID": true}), json!({}), "spec.HostPID: Forbidden: when `hostUsers` is false"),
+        (json!({"hostUsers": false, "hostIPC": true}), json!({}), "spec.HostIPC: Forbidden: when `hostUsers` is false"),
+        (json!({"hostUsers": false}), devices, "spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"),
+    ] {
+        let error = refused(&of(spec.clone(), own));
+        assert!(error.contains(wanted), "{spec}: {error}");
+    }
+}
+
+#[test]
 fn what_an_api_server_would_refuse() {
     for (pointer, value, wanted) in [
         ("/metadata/name", json!("Web"), r#"metadata.name: Invalid value: "Web-n": a lowercase RFC 1123 subdomain"#),

@@ -11,6 +11,7 @@ pub mod env;
 pub mod prepare;
 pub mod printed;
 pub mod probes;
+pub mod resize;
 pub mod resources;
 pub mod restart;
 pub mod spec;
@@ -63,7 +64,11 @@ fn validate(op: Op, sub: Option<Sub>, new: &Value, old: Option<&Value>) -> Vec<F
             spec::validate(&mut e, &new["spec"], "spec");
             update::ephemeral(&mut e, new, old);
         }
-        (Op::Update, Some(Sub::Resize | Sub::Binding), Some(_)) => spec::validate(&mut e, &new["spec"], "spec"),
+        (Op::Update, Some(Sub::Resize), Some(old)) => {
+            spec::validate(&mut e, &new["spec"], "spec");
+            resize::validate(&mut e, new, old);
+        }
+        (Op::Update, Some(Sub::Binding), Some(_)) => spec::validate(&mut e, &new["spec"], "spec"),
         (Op::Update, _, Some(old)) => {
             spec::validate(&mut e, &new["spec"], "spec");
             update::spec(&mut e, new, old);

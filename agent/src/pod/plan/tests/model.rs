@@ -321,6 +321,7 @@ impl Model {
                 prop_assert!(self.observed.live().next().is_none(), "volumes removed under a container");
                 self.observed.local.volumes_removed = true;
             }
+            Action::Resize => self.observed.local.resize.record.unsettled = false,
             Action::RemoveCgroup => self.observed.local.cgroup_removed = true,
             Action::RemoveFolders => self.observed.local.folders_removed = true,
         }

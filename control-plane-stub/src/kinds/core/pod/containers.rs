@@ -28,6 +28,8 @@ impl Role {
 /// What the containers of one pod must agree on.
 pub struct Context<'a> {
     pub host_network: bool,
+    /// Not in a user namespace of its own.
+    pub host_users: bool,
     /// The pod's volumes by name; true for claims, which may be devices.
     pub volumes: &'a BTreeMap<String, bool>,
     /// Those of them that containers may write files of variables into.
@@ -90,6 +92,10 @@ fn container(e: &mut Errors, c: &Value, path: &str, role: Role, context: &Contex
     volume_mounts(e, c, path, context, role);
     resources(e, &c["resources"], &child(path, "resources"), role);
     security_context(e, &c["securityContext"], &child(path, "securityContext"));
+    if context.host_users && c["securityContext"]["procMount"] == "Unmasked" {
+        let path = child(&child(path, "securityContext"), "procMount");
+        e.invalid(path, "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+    }
     let sidecar = role == Role::Init && c["restartPolicy"] == "Always";
     for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
         let Some(value) = c.get(field) else { continue };

@@ -1,7 +1,8 @@
 //! What a write may change of a pod.
 
+use super::resize;
 use super::resources::qos_class;
-use crate::kinds::meta::{bump_generation, keep, list, only, only_status, set, str};
+use crate::kinds::meta::{bump_generation, keep, only, only_status, set};
 use crate::kinds::{Op, Sub};
 use serde_json::{Value, json};
 
@@ -24,23 +25,7 @@ pub fn prepare(op: Op, sub: Option<Sub>, new: &mut Value, old: Option<&Value>) {
             let asked = std::mem::replace(spec, before.clone());
             keep(spec, &asked, "ephemeralContainers");
         }),
-        (Op::Update, Some(Sub::Resize), Some(old)) => only_spec_parts(new, old, |spec, before| {
-            let asked = spec.clone();
-            *spec = before.clone();
-            if let Some(resources) = asked.get("resources") {
-                set(spec, "resources", resources.clone());
-            }
-            for which in ["containers", "initContainers"] {
-                let Some(containers) = spec.get_mut(which).and_then(Value::as_array_mut) else { continue };
-                for container in containers {
-                    let name = str(container, "name").to_string();
-                    let Some(wanted) = list(&asked, which).iter().find(|c| str(c, "name") == name) else { continue };
-                    for field in ["resources", "resizePolicy"] {
-                        keep(container, wanted, field);
-                    }
-                }
-            }
-        }),
+        (Op::Update, Some(Sub::Resize), Some(old)) => only_spec_parts(new, old, resize::prepare),
         // The registry itself writes a binding's node name and condition.
         (Op::Update, Some(Sub::Binding), Some(_)) => {}
         (Op::Update, _, Some(old)) => {

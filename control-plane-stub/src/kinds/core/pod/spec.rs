@@ -10,7 +10,12 @@ pub fn validate(e: &mut Errors, spec: &Value, path: &str) {
     let host_network = spec["hostNetwork"] == Value::Bool(true);
     let volumes = volumes::validate(e, list(spec, "volumes"), &child(path, "volumes"));
     let empty_dirs = list(spec, "volumes").iter().filter(|v| v.get("emptyDir").is_some()).map(|v| str(v, "name")).collect();
-    let context = containers::Context { host_network, volumes: &volumes, empty_dirs: &empty_dirs };
+    let context = containers::Context {
+        host_network,
+        host_users: spec["hostUsers"] != Value::Bool(false),
+        volumes: &volumes,
+        empty_dirs: &empty_dirs,
+    };
     containers::validate(e, spec, path, &context);
     one_of(e, spec, "restartPolicy", path, &["Always", "Never", "OnFailure"], true);
     one_of(e, spec, "dnsPolicy", path, &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], true);
@@ -58,8 +63,13 @@ pub fn validate(e: &mut Errors, spec: &Value, path: &str) {
     if spec.get("resources").is_some() {
         containers::resources(e, &spec["resources"], &child(path, "resources"), containers::Role::Main);
     }
-    if host_network && spec["hostUsers"] == Value::Bool(false) {
-        e.forbidden(child(path, "hostNetwork"), "when `hostUsers` is false");
+    if spec["hostUsers"] == Value::Bool(false) {
+        // The names are the API server's.
+        for (field, name) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+            if spec[field] == Value::Bool(true) {
+                e.forbidden(child(path, name), "when `hostUsers` is false");
+            }
+        }
     }
 }
 

@@ -224,6 +224,26 @@ fn invalid_fields_are_named() {
 }
 
 #[test]
+fn user_namespaces_go_with_nothing_of_the_host() {
+    let of = |host_users: Value, field: &str, on: Value| {
+        let mut pod = with("/spec/hostUsers", host_users);
+        pod["spec"][field] = on;
+        errors(&pod).join("; ")
+    };
+    for (field, name) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        let forbidden = format!("spec.{name}: Forbidden: when `hostUsers` is false");
+        assert_eq!(of(json!(false), field, json!(true)), forbidden);
+        assert_eq!(of(json!(true), field, json!(true)), "");
+    }
+    let mut pod = with("/spec/containers/0/securityContext", json!({"procMount": "Unmasked"}));
+    let wanted =
+        "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`";
+    assert_eq!(errors(&pod), [wanted]);
+    pod["spec"]["hostUsers"] = json!(false);
+    assert_eq!(errors(&pod), Vec::<String>::new());
+}
+
+#[test]
 fn malformed_objects_do_not_panic() {
     for object in [
         json!(null),

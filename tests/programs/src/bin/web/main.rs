@@ -11,6 +11,7 @@ mod sctp;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +26,7 @@ extern "C" fn on_term(_: i32) {
     TERMINATING.store(true, Ordering::SeqCst);
 }
 
-const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | write FILE TEXT | lines N |
+const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | stat FILE.. | write FILE TEXT | lines N |
 sleep SECONDS | exit CODE | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
 steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
 
@@ -59,6 +60,12 @@ fn run(command: &str, args: &[String]) -> Outcome {
             let mut names: Vec<_> = std::fs::read_dir(first()?)?.flatten().map(|e| e.file_name()).collect();
             names.sort();
             names.iter().for_each(|name| println!("{}", name.to_string_lossy()));
+        }
+        "stat" => {
+            for path in args {
+                let file = std::fs::metadata(path)?;
+                println!("{} {} {:o} {path}", file.uid(), file.gid(), file.mode() & 0o7777);
+            }
         }
         "write" => std::fs::write(first()?, args[1..].join(" "))?,
         "lines" => (0..first()?.parse::<u64>()?).for_each(|i| println!("line {i}")),

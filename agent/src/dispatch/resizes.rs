@@ -1,0 +1,161 @@
+//! Resizes in place: `admission` decides whether there is room, here its answer is carried out.
+//!
+//! A pod has what it was granted, whatever its spec asks for meanwhile. What cannot be granted is asked about again whenever
+//! anything changes, in the order of `admission::resize::rank`.
+
+use super::Dispatcher;
+use super::entry::Entry;
+use crate::admission::resize::{Rank, Verdict};
+use crate::admission::{NodeView, resize};
+use crate::observe::PodRuntime;
+use crate::pod::allocation::Allocation;
+use crate::pod::resize::{Grant, Pending, Record};
+use crate::pod::status::resize::PENDING;
+use crate::pod::{Time, allocation};
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What one pod has been granted, and what it asks for.
+pub(super) struct Room {
+    grants: watch::Sender<Grant>,
+    granted: Arc<Allocation>,
+    /// Other than that.
+    asked: Option<Arc<Allocation>>,
+    pending: Option<Pending>,
+    /// Since when it waits, by what the API knows.
+    since: Option<Time>,
+    /// What it had before: not free until the pod has given it up.
+    held: Option<Arc<Allocation>>,
+    /// Pods that end for it.
+    victims: BTreeSet<String>,
+}
+
+impl Room {
+    /// What an earlier agent wrote down counts, then what the runtime's containers were made with, then the spec.
+    pub(super) fn new(
+        pod: Option<&Arc<Pod>>,
+        record: Option<&Record>,
+        runtime: Option<&PodRuntime>,
+    ) -> (Room, watch::Receiver<Grant>) {
+        let granted = match (record, pod) {
+            (Some(record), _) => record.allocation.clone(),
+            (None, Some(pod)) => of_runtime(pod, runtime),
+            (None, None) => Allocation::default(),
+        };
+        let since = pod.and_then(|p| p.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == PENDING));
+        let since = since.and_then(|c| Some(c.last_transition_time.as_ref()?.0));
+        let granted = Arc::new(granted);
+        let (grants, receiver) = watch::channel(Grant { allocation: granted.clone(), pending: None });
+        let room = Room { grants, granted, asked: None, pending: None, since, held: None, victims: BTreeSet::new() };
+        (room, receiver)
+    }
+
+    /// The pod's object may be another one.
+    pub(super) fn look(&mut self, pod: &Pod) {
+        let asked = Allocation::of(pod);
+        self.asked = (!asked.same(&self.granted)).then(|| Arc::new(asked));
+        if self.asked.is_none() {
+            self.since = None;
+            self.refuse(None);
+        }
+    }
+
+    /// As it was granted, and all that it has not given up yet.
+    pub(super) fn counted(&self, pod: &Arc<Pod>) -> Arc<Pod> {
+        match &self.held {
+            None => self.granted.apply(pod),
+            Some(held) => held.most(&self.granted).apply(pod),
+        }
+    }
+
+    fn refuse(&mut self, pending: Option<Pending>) {
+        if self.pending != pending {
+            self.pending.clone_from(&pending);
+            self.grants.send_modify(|grant| grant.pending = pending);
+        }
+    }
+
+    fn grant(&mut self) {
+        let Some(asked) = self.asked.take() else { return };
+        self.held = Some(std::mem::replace(&mut self.granted, asked));
+        (self.pending, self.since) = (None, None);
+        self.grants.send_replace(Grant { allocation: self.granted.clone(), pending: None });
+    }
+}
+
+fn of_runtime(pod: &Pod, runtime: Option<&PodRuntime>) -> Allocation {
+    let mut granted = Allocation::of(pod);
+    for (name, own) in &mut granted.containers {
+        let instances = runtime.into_iter().flat_map(|r| &r.containers).filter(|c| c.name == *name);
+        let newest = instances.max_by_key(|c| (c.attempt, c.created_at));
+        if let Some(given) = newest.and_then(|c| c.resources.as_ref()) {
+            *own = allocation::resizable(Some(&given.api()));
+        }
+    }
+    granted
+}
+
+impl Dispatcher {
+    /// Nobody can be judged before all pods are known.
+    pub(super) fn resizes(&mut self) {
+        let mut waiting: Vec<(Rank, String)> = Vec::new();
+        for (uid, entry) in &mut self.actors {
+            if entry.room.held.is_some() && entry.settled() >= entry.room.granted.generation {
+                entry.room.held = None;
+            }
+            if entry.room.asked.is_none() || !entry.holds_room() {
+                continue;
+            }
+            let Some(pod) = entry.pod.borrow().clone() else { continue };
+            if pod.metadata.deletion_timestamp.is_none() && !super::gatekeeper::terminal(&pod) {
+                let granted = entry.room.granted.apply(&pod);
+                waiting.push((resize::rank(&granted, &pod, entry.room.since), uid.clone()));
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        waiting.sort();
+        let view = self.view();
+        for (_, uid) in waiting {
+            self.resize(&view, &uid);
+        }
+    }
+
+    fn resize(&mut self, view: &NodeView, uid: &str) {
+        let Some(entry) = self.actors.get(uid) else { return };
+        if entry.room.victims.iter().any(|victim| self.actors.get(victim).is_some_and(Entry::is_live)) {
+            return;
+        }
+        let Some(asked) = entry.pod.borrow().clone() else { return };
+        let granted = entry.room.granted.apply(&asked);
+        let (uids, others) = self.active_beside(Some(uid));
+        let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
+        let verdict = resize::decide(view, &others, &granted, &asked, |_, _| false);
+        let generation = asked.metadata.generation.unwrap_or(0);
+        let (infeasible, cause, message) = match verdict {
+            Verdict::Granted => {
+                tracing::info!(pod = %entry.id, generation, "a resize is granted");
+                if let Some(entry) = self.actors.get_mut(uid) {
+                    entry.room.grant();
+                }
+                return;
+            }
+            Verdict::After { victims } => {
+                let victims: BTreeSet<String> = victims.into_iter().filter_map(|at| uids.get(at).cloned()).collect();
+                victims.iter().for_each(|uid| self.preempt(uid));
+                if let Some(entry) = self.actors.get_mut(uid) {
+                    entry.room.victims = victims;
+                }
+                return;
+            }
+            Verdict::Deferred { cause, message } => (false, cause, message),
+            Verdict::Infeasible { message } => (true, "Infeasible".to_owned(), message),
+        };
+        let Some(entry) = self.actors.get_mut(uid) else { return };
+        let since = *entry.room.since.get_or_insert_with(Time::now);
+        entry.room.refuse(Some(Pending { infeasible, cause, message, generation, since }));
+    }
+}
