@@ -14,6 +14,9 @@ mod resizes;
 mod statics;
 
 use crate::admission::NodeView;
+use crate::cgroup;
+use crate::config::Config;
+use ferrolet_quantity::Quantity;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
 use crate::events::Severity;
 use crate::images::Images;
@@ -94,6 +97,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         seccomp_default: config.seccomp_default,
         throttle_paths: throttle_paths(Path::new("/sys")),
     };
+    let memory = host_memory(&config, &cgroups, &allocatable).await;
+    let (weights, weighed) = watch::channel(None);
     let pods_dir = config.root_dir.join("pods");
     let records = tokio::task::spawn_blocking(move || record::load(&pods_dir)).await.unwrap_or_default();
     let report_slots = Arc::new(tokio::sync::Semaphore::new(report::PARALLEL));
@@ -114,6 +119,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         allocatable,
         node,
         limits,
+        memory,
         user_ids,
         report_slots,
         reporters,
@@ -139,11 +145,31 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         over: Arc::default(),
         awaiting: BTreeMap::new(),
         records,
+        weights,
     };
+    let cgroups = dispatcher.shared.cgroups.clone();
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events, asks) => {}
+        () = resizes::weigh(cgroups, weighed) => {}
         // The puller ends only by the token or by a panic, which must not go unnoticed.
         ended = puller => if let Err(error) = ended && error.is_panic() { std::panic::resume_unwind(error.into_panic()) },
+    }
+}
+
+/// What of the host decides how much memory, swap and huge pages containers get.
+async fn host_memory(config: &Config, cgroups: &cgroup::Manager, allocatable: &BTreeMap<String, Quantity>) -> cgroup::HostMemory {
+    let v2 = cgroups.version() == cgroup::Version::V2;
+    let machine = crate::node::facts::read(&crate::node::facts::Roots::default());
+    let allocatable = allocatable.get("memory").map_or(0, Quantity::units);
+    cgroup::HostMemory {
+        v2,
+        total: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+        swap_controller: cgroups.bounds_swap().await,
+        swap_total: i64::try_from(machine.swap_bytes).unwrap_or(i64::MAX),
+        swap: config.swap,
+        oom_group: v2 && config.single_process_oom_kill != Some(true),
+        qos: config.memory_qos.map(|(throttling, tiered)| cgroup::MemoryQos { throttling, tiered, allocatable }),
+        page_sizes: machine.hugepages.keys().filter_map(|name| cgroup::page_size_of(name)).collect(),
     }
 }
 
@@ -182,6 +208,8 @@ struct Dispatcher {
     awaiting: BTreeMap<String, (Arc<Pod>, BTreeSet<String>)>,
     /// What an earlier agent wrote down of pods that have no actor yet.
     records: BTreeMap<String, Record>,
+    /// What all Burstable pods ask for, in shares.
+    weights: watch::Sender<Option<u64>>,
 }
 
 /// How far the one search for what gone pods left has come.
@@ -267,6 +295,7 @@ impl Dispatcher {
             self.resizes();
         }
         self.admit(own.iter().chain(new).collect());
+        self.weigh();
         self.mirror(statics, api, &mirrors);
         if api.synced {
             let unreadable = |id: &PodId| {
