@@ -16,6 +16,10 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod busy;
+
+pub use busy::Precedence;
+
 /// A check that takes longer is waiting for something, not using the host: it gives its slot to another and goes on until
 /// its timeout. So hung checks never use up the slots, and there are never more of them than probes.
 const SLOT_HOLD: Duration = Duration::from_secs(1);
@@ -27,13 +31,16 @@ pub struct Limits {
     pub network: usize,
     /// Commands in containers, which cost a process each.
     pub exec: usize,
+    /// Commands that begin at once, of containers that are well.
+    pub begins: usize,
     /// Events kept for a slow reader; more are dropped, the next failure brings another.
     pub events: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { network: 512, exec: 64, events: 256 }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Limits { network: 512, exec: 64, begins: cores.max(2), events: 256 }
     }
 }
 
@@ -86,6 +93,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Driver {
     commands: mpsc::Sender<Command>,
+    busy: busy::Busy,
 }
 
 impl Driver {
@@ -97,14 +105,21 @@ impl Driver {
     ) -> (Driver, mpsc::Receiver<ProbeEvent>, JoinHandle<()>) {
         let (commands, inbox) = mpsc::channel(64);
         let (events, event_reader) = mpsc::channel(limits.events.max(1));
-        let task = tokio::spawn(Task::new(exec, limits, events).run(inbox, cancel));
-        (Driver { commands }, event_reader, task)
+        let busy = busy::Busy::new(limits.begins);
+        let task = tokio::spawn(Task::new(exec, limits, events, busy.clone()).run(inbox, cancel));
+        (Driver { commands, busy }, event_reader, task)
     }
 
     /// The full set of a pod's probes. Probes of the same container and settings go on untouched; with other settings they
     /// begin anew with the verdict that they had; those of other containers begin from nothing, those not named end.
     pub async fn set(&self, pod_uid: &str, probes: Vec<Probe>, initial: InitialVerdicts) {
         let _ = self.commands.send(Command::Set { pod_uid: pod_uid.to_owned(), probes, initial }).await;
+    }
+
+    /// Until what is returned is dropped, commands in containers that are well wait a little: at most a tenth of their period,
+    /// and a second. For the start of pods, which others wait for.
+    pub fn precede(&self) -> Precedence {
+        self.busy.begin()
     }
 
     /// Ends all probes of the pod; its verdicts' readers see the channel closed.
@@ -143,6 +158,7 @@ struct Task {
     exec: Arc<dyn Exec>,
     network_slots: Arc<Semaphore>,
     exec_slots: Arc<Semaphore>,
+    busy: busy::Busy,
     events: mpsc::Sender<ProbeEvent>,
     pods: BTreeMap<String, Pod>,
     machines: BTreeMap<Id, Entry>,
@@ -160,11 +176,12 @@ const SOON: Duration = Duration::from_secs(1);
 const BEFORE: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
 
 impl Task {
-    fn new(exec: Arc<dyn Exec>, limits: Limits, events: mpsc::Sender<ProbeEvent>) -> Task {
+    fn new(exec: Arc<dyn Exec>, limits: Limits, events: mpsc::Sender<ProbeEvent>, busy: busy::Busy) -> Task {
         Task {
             exec,
             network_slots: Arc::new(Semaphore::new(limits.network.max(1))),
             exec_slots: Arc::new(Semaphore::new(limits.exec.max(1))),
+            busy,
             events,
             pods: BTreeMap::new(),
             machines: BTreeMap::new(),
@@ -323,15 +340,21 @@ impl Task {
             if !entry.machine.begin(now) {
                 continue;
             }
-            let slots = match entry.spec.check {
-                Check::Exec { .. } => &self.exec_slots,
-                Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } | Check::Impossible { .. } => &self.network_slots,
-            };
+            let is_exec = matches!(entry.spec.check, Check::Exec { .. });
+            let slots = if is_exec { &self.exec_slots } else { &self.network_slots };
+            // Who waits to be ready is part of a start.
+            let gives_way = (is_exec && entry.machine.state() == State::Success).then(|| self.busy.clone());
             let (slots, exec) = (slots.clone(), self.exec.clone());
             let (spec, container_id) = (entry.spec.clone(), entry.container_id.clone());
             let handle = self.checks.spawn(async move {
                 let slot = slots.acquire_owned().await;
                 let mut work = std::pin::pin!(check::run(&spec, &container_id, &exec));
+                if let Some(busy) = gives_way {
+                    let _turn = busy.turn(spec.period).await;
+                    if let Ok(outcome) = tokio::time::timeout(busy::BEGINNING, &mut work).await {
+                        return outcome;
+                    }
+                }
                 match tokio::time::timeout(SLOT_HOLD, &mut work).await {
                     Ok(outcome) => outcome,
                     Err(_) => {

@@ -30,14 +30,20 @@ enum Command {
         #[arg(long)]
         only: Option<String>,
     },
-    /// Measure pods through the agent against bare CRI calls, and the service data plane
+    /// Measure pods through the agent against bare CRI calls, probes, and the service data plane
     Bench {
-        /// Only one of the two
+        /// Only one of them
         what: Option<bench::What>,
     },
     /// The service data plane alone, told by lines on standard input (used by bench)
     #[command(hide = true)]
     BenchPlane,
+    /// The probe driver alone (used by bench)
+    #[command(hide = true)]
+    BenchProber,
+    /// What it asks (used by bench)
+    #[command(hide = true)]
+    BenchProbed,
     /// Remove everything a lab left behind
     Clean { lab: String },
     /// Pass connections from the host's loopback into a namespace (used by demo --keep)
@@ -76,6 +82,8 @@ fn run() -> anyhow::Result<()> {
         Command::Verify { only } => verify::run_all(only.as_deref()),
         Command::Bench { what } => bench::run(what),
         Command::BenchPlane => bench::services::plane::run(),
+        Command::BenchProber => bench::probes::parts::prober(),
+        Command::BenchProbed => bench::probes::parts::server(),
         Command::Clean { lab } => leftovers::remove(&lab),
         Command::Forward { netns, to, port_file } => load::run_forward(&netns, to, &port_file),
     }

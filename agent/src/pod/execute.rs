@@ -136,6 +136,9 @@ impl Failed {
 }
 
 pub async fn run(job: &Job) -> Result<Outcome, Failed> {
+    // Commands of other pods' probes wait a moment: they would take the runtime's time from this.
+    let pulls = matches!(job.action, Action::PullImage { .. });
+    let _first = (job.action.starts() && !pulls).then(|| job.shared.probes.precede());
     let result = carry_out(job).await;
     job.count_own_users(result.is_err());
     result

@@ -23,6 +23,8 @@ use url::Url;
 mod tls;
 
 const MAX_REDIRECTS: usize = 10;
+/// How long a check with an answer may take to say goodbye.
+const CLOSING: Duration = Duration::from_millis(100);
 
 pub(super) struct Request<'a> {
     pub(super) scheme: Scheme,
@@ -252,10 +254,10 @@ async fn exchange(
     let connected = tokio::time::timeout_at(deadline, dial::connect(&target.host, target.port)).await.map_err(late)?;
     let stream = connected.map_err(Broken::Failure)?;
     match target.scheme {
-        Scheme::Http => talk(stream, request, deadline).await,
+        Scheme::Http => talk(stream, request, deadline, Duration::ZERO).await,
         Scheme::Https => {
             let shaken = tokio::time::timeout_at(deadline, tls::connect(&target.host, stream)).await.map_err(late)?;
-            talk(shaken.map_err(tls_broken)?, request, deadline).await
+            talk(shaken.map_err(tls_broken)?, request, deadline, CLOSING).await
         }
     }
 }
@@ -267,7 +269,13 @@ fn tls_broken(why: tls::Failed) -> Broken {
     }
 }
 
-async fn talk<S>(stream: S, request: hyper::Request<Empty<Bytes>>, deadline: tokio::time::Instant) -> Result<Answer, Broken>
+/// `closing` is for an end that has to be said: that of TLS.
+async fn talk<S>(
+    stream: S,
+    request: hyper::Request<Empty<Bytes>>,
+    deadline: tokio::time::Instant,
+    closing: Duration,
+) -> Result<Answer, Broken>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -293,10 +301,15 @@ where
     };
     // The connection is driven here and not in a task of its own: dropping the check drops it.
     let (mut work, mut connection) = (std::pin::pin!(work), std::pin::pin!(connection));
-    tokio::select! {
+    let answer = tokio::select! {
         answer = &mut work => answer,
-        _ = &mut connection => work.await,
+        _ = &mut connection => return work.await,
+    };
+    let whole = answer.as_ref().is_ok_and(|a| a.body.as_ref().is_ok_and(|b| b.len() < MAX_OUTPUT));
+    if whole && !closing.is_zero() {
+        let _ = tokio::time::timeout(closing, connection).await;
     }
+    answer
 }
 
 /// Up to the limit; what comes after it is not waited for.

@@ -255,6 +255,56 @@ async fn another_period_keeps_the_verdicts_and_what_was_decided() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commands_give_way_to_starts_for_a_tenth_of_their_period() {
+    let script = Script::new(|id, n| Answer::Code(i32::from(id == "unready" && n == 0)));
+    let (driver, _events, _cancel) = start(&script, Limits::default());
+    let first = driver.precede();
+    let mut all = Vec::new();
+    for (id, kind, period) in [("long", Kind::Liveness, 60), ("short", Kind::Liveness, 5), ("unready", Kind::Readiness, 5)] {
+        driver.set(id, vec![probe("c", id, kind, period, (1, 1))], InitialVerdicts::new()).await;
+        all.push(driver.verdicts(id).await);
+    }
+    let at = |id: &str, n: usize| {
+        let calls = script.calls.lock().unwrap();
+        calls.iter().filter(|(c, _)| c == id).nth(n).map(|(_, t)| t.as_millis())
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((at("long", 0), at("short", 0)), (None, None));
+    assert!(at("unready", 0).is_some_and(|t| t < 50), "it is part of a start: {:?}", at("unready", 0));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let times = (at("long", 0).unwrap(), at("short", 0).unwrap());
+    assert!((1000..1050).contains(&times.0) && (500..550).contains(&times.1), "{times:?}");
+    // The next one is where it was to be, and goes when the start is over: not between two of its steps.
+    tokio::time::sleep(Duration::from_millis(3000)).await;
+    let second = driver.precede();
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(second);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let third = driver.precede();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(at("short", 1), None);
+    drop(third);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let next = at("short", 1).unwrap();
+    assert!((5300..5450).contains(&next), "{next}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_commands_begin_at_once_and_slow_ones_hold_nobody_up() {
+    let script = Script::new(|_, _| Answer::After(Duration::from_millis(900), 0));
+    let (driver, _events, _cancel) = start(&script, Limits { begins: 2, ..Limits::default() });
+    for i in 0..20 {
+        let id = format!("c{i}");
+        driver.set(&id, vec![probe("c", &id, Kind::Liveness, 10, (1, 1))], InitialVerdicts::new()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut begun: Vec<u64> = script.calls.lock().unwrap().iter().map(|(_, t)| t.as_millis() as u64 / 100).collect();
+    begun.sort_unstable();
+    assert_eq!(begun, (0..20).map(|n| n / 2).collect::<Vec<u64>>());
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_run_at_once_than_allowed() {
     let script = Script::new(|_, _| Answer::After(Duration::from_millis(200), 0));
     let (driver, _events, _cancel) = start(&script, Limits { exec: 3, ..Limits::default() });

@@ -1,6 +1,7 @@
-//! `cargo lab bench`: what a pod costs through the agent, and how fast and small the service data plane is.
+//! `cargo lab bench`: what a pod costs through the agent, how fast and small the service data plane is, and what probes cost.
 
 pub mod pods;
+pub mod probes;
 pub mod services;
 
 use anyhow::Result;
@@ -9,15 +10,25 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
     Pods,
+    Probes,
+    /// What exec probes cost the pods that start meanwhile.
+    ExecProbes,
     Services,
 }
 
-/// Both without a choice.
+/// All without a choice.
 pub fn run(what: Option<What>) -> Result<()> {
-    if what != Some(What::Services) {
+    let wanted = |this| what.is_none_or(|what| what == this);
+    if wanted(What::Pods) {
         pods::run()?;
     }
-    if what != Some(What::Pods) {
+    if wanted(What::Probes) {
+        probes::run()?;
+    }
+    if wanted(What::ExecProbes) {
+        probes::exec::run()?;
+    }
+    if wanted(What::Services) {
         services::run()?;
     }
     Ok(())

@@ -32,3 +32,28 @@ fn nothing_readable_is_no_failure() {
     assert!(machine.cpus >= 1);
     assert_eq!(machine.os_image, "Linux");
 }
+
+#[test]
+fn what_keeps_containers_in_and_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let file = dir.path().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    };
+    let roots = || Roots { proc: dir.path().join("proc"), sys: dir.path().into(), etc: dir.path().join("etc") };
+    assert!(!read(&roots()).apparmor);
+    put("module/apparmor/parameters/enabled", "Y\n");
+    assert!(!read(&roots()).apparmor, "its file system is not there");
+    std::fs::create_dir_all(dir.path().join("kernel/security/apparmor")).unwrap();
+    assert!(read(&roots()).apparmor);
+    put("module/apparmor/parameters/enabled", "N\n");
+    assert!(!read(&roots()).apparmor);
+    for cpu in [10, 2, 0] {
+        put(&format!("devices/system/cpu/cpu{cpu}/thermal_throttle/count"), "0");
+    }
+    put("devices/system/cpu/cpu1/online", "1");
+    put("devices/system/cpu/cpufreq/thermal_throttle", "");
+    let paths = [0, 2, 10].map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    assert_eq!(throttle_paths(dir.path()), paths);
+}

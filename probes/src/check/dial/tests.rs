@@ -22,6 +22,15 @@ fn states(port: u16) -> BTreeMap<String, usize> {
     found
 }
 
+/// Nothing of this port is left, but for what its tasks have yet to see.
+pub(in crate::check) async fn all_gone(port: u16) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    while !states(port).is_empty() && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(states(port), BTreeMap::new());
+}
+
 #[tokio::test]
 async fn nothing_waits_on_either_side_whoever_closes_first() {
     for listener in listeners() {

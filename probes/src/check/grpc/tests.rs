@@ -66,3 +66,20 @@ async fn a_closed_port_is_tried_until_the_timeout() {
     let text = format!("timeout: failed to connect service {address:?} within 300ms: context deadline exceeded");
     assert_eq!(outcome, failure(&text));
 }
+
+/// Nothing of a check outlives it, also where the server never says anything.
+#[tokio::test]
+async fn connections_end_with_the_check() {
+    let port = serve().await;
+    let short = Duration::from_millis(200);
+    for service in ["", "down", "slow"] {
+        probe("127.0.0.1", port, service, short).await;
+    }
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = silent.local_addr().unwrap().port();
+    let outcome = probe("127.0.0.1", other, "", short).await;
+    assert_eq!(outcome, failure("timeout: health rpc did not complete within 200ms"));
+    for port in [port, other] {
+        dial::tests::all_gone(port).await;
+    }
+}

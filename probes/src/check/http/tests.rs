@@ -69,6 +69,15 @@ async fn the_status_decides() {
 }
 
 #[tokio::test]
+async fn neither_side_keeps_a_socket() {
+    let (port, _requests) = serve(|_, _| Some(reply("200 OK", "", "ok"))).await;
+    for _ in 0..200 {
+        assert_eq!(get(port, "/").await, Outcome::Success);
+    }
+    dial::tests::all_gone(port).await;
+}
+
+#[tokio::test]
 async fn the_request_is_kubelets_and_headers_override() {
     let (port, mut requests) = serve(|_, _| Some(reply("200 OK", "", ""))).await;
     assert_eq!(get(port, "").await, Outcome::Success);
@@ -185,16 +194,18 @@ async fn https_takes_any_certificate() {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let (said, mut goodbyes) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(mut tls) = acceptor.accept(stream).await else { continue };
             let _ = tls.read(&mut [0; 4096]).await;
             let _ = tls.write_all(reply("200 OK", "", "fine").as_bytes()).await;
-            let _ = tls.shutdown().await;
+            let _ = said.send(tls.read(&mut [0; 16]).await.map_err(|e| e.kind()));
         }
     });
     let request = Request { scheme: Scheme::Https, host: "127.0.0.1", port, path: "/", headers: &[] };
     assert_eq!(probe(&request, Duration::from_secs(10)).await, Outcome::Success);
+    assert_eq!(goodbyes.recv().await, Some(Ok(0)), "the end is said, else servers write of it to their logs");
     // Plain HTTP to a TLS port, and TLS to a plain one.
     assert!(matches!(get(port, "/").await, Outcome::Failure(_)));
     let (plain, _requests) = serve(|_, _| Some(reply("200 OK", "", ""))).await;
