@@ -40,6 +40,8 @@ pub enum Error {
     Folder { path: PathBuf, source: io::Error },
     #[error("cannot use the host's cgroups")]
     Cgroups(#[from] cgroup::Error),
+    #[error("singleProcessOOMKill must not be false on a host with cgroup v1")]
+    OomGroup,
     #[error("the host uses cgroup v1 and failCgroupV1 is true")]
     CgroupV1,
     #[error("user namespaces")]
@@ -156,8 +158,8 @@ async fn build(
     folder(&config.root_dir, 0o750)?;
     folder(&config.pod_logs_dir, 0o755)?;
     let user_ids = userns::host::range(config.ids_per_pod, config.max_pods).await?;
-    let cgroups = cgroups(&config).await?;
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
+    let cgroups = cgroups(&config, &cri).await?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
     info!(
         node = config.node_name,
@@ -278,8 +280,38 @@ pub(crate) fn node_cgroups(config: &Config) -> cgroup::NodeCgroups {
     }
 }
 
-async fn cgroups(config: &Config) -> Result<cgroup::Manager, Error> {
-    let manager = cgroup::Manager::detect(node_cgroups(config))?;
+/// How the runtime names cgroups, where it says so. One that does not answer yet leaves it to the configuration.
+async fn driver(cri: &cri::Client, configured: cgroup::Driver) -> cgroup::Driver {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let said = match tokio::time::timeout(PATIENCE, cri.runtime_config()).await {
+        Ok(Ok(said)) => said,
+        Ok(Err(error)) => {
+            warn!(%error, "the runtime does not say its cgroup driver: the configured one is used");
+            None
+        }
+        Err(_) => {
+            warn!("the runtime does not answer: the configured cgroup driver is used");
+            None
+        }
+    };
+    let said = match said {
+        None => return configured,
+        Some(cri::types::CgroupDriver::Systemd) => cgroup::Driver::Systemd,
+        Some(cri::types::CgroupDriver::Cgroupfs) => cgroup::Driver::Cgroupfs,
+    };
+    if said != configured {
+        warn!(runtime = ?said, ?configured, "the runtime has another cgroup driver than the configuration: the runtime's is used");
+    }
+    said
+}
+
+async fn cgroups(config: &Config, cri: &cri::Client) -> Result<cgroup::Manager, Error> {
+    let node = node_cgroups(config);
+    let driver = driver(cri, node.driver).await;
+    let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node })?;
+    if config.single_process_oom_kill == Some(false) && manager.version() == cgroup::Version::V1 {
+        return Err(Error::OomGroup);
+    }
     if config.fail_cgroup_v1 && manager.version() == cgroup::Version::V1 {
         return Err(Error::CgroupV1);
     }

@@ -15,6 +15,8 @@ mod statics;
 
 use crate::admission::NodeView;
 use crate::api::snapshot::{ObjectKey, Snapshot, Watched};
+use crate::cgroup;
+use crate::config::Config;
 use crate::events::Severity;
 use crate::images::Images;
 use crate::node::facts::throttle_paths;
@@ -31,6 +33,7 @@ use crate::static_pods::StaticPods;
 use ask::Ask;
 use entry::{Entry, Origin};
 use ferrolet_probes::{EventKind, ProbeEvent};
+use ferrolet_quantity::Quantity;
 use gatekeeper::taken_before;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
@@ -96,6 +99,8 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         seccomp_default: config.seccomp_default,
         throttle_paths: throttle_paths(Path::new("/sys")),
     };
+    let memory = host_memory(&config, &cgroups, &allocatable).await;
+    let (weights, weighed) = watch::channel(None);
     let pods_dir = config.root_dir.join("pods");
     let records = tokio::task::spawn_blocking(move || record::load(&pods_dir)).await.unwrap_or_default();
     let report_slots = Arc::new(tokio::sync::Semaphore::new(report::PARALLEL));
@@ -117,6 +122,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         allocatable,
         node,
         limits,
+        memory,
         user_ids,
         user_counts,
         report_slots,
@@ -143,11 +149,31 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         over: Arc::default(),
         awaiting: BTreeMap::new(),
         records,
+        weights,
     };
+    let cgroups = dispatcher.shared.cgroups.clone();
     tokio::select! {
         () = dispatcher.run(pods, snapshots, probe_events, asks) => {}
+        () = resizes::weigh(cgroups, weighed) => {}
         // The puller ends only by the token or by a panic, which must not go unnoticed.
         ended = puller => if let Err(error) = ended && error.is_panic() { std::panic::resume_unwind(error.into_panic()) },
+    }
+}
+
+/// What of the host decides how much memory, swap and huge pages containers get.
+async fn host_memory(config: &Config, cgroups: &cgroup::Manager, allocatable: &BTreeMap<String, Quantity>) -> cgroup::HostMemory {
+    let v2 = cgroups.version() == cgroup::Version::V2;
+    let machine = crate::node::facts::read(&crate::node::facts::Roots::default());
+    let allocatable = allocatable.get("memory").map_or(0, Quantity::units);
+    cgroup::HostMemory {
+        v2,
+        total: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
+        swap_controller: cgroups.bounds_swap().await,
+        swap_total: i64::try_from(machine.swap_bytes).unwrap_or(i64::MAX),
+        swap: config.swap,
+        oom_group: v2 && config.single_process_oom_kill != Some(true),
+        qos: config.memory_qos.map(|(throttling, tiered)| cgroup::MemoryQos { throttling, tiered, allocatable }),
+        page_sizes: machine.hugepages.keys().filter_map(|name| cgroup::page_size_of(name)).collect(),
     }
 }
 
@@ -186,6 +212,8 @@ struct Dispatcher {
     awaiting: BTreeMap<String, (Arc<Pod>, BTreeSet<String>)>,
     /// What an earlier agent wrote down of pods that have no actor yet.
     records: BTreeMap<String, Record>,
+    /// What all Burstable pods ask for, in shares.
+    weights: watch::Sender<Option<u64>>,
 }
 
 /// How far the one search for what gone pods left has come.
@@ -271,6 +299,7 @@ impl Dispatcher {
             self.resizes();
         }
         self.admit(own.iter().chain(new).collect());
+        self.weigh();
         self.mirror(statics, api, &mirrors);
         if api.synced {
             let unreadable = |id: &PodId| {

@@ -8,6 +8,7 @@
 //! asks systemd for its scopes, makes systemd adopt them as slices; systemd then sets its own values in them, so limits of
 //! the pod as a whole hold only with the cgroupfs driver until slices are made over D-Bus. Limits of containers always hold.
 
+use super::container::page_size_name;
 use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
 use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
 use super::qos::Qos;
@@ -75,6 +76,24 @@ impl Manager {
             inner.make(&inner.class(Qos::BestEffort)?, &least)
         })
         .await
+    }
+
+    /// The weight of all pods of a class together.
+    pub async fn weigh(&self, qos: Qos, cpu_shares: u64) -> Result<()> {
+        self.blocking(move |inner| inner.make(&inner.class(qos)?, &Limits { cpu_shares: Some(cpu_shares), ..Limits::default() }))
+            .await
+    }
+
+    /// Whether the kernel can bound swap. Asks below `kubepods`, which must have been made.
+    pub async fn bounds_swap(&self) -> bool {
+        let asked = self.blocking(|inner| {
+            let (folder, file) = match inner.version {
+                Version::V1 => (PathBuf::new(), "memory.memsw.limit_in_bytes"),
+                Version::V2 => (inner.class(Qos::Guaranteed)?, "memory.swap.max"),
+            };
+            Ok(inner.hierarchies.iter().any(|h| h.folder(&folder).join(file).exists()))
+        });
+        asked.await.unwrap_or(false)
     }
 
     /// Makes the pod's cgroup, and what leads to it, and writes its limits.
@@ -220,7 +239,7 @@ fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> 
     }
     if hierarchy.has("hugetlb") {
         for (size, bytes) in &limits.hugetlb {
-            leaf.set(&format!("hugetlb.{}.limit_in_bytes", page_size(*size)), Some(*bytes))?;
+            leaf.set(&format!("hugetlb.{}.limit_in_bytes", page_size_name(*size)), Some(*bytes))?;
         }
     }
     Ok(())
@@ -243,19 +262,10 @@ fn write_v2(leaf: &Level, limits: &Limits) -> Result<()> {
     }
     if has("hugetlb") {
         for (size, bytes) in &limits.hugetlb {
-            leaf.set(&format!("hugetlb.{}.max", page_size(*size)), Some(*bytes))?;
+            leaf.set(&format!("hugetlb.{}.max", page_size_name(*size)), Some(*bytes))?;
         }
     }
     Ok(())
-}
-
-/// As the kernel names page sizes in file names: `2MB`, `1GB`.
-fn page_size(bytes: u64) -> String {
-    match bytes {
-        b if b >= 1 << 30 => format!("{}GB", b >> 30),
-        b if b >= 1 << 20 => format!("{}MB", b >> 20),
-        b => format!("{}KB", b >> 10),
-    }
 }
 
 #[cfg(test)]

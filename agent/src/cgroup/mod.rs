@@ -4,6 +4,7 @@
 //! the only thing that writes to the hierarchy. It never moves a process: the runtime puts containers below the parent it
 //! is given.
 
+mod container;
 mod error;
 mod hierarchy;
 mod manager;
@@ -11,10 +12,12 @@ mod plan;
 mod qos;
 mod read;
 
+pub use container::{Extras, HostMemory, MemoryQos, SwapBehavior, extras, page_size_of, swaps};
 pub use error::{Class, Error};
 pub use manager::{Manager, Version};
 pub use plan::{
-    Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, cpu_quota, cpu_shares, cpu_weight, overhead, plan, pod_limits,
+    Asked, Driver, Limits, NodeCgroups, PodCgroup, asked, asked_by_containers, cpu_quota, cpu_shares, cpu_weight, overhead, plan,
+    pod_limits,
 };
 pub use qos::{Qos, qos};
 pub use read::Found;

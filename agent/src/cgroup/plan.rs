@@ -233,6 +233,11 @@ pub struct Asked {
     pub memory_limit_bytes: i64,
 }
 
+/// The memory that containers ask for together, whatever the pod as a whole does.
+pub fn asked_by_containers(spec: &PodSpec) -> i64 {
+    requested(spec).memory.units()
+}
+
 /// All containers of the pod, without what its runtime class costs.
 pub fn asked(spec: &PodSpec) -> Asked {
     let (mut requests, mut limits) = (requested(spec), total(spec, |r| Amounts::of(r.limits.as_ref())));
@@ -329,9 +334,8 @@ fn hugetlb(spec: &PodSpec) -> BTreeMap<u64, u64> {
     let of = |c: &Container| -> BTreeMap<u64, u64> {
         let list = c.resources.iter().flat_map(|r| r.limits.iter().flatten());
         list.filter_map(|(name, q)| {
-            let size = name.strip_prefix("hugepages-")?.parse::<Quantity>().ok()?.units();
             let bytes = q.0.parse::<Quantity>().ok()?.units();
-            Some((u64::try_from(size).ok()?, u64::try_from(bytes).ok()?))
+            Some((super::container::page_size_of(name)?, u64::try_from(bytes).ok()?))
         })
         .collect()
     };

@@ -101,6 +101,27 @@ impl<'p> Fields<'p> {
         self.map.remove(name).filter(|value| !value.is_null())
     }
 
+    /// One of `featureGates`; the others stay.
+    pub fn gate(&mut self, name: &str) -> Option<bool> {
+        match self.map.get_mut("featureGates")?.as_object_mut()?.remove(name)? {
+            Value::Bool(on) => Some(on),
+            other => {
+                self.problem(&format!("featureGates.{name}"), wrong_type("a boolean", &other));
+                None
+            }
+        }
+    }
+
+    /// A share of one; zero is none.
+    pub fn share(&mut self, name: &str) -> Option<f64> {
+        let value = self.take(name)?;
+        let share = value.as_f64().filter(|n| *n > 0.0 && *n <= 1.0);
+        if share.is_none() {
+            self.problem(name, format!("{} must be greater than 0 and at most 1", brief(&value)));
+        }
+        share
+    }
+
     pub fn object<T>(&mut self, name: &str, read: impl FnOnce(&mut Fields<'_>) -> T) -> T {
         let value = self.take(name).unwrap_or(Value::Null);
         let path = self.path(name);

@@ -5,6 +5,7 @@
 use super::fields::{Fields, Plain, Problem};
 use super::{AuthorizationMode, CgroupDriver, Config, Threshold, default_eviction_hard};
 use crate::admission::sysctls;
+use crate::cgroup::SwapBehavior;
 use crate::images::policy::{Allowlist, Policy};
 use crate::objects::Strategy;
 use crate::userns;
@@ -207,6 +208,29 @@ fn read_taints(fields: &mut Fields<'_>, value: Value) -> Vec<Taint> {
     taints
 }
 
+fn memory(config: &mut Config, fields: &mut Fields<'_>) {
+    config.single_process_oom_kill = fields.boolean("singleProcessOOMKill");
+    fields.object("memorySwap", |fields| match fields.text("swapBehavior").as_deref() {
+        None | Some("NoSwap") => {}
+        Some("LimitedSwap") => config.swap = SwapBehavior::LimitedSwap,
+        Some(other) => fields.problem("swapBehavior", format!("{other:?} must be NoSwap or LimitedSwap")),
+    });
+    let throttling = fields.share("memoryThrottlingFactor").unwrap_or(0.9);
+    let tiered = match fields.text("memoryReservationPolicy").as_deref() {
+        None | Some("None") => false,
+        Some("TieredReservation") => true,
+        Some(other) => {
+            fields.problem("memoryReservationPolicy", format!("{other:?} must be None or TieredReservation"));
+            false
+        }
+    };
+    let on = fields.gate("MemoryQoS") == Some(true);
+    if tiered && !on {
+        fields.problem("memoryReservationPolicy", "needs the feature gate MemoryQoS");
+    }
+    config.memory_qos = on.then_some((throttling, tiered));
+}
+
 fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
     if let Some(endpoint) = fields.text("containerRuntimeEndpoint") {
         config.container_runtime_endpoint = endpoint.clone();
@@ -231,6 +255,7 @@ fn runtime(config: &mut Config, fields: &mut Fields<'_>) {
         Some("systemd") => config.cgroup_driver = CgroupDriver::Systemd,
         Some(other) => fields.problem("cgroupDriver", format!("{other:?} must be cgroupfs or systemd")),
     }
+    memory(config, fields);
     config.fail_cgroup_v1 = fields.boolean("failCgroupV1").unwrap_or(config.fail_cgroup_v1);
     config.pod_pids_limit =
         fields.integer("podPidsLimit", -1..=i64::MAX).and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
@@ -384,7 +409,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("systemCgroups", Plain::Text("")),
     ("cgroupsPerQOS", Plain::On),
     ("cpuManagerPolicy", Plain::Text("none")),
-    ("singleProcessOOMKill", Plain::Off),
     ("cpuManagerPolicyOptions", Plain::Empty),
     ("cpuManagerReconcilePeriod", Plain::Time("10s")),
     ("memoryManagerPolicy", Plain::Text("None")),
@@ -411,7 +435,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("iptablesMasqueradeBit", Plain::IntOrNull(14)),
     ("iptablesDropBit", Plain::IntOrNull(15)),
     ("featureGates", Plain::Empty),
-    ("memorySwap", Plain::Empty),
     ("containerLogMaxWorkers", Plain::IntOrNull(1)),
     ("containerLogMonitorInterval", Plain::Time("10s")),
     ("reservedSystemCPUs", Plain::Text("")),
@@ -430,8 +453,6 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("reservedMemory", Plain::Empty),
     ("enableProfilingHandler", Plain::On),
     ("enableDebugFlagsHandler", Plain::On),
-    ("memoryThrottlingFactor", Plain::Number(0.9)),
-    ("memoryReservationPolicy", Plain::Text("None")),
     ("tracing", Plain::Empty),
     ("localStorageCapacityIsolation", Plain::On),
 ];

@@ -55,6 +55,12 @@ pub struct Config {
     /// `cgroupRoot`, empty or `/` for the root of the hierarchy.
     pub cgroup_root: String,
     pub cgroup_driver: CgroupDriver,
+    /// `singleProcessOOMKill`; by default the kernel ends all processes of a container together where it can.
+    pub single_process_oom_kill: Option<bool>,
+    /// `memorySwap.swapBehavior`
+    pub swap: crate::cgroup::SwapBehavior,
+    /// With the feature gate `MemoryQoS`: `memoryThrottlingFactor`, and whether `memoryReservationPolicy` is `TieredReservation`.
+    pub memory_qos: Option<(f64, bool)>,
     /// `failCgroupV1`: refuse to run on cgroup v1. Off by default here, as v1 works.
     pub fail_cgroup_v1: bool,
     /// `podPidsLimit`; `None` for no limit.
@@ -246,6 +252,9 @@ impl Default for Config {
             runtime_request_timeout: Duration::from_secs(120),
             cgroup_root: String::new(),
             cgroup_driver: CgroupDriver::Cgroupfs,
+            single_process_oom_kill: None,
+            swap: crate::cgroup::SwapBehavior::NoSwap,
+            memory_qos: None,
             fail_cgroup_v1: false,
             pod_pids_limit: None,
             cpu_cfs_quota: true,

@@ -409,3 +409,23 @@ fn who_may_use_pulled_images() {
         assert_eq!(policy(document).1, [expected]);
     }
 }
+
+#[test]
+fn memory_of_containers_is_shaped_by_the_configuration() {
+    let (config, problems) = kubelet(json!({"singleProcessOOMKill": false, "memorySwap": {"swapBehavior": "LimitedSwap"},
+        "memoryThrottlingFactor": 0.8, "memoryReservationPolicy": "TieredReservation", "featureGates": {"MemoryQoS": true}}));
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!((config.single_process_oom_kill, config.memory_qos), (Some(false), Some((0.8, true))));
+    assert_eq!(config.swap, crate::cgroup::SwapBehavior::LimitedSwap);
+    let (_, problems) = kubelet(json!({"memorySwap": {"swapBehavior": "Unlimited"}, "memoryThrottlingFactor": 2,
+        "memoryReservationPolicy": "TieredReservation", "featureGates": {"MemoryQoS": "yes"}}));
+    let wanted = [
+        "featureGates.MemoryQoS: expected a boolean, found a string (\"yes\")",
+        "memoryReservationPolicy: needs the feature gate MemoryQoS",
+        "memorySwap.swapBehavior: \"Unlimited\" must be NoSwap or LimitedSwap",
+        "memoryThrottlingFactor: 2 must be greater than 0 and at most 1",
+    ];
+    let mut found = texts(&problems);
+    found.sort();
+    assert_eq!(found, wanted);
+}

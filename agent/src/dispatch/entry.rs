@@ -124,8 +124,9 @@ impl Entry {
                 next.metadata.deletion_grace_period_seconds = next.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
             }
         }
+        let next = Arc::new(next);
         self.room.look(&next);
-        self.pod.send_replace(Some(Arc::new(next)));
+        self.pod.send_replace(Some(next));
     }
 
     /// The static pod as its source has it.

@@ -6,12 +6,14 @@
 use super::Dispatcher;
 use super::entry::Entry;
 use crate::admission::resize::{Rank, Verdict};
-use crate::admission::{NodeView, resize};
+use crate::admission::{self, NodeView, resize};
+use crate::cgroup::{self, Qos};
 use crate::observe::PodRuntime;
 use crate::pod::allocation::Allocation;
 use crate::pod::resize::{Grant, Pending, Record};
 use crate::pod::status::resize::PENDING;
 use crate::pod::{Time, allocation};
+use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub(super) struct Room {
     held: Option<Arc<Allocation>>,
     /// Pods that end for it.
     victims: BTreeSet<String>,
+    /// What it adds to the weight of the Burstable pods.
+    cpu: i64,
 }
 
 impl Room {
@@ -48,18 +52,21 @@ impl Room {
         let since = since.and_then(|c| Some(c.last_transition_time.as_ref()?.0));
         let granted = Arc::new(granted);
         let (grants, receiver) = watch::channel(Grant { allocation: granted.clone(), pending: None });
-        let room = Room { grants, granted, asked: None, pending: None, since, held: None, victims: BTreeSet::new() };
+        let room = Room { grants, granted, asked: None, pending: None, since, held: None, victims: BTreeSet::new(), cpu: 0 };
         (room, receiver)
     }
 
     /// The pod's object may be another one.
-    pub(super) fn look(&mut self, pod: &Pod) {
+    pub(super) fn look(&mut self, pod: &Arc<Pod>) {
         let asked = Allocation::of(pod);
         self.asked = (!asked.same(&self.granted)).then(|| Arc::new(asked));
         if self.asked.is_none() {
             self.since = None;
             self.refuse(None);
         }
+        let burstable = cgroup::qos(pod) == Qos::Burstable;
+        let requests = burstable.then(|| admission::requests(&self.granted.apply(pod)));
+        self.cpu = requests.and_then(|r| r.get("cpu").map(Quantity::milli)).unwrap_or(0);
     }
 
     /// As it was granted, and all that it has not given up yet.
@@ -97,7 +104,27 @@ fn of_runtime(pod: &Pod, runtime: Option<&PodRuntime>) -> Allocation {
     granted
 }
 
+/// Writes the weight of the Burstable pods whenever it is another one. A failure is a warning, and tried again with the next change.
+pub(super) async fn weigh(cgroups: cgroup::Manager, mut weights: watch::Receiver<Option<u64>>) {
+    while weights.changed().await.is_ok() {
+        let shares = *weights.borrow_and_update();
+        if let Some(shares) = shares
+            && let Err(error) = cgroups.weigh(Qos::Burstable, shares).await
+        {
+            tracing::warn!(error = %crate::api::watch::chain(&error), "cannot set the weight of burstable pods");
+        }
+    }
+    std::future::pending().await
+}
+
 impl Dispatcher {
+    /// The class of Burstable pods weighs what they ask for together.
+    pub(super) fn weigh(&self) {
+        let counted = self.actors.values().filter(|entry| entry.holds_room());
+        let shares = Some(cgroup::cpu_shares(counted.map(|entry| entry.room.cpu).sum()));
+        self.weights.send_if_modified(|known| std::mem::replace(known, shares) != shares);
+    }
+
     /// Nobody can be judged before all pods are known.
     pub(super) fn resizes(&mut self) {
         let mut waiting: Vec<(Rank, String)> = Vec::new();
@@ -133,13 +160,18 @@ impl Dispatcher {
         let granted = entry.room.granted.apply(&asked);
         let (uids, others) = self.active_beside(Some(uid));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        let verdict = resize::decide(view, &others, &granted, &asked, |_, _| false);
+        let verdict = resize::decide(view, &others, &granted, &asked, |pod, name| {
+            let spec = pod.spec.as_ref();
+            let mut all = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+            all.any(|c| c.name == name && cgroup::swaps(pod, c, &self.shared.memory))
+        });
         let generation = asked.metadata.generation.unwrap_or(0);
         let (infeasible, cause, message) = match verdict {
             Verdict::Granted => {
                 tracing::info!(pod = %entry.id, generation, "a resize is granted");
                 if let Some(entry) = self.actors.get_mut(uid) {
                     entry.room.grant();
+                    entry.room.look(&asked);
                 }
                 return;
             }

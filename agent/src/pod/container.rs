@@ -301,6 +301,14 @@ fn resources(i: &ContainerInput<'_>) -> cri::LinuxResources {
     }
 }
 
+/// Adds what goes beyond cpu and memory limits.
+pub fn extend(resources: &mut cri::LinuxResources, extras: cgroup::Extras) {
+    let page = |(page_size, limit_bytes)| cri::HugepageLimit { page_size, limit_bytes };
+    resources.hugepage_limits = extras.hugepages.into_iter().map(page).collect();
+    resources.unified = extras.unified;
+    resources.memory_swap_limit_bytes = extras.memory_and_swap;
+}
+
 /// Cpu and memory of these amounts for a container. What has no limit is left out.
 pub fn limits(amounts: &Amounts, wanted: &Wanted, node: &NodeLimits) -> cri::LinuxResources {
     let said = wanted.resize.resources.requests.contains_key("cpu");

@@ -52,6 +52,7 @@ pub struct Shared {
     pub allocatable: BTreeMap<String, Quantity>,
     pub node: NodeFacts,
     pub limits: NodeLimits,
+    pub memory: cgroup::HostMemory,
     pub report_slots: Arc<tokio::sync::Semaphore>,
     /// The reporters, which may still have something to bring when their actors have ended.
     pub reporters: tokio_util::task::TaskTracker,

@@ -239,3 +239,32 @@ async fn on_a_unified_hierarchy_a_pods_cgroup_lives_and_dies() {
     assert_eq!(own.manager.version(), Version::V2);
     lives_and_dies(&own).await;
 }
+
+#[tokio::test]
+async fn a_class_has_a_weight_and_swap_is_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for controller in ["cpu", "memory"] {
+        fake(dir.path(), controller, &[("cgroup.procs", "")]);
+    }
+    fake(dir.path(), "cpu/kubepods/burstable", &[("cpu.shares", "1024")]);
+    let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
+    manager.weigh(Qos::Burstable, 307).await.unwrap();
+    assert_eq!(read(dir.path().join("cpu/kubepods/burstable/cpu.shares")), "307");
+    assert!(!manager.bounds_swap().await);
+    fs::write(dir.path().join("memory/memory.memsw.limit_in_bytes"), "").unwrap();
+    assert!(manager.bounds_swap().await);
+
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["", "kubepods", "kubepods/burstable"] {
+        fake(dir.path(), folder, &[("cgroup.controllers", "cpu memory\n"), ("cgroup.subtree_control", "cpu memory\n")]);
+    }
+    fake(dir.path(), "kubepods/burstable", &[("cpu.weight", "100")]);
+    let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
+    manager.weigh(Qos::Burstable, 1024).await.unwrap();
+    assert_eq!(read(dir.path().join("kubepods/burstable/cpu.weight")), "100");
+    manager.weigh(Qos::Burstable, 2).await.unwrap();
+    assert_eq!(read(dir.path().join("kubepods/burstable/cpu.weight")), "1");
+    assert!(!manager.bounds_swap().await);
+    fake(dir.path(), "kubepods", &[("memory.swap.max", "max")]);
+    assert!(manager.bounds_swap().await);
+}

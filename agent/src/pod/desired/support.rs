@@ -129,7 +129,7 @@ fn resources(f: &mut Found, path: &str, r: &api::ResourceRequirements) {
         for (name, quantity) in list.iter().flatten() {
             let at = format!("{path}.{kind}[{name}]");
             match name.as_str() {
-                "cpu" | "memory" | "ephemeral-storage" => {
+                name if matches!(name, "cpu" | "memory" | "ephemeral-storage") || crate::cgroup::page_size_of(name).is_some() => {
                     if let Err(e) = quantity.0.parse::<ferrolet_quantity::Quantity>() {
                         f.add(at, e.to_string());
                     }

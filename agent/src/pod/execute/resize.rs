@@ -119,7 +119,11 @@ impl Job {
 
     async fn resize_container(&self, record: &mut Record, name: &str, id: &str, amounts: &Amounts) -> Result<(), String> {
         let Some(wanted) = self.desired.container(name) else { return Ok(()) };
-        let limits = container::limits(amounts, wanted, &self.shared.limits);
+        let mut limits = container::limits(amounts, wanted, &self.shared.limits);
+        if let Some(spec) = self.desired.spec_of(name) {
+            let extras = cgroup::extras(&self.desired.pod, spec, amounts.memory_limit, &self.shared.memory);
+            container::extend(&mut limits, cgroup::Extras { hugepages: BTreeMap::new(), ..extras });
+        }
         let updated = self.shared.cri.update_container_resources(id, &limits, &cri::Labels::new()).await;
         updated.map_err(|e| e.rpc_text())?;
         let before = self.observed.containers.iter().find(|n| n.id == id).and_then(|n| resize::given(n, &self.observed));

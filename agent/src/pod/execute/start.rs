@@ -2,6 +2,7 @@
 
 use super::stop::Ending;
 use super::{CONFIG_ERROR, Failed, Job, Outcome};
+use crate::cgroup;
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
@@ -117,6 +118,11 @@ impl Job {
             node: &self.shared.limits,
         };
         let mut config = container::container(input).map_err(|e| config_error(&e))?;
+        if let Some(resources) = &mut config.resources {
+            let limit = resources.memory_limit_bytes.unwrap_or(0);
+            let extras = cgroup::extras(&self.desired.pod, spec, limit, &self.shared.memory);
+            container::extend(resources, extras);
+        }
         if let Some(cri::SecurityProfile::Localhost(file)) = &mut config.security.seccomp {
             *file = self.shared.config.root_dir.join("seccomp").join(&file).to_string_lossy().into_owned();
         }
