@@ -4,10 +4,10 @@
 //! Only what could never be done is infeasible.
 
 use super::{Amounts, Answer, NodeView, admit, priority, qos, requests};
-use crate::cgroup::Qos;
-use crate::pod::Time;
-use ferrolet_quantity::Quantity;
-use k8s_openapi::api::core::v1::Pod;
+use crate::cgroup::{self, Qos};
+use crate::pod::resize::asks_restart;
+use crate::pod::{Time, containers};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -27,8 +27,8 @@ pub enum Verdict {
     },
 }
 
-/// `others` are all pods of the node that count, as they were granted, without this one. `swaps`: containers of this pod may use swap.
-pub fn decide(node: &NodeView, others: &[&Pod], granted: &Pod, asked: &Pod, swaps: impl Fn(&Pod, &str) -> bool) -> Verdict {
+/// `others` are all pods of the node that count, as they were granted, without this one. `swaps`: whether a container may use swap.
+pub fn decide(node: &NodeView, others: &[&Pod], granted: &Pod, asked: &Pod, swaps: impl Fn(&Pod, &Container) -> bool) -> Verdict {
     if let Some(message) = swapped(granted, asked, swaps) {
         return Verdict::Infeasible { message };
     }
@@ -40,23 +40,11 @@ pub fn decide(node: &NodeView, others: &[&Pod], granted: &Pod, asked: &Pod, swap
 }
 
 /// What a container may swap depends on its memory request, and cannot be changed while it runs.
-fn swapped(granted: &Pod, asked: &Pod, swaps: impl Fn(&Pod, &str) -> bool) -> Option<String> {
-    let containers = |pod: &Pod| {
-        let spec = pod.spec.clone().unwrap_or_default();
-        spec.containers.into_iter().chain(spec.init_containers.unwrap_or_default())
-    };
-    let memory = |c: &k8s_openapi::api::core::v1::Container| {
-        let text = c.resources.as_ref().and_then(|r| Some(r.requests.as_ref()?.get("memory")?.0.clone()));
-        text.and_then(|text| text.parse::<Quantity>().ok()).unwrap_or_default()
-    };
-    let restarts = |c: &k8s_openapi::api::core::v1::Container| {
-        let policy = c.resize_policy.iter().flatten().find(|p| p.resource_name == "memory");
-        policy.is_some_and(|p| p.restart_policy == "RestartContainer")
-    };
-    let changed = containers(granted).filter(|old| !restarts(old)).any(|old| {
-        let new = containers(asked).find(|new| new.name == old.name);
-        let other = new.is_some_and(|new| memory(&new) != memory(&old));
-        other && (swaps(asked, &old.name) || swaps(granted, &old.name))
+fn swapped(granted: &Pod, asked: &Pod, swaps: impl Fn(&Pod, &Container) -> bool) -> Option<String> {
+    let memory = |c: &Container| cgroup::amount(c.resources.as_ref().and_then(|r| r.requests.as_ref()), "memory");
+    let changed = granted.spec.iter().flat_map(containers).filter(|old| !asks_restart(old, "memory")).any(|old| {
+        let new = asked.spec.iter().flat_map(containers).find(|new| new.name == old.name);
+        new.is_some_and(|new| memory(new) != memory(old) && (swaps(asked, new) || swaps(granted, old)))
     });
     changed.then(|| "In-place resize of containers with swap is not supported.".to_owned())
 }
@@ -101,7 +89,7 @@ mod tests {
     #[test]
     fn room_decides() {
         let (small, big, other) = (pod("a", "100m", 0, false), pod("a", "1500m", 0, false), pod("b", "1", 0, false));
-        let no_swap = |_: &Pod, _: &str| false;
+        let no_swap = |_: &Pod, _: &Container| false;
         assert_eq!(decide(&node(), &[], &small, &big, no_swap), Verdict::Granted);
         let message = "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000".to_owned();
         assert_eq!(decide(&node(), &[&other], &small, &big, no_swap), Verdict::Deferred { cause: "OutOfcpu".into(), message });
@@ -118,7 +106,7 @@ mod tests {
                 "resizePolicy": [{"resourceName": "memory", "restartPolicy": policy}]}]}}))
             .unwrap()
         };
-        let swaps = |_: &Pod, name: &str| name == "c";
+        let swaps = |_: &Pod, c: &Container| c.name == "c";
         let message = "In-place resize of containers with swap is not supported.".to_owned();
         let ask = |old: &str, new: &str, policy: &str| decide(&node(), &[], &with(old, policy), &with(new, policy), swaps);
         assert_eq!(ask("1Mi", "2Mi", "NotRequired"), Verdict::Infeasible { message });

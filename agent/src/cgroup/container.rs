@@ -1,6 +1,7 @@
 //! What a container's cgroup gets beside cpu and memory limits: huge pages, swap, protected and throttled memory, and whether the
 //! kernel ends all of its processes together. Pure; the runtime writes it.
 
+use super::plan::amount;
 use super::qos::{Qos, qos};
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
@@ -55,7 +56,7 @@ const PAGE: i64 = 4096;
 
 fn memory(r: Option<&ResourceRequirements>, limit: bool) -> i64 {
     let list = r.and_then(|r| if limit { r.limits.as_ref() } else { r.requests.as_ref() });
-    list.and_then(|l| l.get("memory")?.0.parse::<Quantity>().ok()).map_or(0, |q| q.units())
+    amount(list, "memory").units()
 }
 
 /// `memory_limit` is what it is given, with the pod's where it has none of its own; zero is none.

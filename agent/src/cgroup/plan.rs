@@ -198,7 +198,8 @@ impl Amounts {
     }
 }
 
-fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Quantity {
+/// None, or one that cannot be read, is zero.
+pub fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Quantity {
     list.and_then(|l| l.get(name)).and_then(|q| q.0.parse().ok()).unwrap_or_default()
 }
 
@@ -282,8 +283,9 @@ pub fn pod_limits(spec: &PodSpec) -> (Option<Quantity>, Option<Quantity>) {
 fn bounds(spec: &PodSpec) -> (Amounts, Amounts, (bool, bool)) {
     let mut requests = requested(spec);
     let mut limits = total(spec, |r| Amounts::of(r.limits.as_ref()));
-    let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let declared = |name: &str| all().all(|c| !amount(c.resources.as_ref().and_then(|r| r.limits.as_ref()), name).is_zero());
+    let declared = |name: &str| {
+        crate::pod::containers(spec).all(|c| !amount(c.resources.as_ref().and_then(|r| r.limits.as_ref()), name).is_zero())
+    };
     let (mut cpu_declared, mut memory_declared) = (declared("cpu"), declared("memory"));
     if let Some(pod_level) = &spec.resources {
         let (asked, limit) = (Amounts::of(pod_level.requests.as_ref()), Amounts::of(pod_level.limits.as_ref()));

@@ -1,5 +1,6 @@
 //! A pod's quality-of-service class, from its spec alone. Pure.
 
+use super::plan::amount;
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
@@ -30,8 +31,8 @@ type Sums = BTreeMap<&'static str, Quantity>;
 fn add(sums: &mut Sums, list: Option<&BTreeMap<String, ApiQuantity>>) -> bool {
     let mut found = 0;
     for name in ["cpu", "memory"] {
-        let amount = list.and_then(|l| l.get(name)).and_then(|q| q.0.parse::<Quantity>().ok());
-        if let Some(amount) = amount.filter(|q| !q.is_zero() && !q.is_negative()) {
+        let amount = amount(list, name);
+        if !amount.is_zero() && !amount.is_negative() {
             found += 1;
             *sums.entry(name).or_default() += amount;
         }
@@ -54,7 +55,7 @@ pub fn qos(pod: &Pod) -> Qos {
     };
     match &spec.resources {
         Some(pod_level) if says_something(pod_level) => count(Some(pod_level)),
-        _ => spec.containers.iter().chain(spec.init_containers.iter().flatten()).for_each(|c| count(c.resources.as_ref())),
+        _ => crate::pod::containers(spec).for_each(|c| count(c.resources.as_ref())),
     }
     if requests.is_empty() && limits.is_empty() {
         Qos::BestEffort

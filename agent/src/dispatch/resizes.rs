@@ -14,7 +14,7 @@ use crate::pod::resize::{Grant, Pending, Record};
 use crate::pod::status::resize::PENDING;
 use crate::pod::{Time, allocation};
 use ferrolet_quantity::Quantity;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -72,6 +72,8 @@ impl Room {
     /// As it was granted, and all that it has not given up yet.
     pub(super) fn counted(&self, pod: &Arc<Pod>) -> Arc<Pod> {
         match &self.held {
+            // All that it asks for it has: there is nothing to compare.
+            None if self.asked.is_none() => pod.clone(),
             None => self.granted.apply(pod),
             Some(held) => held.most(&self.granted).apply(pod),
         }
@@ -160,11 +162,8 @@ impl Dispatcher {
         let granted = entry.room.granted.apply(&asked);
         let (uids, others) = self.active_beside(Some(uid));
         let others: Vec<&Pod> = others.iter().map(|p| &**p).collect();
-        let verdict = resize::decide(view, &others, &granted, &asked, |pod, name| {
-            let spec = pod.spec.as_ref();
-            let mut all = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-            all.any(|c| c.name == name && cgroup::swaps(pod, c, &self.shared.memory))
-        });
+        let swaps = |pod: &Pod, c: &Container| cgroup::swaps(pod, c, &self.shared.memory);
+        let verdict = resize::decide(view, &others, &granted, &asked, swaps);
         let generation = asked.metadata.generation.unwrap_or(0);
         let (infeasible, cause, message) = match verdict {
             Verdict::Granted => {

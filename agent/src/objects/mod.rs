@@ -13,7 +13,6 @@ use crate::api::watch::{self, Change, Sink};
 use crate::api::wire::{Selector, Wire};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lanes::{Lane, Lanes};
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -43,14 +42,11 @@ pub enum Strategy {
 pub struct Error(String);
 
 /// A kind that pods take their configuration from.
-pub trait Configures:
-    Wire + kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned
-{
+pub trait Configures: Wire + kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug {
     #[doc(hidden)]
     fn shelf(inner: &Inner) -> &Shelf<Self>;
     /// Will never change.
     fn is_immutable(&self) -> bool;
-    fn object_meta(&mut self) -> &mut ObjectMeta;
 }
 
 impl Configures for ConfigMap {
@@ -61,10 +57,6 @@ impl Configures for ConfigMap {
     fn is_immutable(&self) -> bool {
         self.immutable == Some(true)
     }
-
-    fn object_meta(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 impl Configures for Secret {
@@ -74,10 +66,6 @@ impl Configures for Secret {
 
     fn is_immutable(&self) -> bool {
         self.immutable == Some(true)
-    }
-
-    fn object_meta(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 
@@ -233,7 +221,7 @@ impl<K: Configures> Entry<K> {
     fn learn(&self, object: Option<K>) {
         let object = object.map(|mut object| {
             // Often longer than the object, and of no use here.
-            let meta = object.object_meta();
+            let meta = object.meta_mut();
             (meta.managed_fields, meta.annotations) = (None, None);
             Arc::new(object)
         });

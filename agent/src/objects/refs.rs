@@ -24,7 +24,7 @@ pub fn of(pod: &api::Pod) -> BTreeSet<Ref> {
     for volume in spec.volumes.iter().flatten() {
         found.volume(volume);
     }
-    for c in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for c in crate::pod::containers(spec) {
         found.variables(c.env.as_ref(), c.env_from.as_ref());
     }
     for c in spec.ephemeral_containers.iter().flatten() {

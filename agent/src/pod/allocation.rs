@@ -27,7 +27,7 @@ impl Allocation {
     /// All that the spec asks for.
     pub fn of(pod: &api::Pod) -> Allocation {
         let spec = pod.spec.as_ref();
-        let containers = spec.into_iter().flat_map(all).map(|c| (c.name.clone(), resizable(c.resources.as_ref())));
+        let containers = spec.into_iter().flat_map(super::containers).map(|c| (c.name.clone(), resizable(c.resources.as_ref())));
         Allocation {
             generation: pod.metadata.generation.unwrap_or(0),
             pod: spec.and_then(|s| s.resources.as_ref()).map(|r| resizable(Some(r))),
@@ -79,10 +79,6 @@ impl Allocation {
         }
         Arc::new(pod)
     }
-}
-
-fn all(spec: &api::PodSpec) -> impl Iterator<Item = &api::Container> {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 
 /// Cpu and memory of what is asked for.

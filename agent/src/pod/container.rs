@@ -109,9 +109,8 @@ pub fn sandbox(
     let mut all_labels = d.pod.metadata.labels.clone().unwrap_or_default();
     all_labels.extend(pod_labels(d));
     let hostname = if d.host_network { String::new() } else { hosts::name(&d.pod, cluster_domain)?.kernel };
-    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     // Runtimes hold a privileged container against the sandbox as it is described when the container is made.
-    let privileged = containers().chain(&d.looking);
+    let privileged = super::containers(spec).chain(&d.looking);
     let privileged = privileged.into_iter().any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
     Ok(cri::SandboxConfig {
         metadata: cri::SandboxMetadata {

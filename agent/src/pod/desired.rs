@@ -225,7 +225,7 @@ impl Desired {
     /// The container as the API has it.
     pub fn spec_of(&self, name: &str) -> Option<&api::Container> {
         let spec = self.pod.spec.as_ref()?;
-        let all = spec.containers.iter().chain(spec.init_containers.iter().flatten()).chain(&self.looking);
+        let all = super::containers(spec).chain(&self.looking);
         all.into_iter().find(|c| c.name == name)
     }
 }

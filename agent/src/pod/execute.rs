@@ -118,7 +118,6 @@ pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 pub struct Tried {
     pub record: Record,
     pub real: BTreeMap<String, Real>,
-    pub real_pod: Option<Real>,
     pub failed: Option<Failed>,
 }
 

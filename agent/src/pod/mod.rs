@@ -34,6 +34,11 @@ pub mod traffic;
 
 pub use desired::{Desired, PodId};
 
+/// All containers of a pod but the ephemeral ones.
+pub fn containers(spec: &k8s_openapi::api::core::v1::PodSpec) -> impl Iterator<Item = &k8s_openapi::api::core::v1::Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
+}
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};

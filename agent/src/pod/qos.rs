@@ -1,7 +1,6 @@
 //! The order in which the kernel picks victims when memory runs out.
 
-use crate::cgroup::{Qos, qos};
-use ferrolet_quantity::Quantity;
+use crate::cgroup::{self, Qos, qos};
 use k8s_openapi::api::core::v1 as api;
 
 /// The priority class of pods that go last.
@@ -36,8 +35,7 @@ pub fn oom_score_adj(pod: &api::Pod, container: &api::Container, node_memory: i6
 }
 
 fn memory(r: Option<&api::ResourceRequirements>) -> i64 {
-    let requests = r.and_then(|r| r.requests.as_ref());
-    requests.and_then(|r| r.get("memory")?.0.parse::<Quantity>().ok()).map_or(0, |q| q.units())
+    cgroup::amount(r.and_then(|r| r.requests.as_ref()), "memory").units()
 }
 
 /// Of what the pod as a whole asks for, each container's part of what none of them does.

@@ -36,12 +36,14 @@ impl Wanted {
                 resources.limits.insert(name, whole);
             }
         }
-        let restarts = |name: &str| {
-            let policy = c.resize_policy.iter().flatten().find(|p| p.resource_name == name);
-            policy.is_some_and(|p| p.restart_policy == "RestartContainer")
-        };
-        Wanted { resources, cpu_restarts: restarts("cpu"), memory_restarts: restarts("memory") }
+        Wanted { resources, cpu_restarts: asks_restart(c, "cpu"), memory_restarts: asks_restart(c, "memory") }
     }
+}
+
+/// Whether the container is to run anew when this resource of it changes (`resizePolicy`).
+pub fn asks_restart(c: &api::Container, resource: &str) -> bool {
+    let policy = c.resize_policy.iter().flatten().find(|p| p.resource_name == resource);
+    policy.is_some_and(|p| p.restart_policy == "RestartContainer")
 }
 
 /// What must survive the agent of a pod's resizes; in the pod's folder.
@@ -82,8 +84,6 @@ pub struct Resized {
     pub record: Record,
     /// By container id: what was read back.
     pub real: BTreeMap<String, Real>,
-    /// Of the pod's cgroup.
-    pub real_pod: Option<Real>,
     pub pending: Option<Pending>,
 }
 

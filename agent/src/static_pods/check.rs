@@ -208,7 +208,7 @@ pub(super) fn reference(pod: &Pod) -> Option<&'static str> {
     if spec.service_account_name.as_deref().is_some_and(|name| !name.is_empty()) {
         return Some("serviceaccounts");
     }
-    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = || crate::pod::containers(spec);
     let env = || containers().flat_map(|c| c.env.iter().flatten()).filter_map(|e| e.value_from.as_ref());
     let env_from = || containers().flat_map(|c| c.env_from.iter().flatten());
     let volumes = || spec.volumes.iter().flatten();

@@ -146,7 +146,7 @@ pub fn resource_value(
 /// What a container of the pod asks for, if there is such a container. An ephemeral one can ask for nothing.
 fn resources<'a>(pod: &'a Pod, name: &str) -> Option<Option<&'a ResourceRequirements>> {
     let spec = pod.spec.as_ref()?;
-    let found = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name);
+    let found = crate::pod::containers(spec).find(|c| c.name == name);
     let ephemeral = || spec.ephemeral_containers.iter().flatten().any(|c| c.name == name).then_some(None);
     found.map(|c| c.resources.as_ref()).or_else(ephemeral)
 }

@@ -10,10 +10,11 @@ use super::source::{Collector, Named};
 use super::unsupported::unsupported_source;
 use super::{Error, Result, atomic, inside, local, mounts, subpath, userns};
 use crate::objects::Store;
+use crate::pod::containers;
 use crate::userns::{Block, Range};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -355,11 +356,7 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 fn fs_user(pod: &Pod) -> Option<u32> {
     let spec = pod.spec.as_ref()?;
     let default = spec.security_context.as_ref().and_then(|c| c.run_as_user);
-    let mut users = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(default));
+    let mut users = containers(spec).map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(default));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
 }
@@ -367,14 +364,13 @@ fn fs_user(pod: &Pod) -> Option<u32> {
 /// Folders inside this volume on which other volumes of the same container are mounted: the runtime could not make them in
 /// a read-only volume.
 fn nested_mount_points(pod: &Pod, volume: &str) -> Vec<String> {
-    let containers = |s: &PodSpec| s.containers.iter().chain(s.init_containers.iter().flatten()).cloned().collect::<Vec<_>>();
     let mut out = BTreeSet::new();
     for container in pod.spec.iter().flat_map(containers) {
-        let mounts = container.volume_mounts.unwrap_or_default();
-        let of_volume = mounts.iter().filter(|m| m.name == volume && m.sub_path.is_none() && m.sub_path_expr.is_none());
+        let mounts = || container.volume_mounts.iter().flatten();
+        let of_volume = mounts().filter(|m| m.name == volume && m.sub_path.is_none() && m.sub_path_expr.is_none());
         for outer in of_volume {
             let base = format!("{}/", outer.mount_path.trim_end_matches('/'));
-            out.extend(mounts.iter().filter_map(|m| m.mount_path.strip_prefix(&base)).filter_map(|p| checked(volume, p).ok()));
+            out.extend(mounts().filter_map(|m| m.mount_path.strip_prefix(&base)).filter_map(|p| checked(volume, p).ok()));
         }
     }
     out.into_iter().collect()

@@ -83,7 +83,7 @@ impl Actor {
 /// Whether volumes that show the pod have other content now.
 fn shows_other(before: &api::Pod, now: &api::Pod) -> bool {
     let resources = |pod: &api::Pod| {
-        let all = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+        let all = pod.spec.iter().flat_map(crate::pod::containers);
         all.map(|c| c.resources.clone()).collect::<Vec<_>>()
     };
     let (a, b) = (&before.metadata, &now.metadata);

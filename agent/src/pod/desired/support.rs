@@ -23,7 +23,7 @@ const NOT_YET: &str = "not supported by this node agent yet";
 /// The ephemeral containers with what each of them alone is refused for, and all of these together. The rest of the pod, which
 /// may have run for long, goes on without them. One whose name cannot be used is left out.
 pub(super) fn ephemeral(spec: &api::PodSpec) -> (Vec<(api::Container, Ephemeral)>, Vec<Unsupported>) {
-    let others = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|c| c.name.clone());
+    let others = crate::pod::containers(spec).map(|c| c.name.clone());
     let mut seen: std::collections::BTreeSet<String> = others.collect();
     let (mut all, mut passed_over) = (Vec::new(), Vec::new());
     for (i, e) in spec.ephemeral_containers.iter().flatten().enumerate() {

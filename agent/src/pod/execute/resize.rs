@@ -36,18 +36,17 @@ impl Job {
         record.actuated.retain(|id, _| known.contains(id.as_str()));
         record.unsettled = true;
         let done = self.resize_all(&mut record).await;
-        let (mut real, mut real_pod) = (BTreeMap::new(), None);
+        let mut real = BTreeMap::new();
         let failed = match done {
             Ok(plan) => {
                 record.unsettled = false;
                 real = self.read_back(&plan).await;
-                real_pod = self.shared.cgroups.read(&plan).await.ok().map(|found| found.limits).as_ref().map(real_of);
                 self.write_record(record.clone()).await.err()
             }
             Err(message) => Some(message),
         };
         let failed = failed.map(|message| Failed { reason: ERROR, message });
-        Ok(Outcome::Resized(Box::new(Tried { record, real, real_pod, failed })))
+        Ok(Outcome::Resized(Box::new(Tried { record, real, failed })))
     }
 
     /// Adds to the record what was done, also where it fails later on.
