@@ -381,7 +381,7 @@ impl Dispatcher {
             match entry.map(|entry| entry.origin) {
                 // A static pod may come back as the same one.
                 Some(Origin::Static(_)) => drop(self.departed.insert(uid)),
-                Some(Origin::Api | Origin::Runtime) | None => drop(self.finished.insert(uid, Time::now())),
+                Some(Origin::Api | Origin::Runtime) | None => drop(self.finished.insert(uid, crate::clock::now())),
             }
         }
     }

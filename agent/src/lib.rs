@@ -2,6 +2,7 @@
 pub mod admission;
 pub mod api;
 pub mod cgroup;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod daemon;

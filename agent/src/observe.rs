@@ -7,12 +7,14 @@
 //! changes anything in the runtime. Cancelled by its token.
 
 mod build;
+mod lag;
 
+use crate::pod::PodId;
 use crate::pod::explain::Trouble;
 use crate::pod::observed::{Container, Sandbox};
-use crate::pod::{PodId, Time};
 use ferrolet_cri::{Client, Error, types as cri};
 use futures::StreamExt;
+use lag::Said;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 /// The full list while events flow.
 const BACKSTOP: Duration = Duration::from_secs(60);
+/// When to look again at a pod of which an event says more than the lists.
+const BEHIND: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 /// The full list of a runtime without events, and how soon to try again after a failure.
 const WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+
+/// Events of one pod that are remembered while it is being looked at.
+const NEWS_MAX: usize = 64;
 
 /// What the runtime has of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +132,14 @@ pub fn spawn(cri: Client, cancel: CancellationToken) -> (Handle, JoinHandle<()>)
     let (publish, snapshot) = watch::channel(Arc::<RuntimeSnapshot>::default());
     let shared = Arc::new(Shared { cri, looks: AtomicU64::new(1), results });
     let handle = Handle { snapshot, shared };
-    let task = Task { handle: handle.clone(), publish, numbers: BTreeMap::new(), looking: BTreeMap::new(), jobs: JoinSet::new() };
+    let task = Task {
+        handle: handle.clone(),
+        publish,
+        numbers: BTreeMap::new(),
+        looking: BTreeMap::new(),
+        behind: BTreeSet::new(),
+        jobs: JoinSet::new(),
+    };
     let joined = tokio::spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
@@ -140,13 +154,21 @@ struct Task {
     publish: watch::Sender<Arc<RuntimeSnapshot>>,
     /// The number of the look that each pod's state comes from; kept a while for pods that are gone.
     numbers: BTreeMap<String, u64>,
-    /// Pods being looked at because of an event; true: another event came meanwhile.
-    looking: BTreeMap<String, bool>,
+    /// Pods being looked at because of an event, and what events said meanwhile.
+    looking: BTreeMap<String, Vec<Said>>,
+    /// Pods whose lists lag behind their events, by uid.
+    behind: BTreeSet<String>,
     jobs: JoinSet<Job>,
 }
 
 enum Job {
-    Pod(PodId),
+    Pod {
+        id: PodId,
+        /// What the answer does not show yet.
+        missing: Vec<Said>,
+    },
+    /// The lists show by now what events said, or never will.
+    Level(String),
     Full,
     /// The event stream ended or could not be opened; true if this runtime has none.
     Events {
@@ -156,7 +178,7 @@ enum Job {
 
 impl Task {
     async fn run(mut self, mut inbox: mpsc::Receiver<Look>) {
-        let (hints_in, mut hints) = mpsc::channel::<PodId>(256);
+        let (hints_in, mut hints) = mpsc::channel::<(PodId, Said)>(256);
         let mut has_events = true;
         let mut full_running = true;
         self.start_full();
@@ -172,13 +194,18 @@ impl Task {
                     }
                     self.apply(look);
                 }
-                Some(id) = hints.recv() => self.hint(id),
+                Some((id, said)) = hints.recv() => self.hint(id, said),
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
-                    Ok(Job::Pod(id)) => {
-                        if self.looking.remove(&id.uid) == Some(true) {
-                            self.hint(id);
+                    Ok(Job::Pod { id, missing }) => {
+                        if !missing.is_empty() {
+                            self.look_again(id.clone(), missing);
+                        }
+                        let news = self.looking.remove(&id.uid).unwrap_or_default();
+                        if !news.is_empty() {
+                            self.look(id, news);
                         }
                     }
+                    Ok(Job::Level(uid)) => drop(self.behind.remove(&uid)),
                     Ok(Job::Full) => full_running = false,
                     Ok(Job::Events { absent }) => {
                         if has_events && absent {
@@ -217,7 +244,7 @@ impl Task {
         });
     }
 
-    fn start_events(&mut self, hints: &mpsc::Sender<PodId>) {
+    fn start_events(&mut self, hints: &mpsc::Sender<(PodId, Said)>) {
         let (cri, hints) = (self.handle.shared.cri.clone(), hints.clone());
         self.jobs.spawn(async move {
             let mut stream = match cri.get_container_events().await {
@@ -235,7 +262,8 @@ impl Task {
                 let labels = event.sandbox_status.as_ref().map(|s| &s.labels);
                 let labels = labels.or_else(|| event.container_statuses.first().map(|c| &c.labels));
                 if let Some(id) = labels.map(build::id_of).filter(|id| !id.uid.is_empty()) {
-                    let _ = hints.send(id).await;
+                    let said = Said { id: event.container_id, kind: event.kind };
+                    let _ = hints.send((id, said)).await;
                 }
             }
             Job::Events { absent: false }
@@ -243,18 +271,47 @@ impl Task {
     }
 
     /// Looks at a pod because of an event; events during a look lead to one more.
-    fn hint(&mut self, id: PodId) {
-        if let Some(again) = self.looking.get_mut(&id.uid) {
-            *again = true;
-            return;
+    fn hint(&mut self, id: PodId, said: Said) {
+        match self.looking.get_mut(&id.uid) {
+            Some(news) if news.len() < NEWS_MAX => news.push(said),
+            Some(_) => {}
+            None => self.look(id, vec![said]),
         }
-        self.looking.insert(id.uid.clone(), false);
+    }
+
+    fn look(&mut self, id: PodId, said: Vec<Said>) {
+        self.looking.insert(id.uid.clone(), Vec::new());
         let handle = self.handle.clone();
         self.jobs.spawn(async move {
-            if let Err(error) = handle.refresh(&id).await {
-                tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+            let missing = match handle.refresh(&id).await {
+                Ok(seen) => lag::missing(said, &seen),
+                Err(error) => {
+                    tracing::debug!(pod = %id, %error, "cannot look at the pod in the runtime");
+                    Vec::new()
+                }
+            };
+            Job::Pod { id, missing }
+        });
+    }
+
+    /// The lists do not show what an event said. They may lag behind, or the event did: which one is told by looking again.
+    fn look_again(&mut self, id: PodId, mut missing: Vec<Said>) {
+        if !self.behind.insert(id.uid.clone()) {
+            return;
+        }
+        let handle = self.handle.clone();
+        self.jobs.spawn(async move {
+            for pause in BEHIND {
+                tokio::time::sleep(pause).await;
+                missing = match handle.refresh(&id).await {
+                    Ok(seen) => lag::missing(missing, &seen),
+                    Err(_) => missing,
+                };
+                if missing.is_empty() {
+                    break;
+                }
             }
-            Job::Pod(id)
+            Job::Level(id.uid)
         });
     }
 
@@ -270,7 +327,7 @@ impl Task {
             }
             Look::Full { result: Err(error), .. } => {
                 tracing::warn!(%error, "the container runtime does not answer");
-                let since = next.stale.map_or_else(Time::now, |before| before.since);
+                let since = next.stale.map_or_else(crate::clock::now, |before| before.since);
                 next.stale = Some(Trouble { since, why: error.to_string() });
             }
             Look::Full { number, result: Ok(pods) } => {

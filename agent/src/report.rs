@@ -8,8 +8,8 @@
 mod patch;
 
 use crate::api::watch::chain;
+use crate::pod::PodId;
 use crate::pod::explain::Trouble;
-use crate::pod::{PodId, Time};
 use k8s_openapi::api::core::v1 as api;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -139,7 +139,7 @@ impl Task {
                     }
                     Outcome::Again(why) => {
                         self.took.send_if_modified(|taken| {
-                            let since = taken.trouble.take().map_or_else(Time::now, |before| before.since);
+                            let since = taken.trouble.take().map_or_else(crate::clock::now, |before| before.since);
                             taken.trouble = Some(Trouble { since, why });
                             false
                         });

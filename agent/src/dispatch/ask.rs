@@ -116,7 +116,7 @@ impl Dispatcher {
         let of_api = api.items.values().filter(|p| !mirror::is(p) && without(p.metadata.uid.as_deref().unwrap_or_default()));
         let of_files = statics.pods.values().filter(|p| without(p.metadata.uid.as_deref().unwrap_or_default()));
         let unread = api.malformed.iter().filter(|key| !api.items.contains_key(*key));
-        let now = Time::now();
+        let now = crate::clock::now();
         let mut next = BTreeMap::new();
         for key in of_api.chain(of_files).map(uid).chain(unread.map(|key| format!("{}/{}", key.namespace, key.name))) {
             let since = self.unstarted.get(&key).copied().unwrap_or(now);
@@ -140,7 +140,7 @@ impl Dispatcher {
                 let standing = timeout(PATIENCE, told).await.ok().and_then(Result::ok);
                 let silent = || {
                     let what = "the agent does not say: it has too much in hand with this pod".to_owned();
-                    Standing { state: "Unknown".to_owned(), waits: vec![Wait { what, since: Time::now() }] }
+                    Standing { state: "Unknown".to_owned(), waits: vec![Wait { what, since: crate::clock::now() }] }
                 };
                 Told { id, source, standing: standing.unwrap_or_else(silent) }
             }));
@@ -163,13 +163,14 @@ impl Dispatcher {
                 out.push(unstarted(pod, source, &lingering(pod), *since));
                 continue;
             }
-            let since = self.unstarted.get(uid).copied().unwrap_or_else(Time::now);
+            let since = self.unstarted.get(uid).copied().unwrap_or_else(crate::clock::now);
             out.push(unstarted(pod, source, &self.why_unstarted(pod, source, runtime), since));
         }
         for key in api.malformed.iter().filter(|key| !api.items.contains_key(*key)) {
             let id = PodId { uid: String::new(), namespace: key.namespace.clone(), name: key.name.clone() };
             if which.is(&id) && !self.actors.values().any(|e| same_name(&e.id, key)) {
-                let since = self.unstarted.get(&format!("{}/{}", key.namespace, key.name)).copied().unwrap_or_else(Time::now);
+                let since =
+                    self.unstarted.get(&format!("{}/{}", key.namespace, key.name)).copied().unwrap_or_else(crate::clock::now);
                 let what = "its object in the API cannot be read; the log of the agent says which field".to_owned();
                 let standing = Standing { state: "Unknown".to_owned(), waits: vec![Wait { what, since }] };
                 out.push(Told { id, source: Source::Api, standing });
@@ -215,7 +216,7 @@ pub(super) async fn runtime_name(
     statics: &crate::static_pods::Watched,
 ) -> String {
     let (told, trouble) = watch::channel(None::<String>);
-    let begun = Time::now();
+    let begun = crate::clock::now();
     let name = async {
         loop {
             match cri.version().await {

@@ -120,7 +120,7 @@ impl Entry {
             }
             None => {
                 own.leaving = true;
-                next.metadata.deletion_timestamp = Some(meta::Time(jiff::Timestamp::now()));
+                next.metadata.deletion_timestamp = Some(meta::Time(crate::clock::now()));
                 next.metadata.deletion_grace_period_seconds = next.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
             }
         }

@@ -186,7 +186,7 @@ impl Dispatcher {
             Verdict::Infeasible { message } => (true, "Infeasible".to_owned(), message),
         };
         let Some(entry) = self.actors.get_mut(uid) else { return };
-        let since = *entry.room.since.get_or_insert_with(Time::now);
+        let since = *entry.room.since.get_or_insert_with(crate::clock::now);
         entry.room.refuse(Some(Pending { infeasible, cause, message, generation, since }));
     }
 }

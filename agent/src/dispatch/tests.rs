@@ -4,6 +4,7 @@ mod admission;
 mod credentials;
 mod ends;
 mod ephemeral;
+mod faults;
 mod images;
 mod kills;
 mod random;

@@ -87,7 +87,14 @@ fn an_older_look_never_hides_a_newer_one() {
         let cri = Client::connect("unix:///nowhere", Default::default()).unwrap();
         let shared = Arc::new(Shared { cri, looks: AtomicU64::new(1), results });
         let handle = Handle { snapshot: snapshot.clone(), shared };
-        let mut task = Task { handle, publish, numbers: BTreeMap::new(), looking: BTreeMap::new(), jobs: JoinSet::new() };
+        let mut task = Task {
+            handle,
+            publish,
+            numbers: BTreeMap::new(),
+            looking: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            jobs: JoinSet::new(),
+        };
         let sandbox = Sandbox {
             id: "s".into(),
             attempt: 0,

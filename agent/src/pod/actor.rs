@@ -7,10 +7,12 @@
 //! runtime stays as it is and is adopted by the next actor.
 
 mod changes;
+mod jumps;
 mod resize;
 mod standing;
 mod words;
 
+use crate::clock::{self, Jumps};
 use crate::events::Severity;
 use crate::pod::backoff::Backoffs;
 use crate::pod::container::ImageFacts;
@@ -35,6 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What the dispatcher gives an actor.
@@ -113,7 +116,7 @@ struct Running {
     since: Time,
     progress: watch::Receiver<Progress>,
     /// Of a stop: when it is to kill, which may still come sooner.
-    deadline: watch::Sender<Time>,
+    deadline: watch::Sender<Instant>,
 }
 
 enum Done {
@@ -145,6 +148,9 @@ struct Actor {
     /// When the first of these was cut off.
     unsure: Time,
     begun: Time,
+    clock: Jumps,
+    /// By how much the clock was moved since the actor began.
+    moved: jiff::SignedDuration,
     /// When the pod came into its present part of life.
     entered: Time,
     verdicts: watch::Receiver<Arc<ferrolet_probes::Verdicts>>,
@@ -182,7 +188,7 @@ impl Actor {
         let reporter = Reporter::spawn(shared.kube.clone(), slots, inputs.id.clone(), to, &shared.reporters);
         let verdicts = shared.probes.verdicts(&inputs.id.uid).await;
         let backoffs = Backoffs { crash_max: shared.config.max_container_restart_period, ..Default::default() };
-        let now = Time::now();
+        let now = clock::now();
         Actor {
             traffic: Traffic::new(shared.own_pods.clone(), uid, &known),
             timeline: Timeline::new(now, &known),
@@ -201,6 +207,8 @@ impl Actor {
             unknown: 0,
             unsure: now,
             begun: now,
+            clock: Jumps::from(now),
+            moved: jiff::SignedDuration::ZERO,
             entered: now,
             verdicts,
             probes: Vec::new(),
@@ -224,8 +232,9 @@ impl Actor {
         self.set_probes(&observed).await;
         self.verdicts = self.shared.probes.verdicts(&self.inputs.id.uid).await;
         loop {
-            let now = Time::now();
+            let now = self.now();
             let observed = self.observe();
+            self.note_ends(&observed, now);
             let verdicts = health::verdicts(&self.verdicts.borrow_and_update(), &self.carried, &observed, &self.lifecycle);
             let step = plan(&self.desired, &self.lifecycle, &observed, &verdicts, &self.backoffs, now);
             if step.lifecycle != self.lifecycle {
@@ -274,6 +283,7 @@ impl Actor {
 
     /// Starts what is planned and not under way; cuts off what is no longer planned.
     fn reconcile(&mut self, step: &Step, observed: &Arc<Observed>) {
+        let now = self.now();
         // Only the pod's end cuts a start off: until then one that seems done by the runtime's snapshot still has its
         // network, its hook or its event to come.
         if !self.lifecycle.active() {
@@ -293,7 +303,7 @@ impl Actor {
             if let Some(running) = self.running.get_mut(&key) {
                 if let Some(sooner) = action.hastens(&running.action) {
                     running.action = action.clone();
-                    running.deadline.send_replace(sooner);
+                    running.deadline.send_replace(at(sooner, now));
                     continue;
                 }
                 if !action.supersedes(&running.action) {
@@ -310,7 +320,7 @@ impl Actor {
         running.abort.abort();
         // Its effect is unknown until the pod has been looked at.
         if self.unknown == 0 {
-            self.unsure = Time::now();
+            self.unsure = self.now();
         }
         self.unknown += 1;
         let (shared, id) = (self.shared.clone(), self.inputs.id.clone());
@@ -330,12 +340,12 @@ impl Actor {
         if matches!(action, Action::PrepareVolumes) {
             self.outdated = false;
         }
-        let (deadline, deadlines) = watch::channel(action.deadline().unwrap_or(Time::MAX));
+        let now = self.now();
+        let (deadline, deadlines) = watch::channel(at(action.deadline().unwrap_or(now), now));
         let about = match &action {
             Action::StartContainer { name, .. } | Action::StartEphemeral { name, .. } => self.images.get(name).cloned(),
             _ => None,
         };
-        let now = Time::now();
         let (progress, seen) = watch::channel(Progress { stage: Stage::Begun, since: now });
         let job = Job {
             progress,
@@ -368,7 +378,7 @@ impl Actor {
     fn held(&self, action: &Action) -> Option<Held> {
         let Action::PullImage { container, .. } = action else { return None };
         let failure = self.backoffs.failures.get(&action.subject())?;
-        let credentials = self.backoffs.tried_with(container, Time::now());
+        let credentials = self.backoffs.tried_with(container, clock::now());
         Some(Held { reason: failure.reason.clone(), message: failure.message.clone(), credentials })
     }
 
@@ -391,7 +401,7 @@ impl Actor {
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();
                 if let Some(status) = &taken.status {
-                    self.timeline.reported(&self.desired.id, status, Time::now());
+                    self.timeline.reported(&self.desired.id, status, clock::now());
                     self.traffic.taken(status);
                 }
             }
@@ -421,7 +431,7 @@ impl Actor {
     }
 
     fn action_done(&mut self, action: &Action, result: Result<Outcome, Failed>) {
-        let now = Time::now();
+        let now = self.now();
         let subject = action.subject();
         match result {
             Ok(Outcome::Resized(tried)) => self.resized(*tried, now),
@@ -451,7 +461,7 @@ impl Actor {
             Outcome::Volumes(prepared) => {
                 self.local.volumes_ready = true;
                 self.local.renew_at = match self.outdated {
-                    true => Some(Time::now()),
+                    true => Some(clock::now()),
                     false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),
                 };
                 self.prepared = Arc::new(prepared);
@@ -504,7 +514,7 @@ impl Actor {
         self.traffic.update(!self.lifecycle.active(), &self.status);
         if self.desired.started.is_none() {
             let mut desired = Desired::clone(&self.desired);
-            desired.started = self.status.start_time.as_ref().map(|t| t.0);
+            desired.started = self.started();
             self.desired = Arc::new(desired);
         }
         if !self.desired.orphan {
@@ -556,6 +566,11 @@ impl Actor {
         self.shared.statuses.say(&self.inputs.id.uid, None);
         tracing::debug!(pod = %self.inputs.id, "finished");
     }
+}
+
+/// A moment by the clock that nobody sets.
+fn at(t: Time, now: Time) -> Instant {
+    Instant::now() + crate::pod::elapsed(now, t).min(execute::LONGEST)
 }
 
 type Mirror = watch::Receiver<Option<Arc<api::Pod>>>;

@@ -63,6 +63,8 @@ pub struct Backoffs {
     pub crash_max: Duration,
     /// When to look at a failed pull again, before its delay is over, and what it was tried with. By container.
     pub looks: BTreeMap<String, Look>,
+    /// When ended containers have ended, by id: what the runtime said when it was first seen, moved along when the clock was set.
+    pub ends: BTreeMap<String, Time>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,14 @@ impl Backoffs {
         if let Some(credentials) = credentials.or_else(|| self.looks.get(container).map(|l| l.credentials)) {
             self.looks.insert(container.to_owned(), Look { at: after(now, IMAGE_LOOK), credentials });
         }
+    }
+
+    /// The clock was moved.
+    pub fn shift(&mut self, by: jiff::SignedDuration) {
+        let shift = |t: &mut Time| *t = crate::clock::moved(*t, by);
+        self.failures.values_mut().flat_map(|f| [&mut f.since, &mut f.until]).for_each(shift);
+        self.looks.values_mut().map(|l| &mut l.at).for_each(shift);
+        self.ends.values_mut().for_each(shift);
     }
 
     pub fn succeeded(&mut self, subject: &Subject) {
@@ -171,7 +181,9 @@ pub fn restart(ended: &Container, changed: bool, backoffs: &Backoffs, now: Time)
     }
     let delay = ended.backoff.min(max);
     let next = if delay.is_zero() { FIRST.min(max) } else { (delay * 2).min(max) };
-    Restart { at: after(finished_at, delay).min(after(now, delay)), delay, next }
+    // A clock that was set back must not keep the end in the future.
+    let end = backoffs.ends.get(&ended.id).copied().unwrap_or(finished_at.min(now));
+    Restart { at: after(end, delay), delay, next }
 }
 
 #[cfg(test)]

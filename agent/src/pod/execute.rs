@@ -9,6 +9,8 @@ mod resize;
 mod start;
 mod stop;
 
+pub use stop::LONGEST;
+
 use crate::api::snapshot::Watched;
 use crate::config::Config;
 use crate::events::{EventRecorder, Severity};
@@ -22,7 +24,7 @@ use crate::pod::resize::{Real, Record};
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
-use crate::pod::{Time, container, dns};
+use crate::pod::{container, dns};
 use crate::volume::{PodContext, Prepared};
 use crate::{cgroup, observe, userns, volume};
 use ferrolet_cri::types as cri;
@@ -70,7 +72,7 @@ pub struct Job {
     pub held: Option<Held>,
     pub action: Action,
     /// Of a stop: as it is now, it may still come sooner.
-    pub deadline: watch::Receiver<Time>,
+    pub deadline: watch::Receiver<tokio::time::Instant>,
     /// Of a pod that ends: its way out of the service rules.
     pub leaving: Option<Leaving>,
     /// How far it is, for whoever asks.
@@ -191,7 +193,7 @@ pub fn field_path(d: &Desired, container: &str) -> Option<String> {
 
 impl Job {
     pub fn at(&self, stage: Stage) {
-        self.progress.send_replace(Progress { stage, since: Time::now() });
+        self.progress.send_replace(Progress { stage, since: crate::clock::now() });
     }
 
     fn normal(&self, container: Option<&str>, reason: &str, message: impl Into<String>) {

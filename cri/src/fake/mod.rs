@@ -22,7 +22,7 @@ mod work;
 pub use history::Run;
 pub use profile::Profile;
 pub use program::{OnTerm, Program};
-pub use state::{CallRecord, ContainerView, Fault, ImageConfig, Outcome, SandboxView};
+pub use state::{CallRecord, ContainerView, EventsCome, Fault, ImageConfig, Outcome, SandboxView};
 
 use crate::error::Error;
 use crate::pb::image_service_server::ImageServiceServer;
@@ -34,6 +34,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+
+/// The largest request, as with containerd.
+const REQUEST_MAX: usize = 16 << 20;
 
 /// The runtime. Dropping it ends the server and its processes.
 #[derive(Debug)]
@@ -95,10 +98,10 @@ impl Fake {
         self.shared.connect(cut.clone());
         let router = tonic::transport::Server::builder()
             .add_service(
-                RuntimeServiceServer::new(runtime_service::Service(self.shared.clone())).max_decoding_message_size(64 << 20),
+                RuntimeServiceServer::new(runtime_service::Service(self.shared.clone())).max_decoding_message_size(REQUEST_MAX),
             )
             .add_service(
-                ImageServiceServer::new(image_service::Service(self.shared.clone())).max_decoding_message_size(64 << 20),
+                ImageServiceServer::new(image_service::Service(self.shared.clone())).max_decoding_message_size(REQUEST_MAX),
             );
         let ended = cut.clone();
         let task = tokio::spawn(async move {
@@ -155,6 +158,19 @@ impl Fake {
     /// Events are made but never sent.
     pub fn lose_events(&self, lose: bool) {
         self.shared.with(|state| state.lose_events = lose);
+    }
+
+    /// How events come from now on.
+    pub fn events_come(&self, how: EventsCome) {
+        self.shared.with(|state| state.events_come = how);
+    }
+
+    /// From now on lists show what there is now, and nothing that happens later, until they no longer lag. Other answers, and
+    /// events, are not behind.
+    pub fn lag_lists(&self, lag: bool) {
+        self.shared.with(|state| {
+            state.lists = lag.then(|| Box::new((state.sandboxes.clone(), state.containers.clone())));
+        });
     }
 
     // ------------------------------------------------------------ what was called

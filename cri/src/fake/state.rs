@@ -39,6 +39,15 @@ impl Fault {
     }
 }
 
+/// How events are brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventsCome {
+    Once,
+    Twice,
+    /// Each after a time of its own, up to this: out of order.
+    Late(Duration),
+}
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -154,6 +163,9 @@ pub(super) struct State {
     pub(super) conditions: (bool, bool),
     pub(super) streaming_url: String,
     pub(super) lose_events: bool,
+    pub(super) events_come: EventsCome,
+    /// What lists show while they lag.
+    pub(super) lists: Option<Box<(BTreeMap<String, Sandbox>, BTreeMap<String, Container>)>>,
     pub(super) history: History,
     pub(super) faults: Vec<(String, u32, Fault)>,
     pub(super) calls: Vec<CallRecord>,
@@ -322,6 +334,8 @@ impl Shared {
             conditions: (true, true),
             streaming_url: "http://127.0.0.1:1".into(),
             lose_events: false,
+            events_come: EventsCome::Once,
+            lists: None,
             history: History::default(),
             faults: Vec::new(),
             calls: Vec::new(),
@@ -398,7 +412,23 @@ impl Shared {
             })
         });
         if let Some(event) = event {
-            let _ = self.events.send(event);
+            let (how, number) = self.with(|state| {
+                state.counter += 1;
+                (state.events_come, state.counter)
+            });
+            match how {
+                EventsCome::Once => drop(self.events.send(event)),
+                EventsCome::Twice => [event.clone(), event].into_iter().for_each(|event| drop(self.events.send(event))),
+                EventsCome::Late(most) => {
+                    // Spread evenly by the golden ratio.
+                    let wait = most.mul_f64((number as f64 * 0.618_033_988).fract());
+                    let events = self.events.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(wait).await;
+                        let _ = events.send(event);
+                    });
+                }
+            }
         }
         self.touch();
     }

@@ -107,7 +107,8 @@ impl State {
             annotations: sandbox.config.annotations.clone(),
             runtime_handler: sandbox.handler.clone(),
         };
-        self.sandboxes.values().filter(wanted).map(entry).collect()
+        let shown = self.lists.as_ref().map_or(&self.sandboxes, |lists| &lists.0);
+        shown.values().filter(wanted).map(entry).collect()
     }
 
     pub(super) fn list_containers(&self, filter: &pb::ContainerFilter) -> Vec<pb::Container> {
@@ -129,7 +130,8 @@ impl State {
             labels: container.config.labels.clone(),
             annotations: container.config.annotations.clone(),
         };
-        self.containers.values().filter(wanted).map(entry).collect()
+        let shown = self.lists.as_ref().map_or(&self.containers, |lists| &lists.1);
+        shown.values().filter(wanted).map(entry).collect()
     }
 
     pub(super) fn inspect_container(&self, container: &Container, verbose: bool) -> pb::ContainerStatusResponse {

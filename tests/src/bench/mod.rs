@@ -1,5 +1,6 @@
 //! `cargo lab bench`: what a pod costs through the agent, how fast and small the service data plane is, and what probes cost.
 
+pub mod fake_pods;
 pub mod pods;
 pub mod probes;
 pub mod services;
@@ -10,6 +11,8 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
     Pods,
+    /// What a thousand pods cost the agent alone, on the fake runtime.
+    FakePods,
     Probes,
     /// What exec probes cost the pods that start meanwhile.
     ExecProbes,
@@ -21,6 +24,9 @@ pub fn run(what: Option<What>) -> Result<()> {
     let wanted = |this| what.is_none_or(|what| what == this);
     if wanted(What::Pods) {
         pods::run()?;
+    }
+    if wanted(What::FakePods) {
+        fake_pods::run()?;
     }
     if wanted(What::Probes) {
         probes::run()?;

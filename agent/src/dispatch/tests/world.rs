@@ -70,6 +70,7 @@ pub struct World {
     /// How many pods the node takes, and its longest crash loop delay. For the next agent.
     pub room: usize,
     pub crash_max: Option<Duration>,
+    services: Option<crate::api::snapshot::Watched<ferrolet_netproxy::wire::Service>>,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
     life: Life,
 }
@@ -118,6 +119,7 @@ impl World {
             user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
             room: 4,
             crash_max: None,
+            services: None,
             agent: None,
             life: Life::default(),
         };
@@ -135,6 +137,12 @@ impl World {
 
     pub fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
+    }
+
+    /// The next agent watches Services, as the daemon's does; there are none.
+    pub fn has_services(&mut self) {
+        let none = Snapshot { synced: true, ..Snapshot::default() };
+        self.services = Some(watch::channel(Arc::new(none)).1);
     }
 
     pub fn start_agent(&mut self) {
@@ -186,7 +194,7 @@ impl World {
             own_pods,
             events,
             runtime: runtime.clone(),
-            services: None,
+            services: self.services.clone(),
             allocatable,
             asks,
         };

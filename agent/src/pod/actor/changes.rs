@@ -2,7 +2,6 @@
 
 use super::{Actor, desired_of};
 use crate::objects;
-use crate::pod::Time;
 use crate::pod::backoff::Subject;
 use crate::pod::desired::{Container, Desired};
 use crate::pod::execute;
@@ -27,7 +26,7 @@ impl Actor {
                 gone
             }
         };
-        next.started = self.status.start_time.as_ref().map(|t| t.0);
+        next.started = self.started();
         // A deletion is never taken back, whatever an old object says.
         next.deletion = next.deletion.or(self.desired.deletion);
         next.ended = self.desired.ended.clone();
@@ -56,7 +55,7 @@ impl Actor {
 
     /// A ConfigMap or Secret has changed: what failed for want of it is tried again now.
     pub(super) fn other_objects(&mut self) {
-        let now = Time::now();
+        let now = self.now();
         for (subject, failure) in &mut self.backoffs.failures {
             if matches!(subject, Subject::Start(_)) && failure.reason == execute::CONFIG_ERROR {
                 failure.until = now;
@@ -67,7 +66,7 @@ impl Actor {
     }
 
     fn volumes_outdated(&mut self) {
-        let now = Time::now();
+        let now = self.now();
         if let Some(failure) = self.backoffs.failures.get_mut(&Subject::Volumes) {
             failure.until = now;
         }

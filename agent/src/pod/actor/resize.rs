@@ -25,7 +25,7 @@ impl Actor {
         own.pending = grant.pending;
         if !own.record.allocation.same(&grant.allocation) {
             own.record.unsettled = true;
-            own.record.since = Some(Time::now());
+            own.record.since = Some(crate::clock::now());
             // It is another one that is tried.
             self.backoffs.succeeded(&Subject::Resize);
         }

@@ -2,7 +2,7 @@
 
 use super::Actor;
 use crate::pod::explain::{self, Standing, UnderWay};
-use crate::pod::{Time, health};
+use crate::pod::health;
 use tokio::sync::oneshot;
 
 impl Actor {
@@ -36,7 +36,7 @@ impl Actor {
             runtime: runtime.stale.as_ref(),
             unsure: (self.unknown > 0).then_some(self.unsure),
             report: taken.trouble.as_ref(),
-            now: Time::now(),
+            now: crate::clock::now(),
         })
     }
 }

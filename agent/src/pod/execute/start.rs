@@ -1,13 +1,12 @@
 //! Creating and starting a container.
 
-use super::stop::Ending;
+use super::stop::{Ending, LONGEST};
 use super::{CONFIG_ERROR, Failed, Job, Outcome};
 use crate::cgroup;
 use crate::pod::container::{self, ContainerInput};
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::pod::stage::Stage;
-use crate::pod::{Time, after};
 use crate::volume::SubPath;
 use ferrolet_cri::types as cri;
 use ferrolet_netproxy::wire::Service;
@@ -16,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What sets one instance of a container apart from the others.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +61,7 @@ impl Job {
             // The hook's own words may hold secrets: they are for those who may read the pod, and not told in an event.
             self.warn(Some(name), "FailedPostStartHook", "PostStartHook failed");
             self.normal(Some(name), "Killing", "FailedPostStartHook");
-            let deadline = watch::channel(after(Time::now(), self.desired.grace)).1;
+            let deadline = watch::channel(Instant::now() + self.desired.grace.min(LONGEST)).1;
             let _ = self.end_container(&Ending { name, id, follows: &[], deadline }).await;
             return Err(Failed { reason: "PostStartHookError", message: error });
         }

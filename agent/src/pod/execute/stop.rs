@@ -2,18 +2,22 @@
 
 use super::{Failed, Job, Outcome, chain};
 use crate::cgroup;
+use crate::clock;
 use crate::pod::desired::Role;
 use crate::pod::observed::{Container, State};
 use crate::pod::plan::StopWhy;
 use crate::pod::stage::Stage;
-use crate::pod::{Time, after, container, elapsed};
+use crate::pod::{after, container};
 use ferrolet_cri::types as cri;
 use std::path::{Component, Path};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Every container gets at least this long between the signal and the kill.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// No grace is longer: moments beyond it cannot be told.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// One container on its way out.
 pub(super) struct Ending<'a> {
@@ -22,7 +26,7 @@ pub(super) struct Ending<'a> {
     /// Containers by id that must be gone before it gets its signal.
     pub follows: &'a [String],
     /// As it is now.
-    pub deadline: watch::Receiver<Time>,
+    pub deadline: watch::Receiver<Instant>,
 }
 
 impl Ending<'_> {
@@ -31,11 +35,11 @@ impl Ending<'_> {
         let mut deadline = self.deadline.clone();
         let mut what = std::pin::pin!(what);
         loop {
-            let left = elapsed(Time::now(), *deadline.borrow_and_update());
+            let until = *deadline.borrow_and_update();
             tokio::select! {
                 biased;
                 () = &mut what => return true,
-                () = tokio::time::sleep(left) => return false,
+                () = tokio::time::sleep_until(until) => return false,
                 Ok(()) = deadline.changed() => {}
             }
         }
@@ -107,8 +111,8 @@ impl Job {
     async fn signal(&self, ending: &Ending<'_>) -> Result<(), ferrolet_cri::Error> {
         let mut deadline = ending.deadline.clone();
         loop {
-            let grace = elapsed(Time::now(), *deadline.borrow_and_update()).max(LEAST_GRACE);
-            self.at(Stage::Signalled { until: after(Time::now(), grace) });
+            let grace = deadline.borrow_and_update().saturating_duration_since(Instant::now()).max(LEAST_GRACE);
+            self.at(Stage::Signalled { until: after(clock::now(), grace) });
             tokio::select! {
                 stopped = self.shared.cri.stop_container(ending.id, grace) => {
                     stopped?;
@@ -168,7 +172,7 @@ impl Job {
     /// Runs the hook, where there is time for one.
     async fn pre_stop(&self, ending: &Ending<'_>) {
         let hook = self.desired.spec_of(ending.name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
-        let Some(hook) = hook.filter(|_| *ending.deadline.borrow() > Time::now()) else { return };
+        let Some(hook) = hook.filter(|_| *ending.deadline.borrow() > Instant::now()) else { return };
         self.at(Stage::PreStop);
         if let Err(error) = self.hook(ending.name, ending.id, hook).await {
             tracing::warn!(pod = %self.desired.id, container = ending.name, error, "preStop hook failed");
@@ -185,6 +189,9 @@ impl Job {
     }
 
     pub(super) async fn remove_container(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
+        if self.observed.containers.iter().any(|c| c.id == id && c.state == State::Created) && self.came_up(id).await {
+            return Err(Failed::new("RemoveContainerError", format!("container {name:?} runs by now")));
+        }
         self.shared.cri.remove_container(id).await.map_err(|e| Failed::new("RemoveContainerError", e))?;
         let attempt = self.observed.containers.iter().find(|c| c.id == id).map(|c| c.attempt);
         // A container that never ran leaves its number to its successor, whose log must stay.
@@ -194,6 +201,12 @@ impl Job {
             remove_logs(&log).await;
         }
         Ok(Outcome::Done)
+    }
+
+    /// One whose start seemed to fail, but did not: the runtime ended it if it were removed. In a pod that ends it was told to.
+    async fn came_up(&self, id: &str) -> bool {
+        let status = self.shared.cri.container_status(id, false).await;
+        status.is_ok_and(|status| status.state == cri::ContainerState::Running)
     }
 
     fn pod_logs(&self) -> std::path::PathBuf {

@@ -101,7 +101,7 @@ impl Api {
         self.publish();
     }
 
-    /// Takes no statuses from now on, or takes them again.
+    /// Answers no request from now on but with 503, or as it should again.
     pub fn away(&self, away: bool) {
         self.lock().away = away;
     }
@@ -109,6 +109,11 @@ impl Api {
     /// Statuses that were not taken.
     pub fn refused(&self) -> usize {
         self.lock().refused
+    }
+
+    /// What there is.
+    pub fn pods(&self) -> Vec<Value> {
+        self.lock().pods.values().cloned().collect()
     }
 
     pub fn reasons(&self) -> Vec<String> {
@@ -191,6 +196,10 @@ impl Api {
     fn answer(&self, method: &str, path: &str, body: &Bytes) -> (u16, Value) {
         let parts: Vec<&str> = path.trim_start_matches("/api/v1/namespaces/").split('/').collect();
         let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        let status = matches!((method, &parts[1..]), ("PATCH", ["pods", _, "status"]));
+        if self.lock().away && !status {
+            return failure(503, "away");
+        }
         match (method, &parts[1..]) {
             ("POST", ["events"]) => {
                 self.lock().events.push(sent.clone());
