@@ -69,8 +69,8 @@ async fn lists_behind_an_event_are_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn lists_that_lag_while_a_pod_starts_make_nothing_twice() {
     for lag in [200, 1000, 4000] {
-        // From before anything of it was there, and from when it had a sandbox.
-        for method in ["RunPodSandbox", "CreateContainer"] {
+        // From before anything of it was there, from when it had a sandbox, and from when a container was made and not yet started.
+        for method in ["RunPodSandbox", "CreateContainer", "StartContainer"] {
             let w = world().await;
             w.create("other", plain());
             w.until("ready", |w| w.pod("other").filter(ready)).await;
