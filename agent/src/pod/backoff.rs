@@ -159,7 +159,7 @@ pub struct Restart {
     pub next: Duration,
 }
 
-/// The runtime found no trace of what it had left running: the host was started anew.
+/// The runtime found no trace of what it had left running: the host was started anew, or all of it ended in the runtime's absence.
 fn lost_with_its_host(code: i32, reason: &str) -> bool {
     code == 255 && reason == "Unknown"
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod beside;
+mod events;
 mod full;
 mod misbehaving;
 mod reboot;
@@ -29,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         test("faults::a_hanging_probe_delays_nobody", hanging_probe),
     ];
     all.extend(reboot::trials());
+    all.extend(events::trials());
     all.extend(api::trials());
     all.extend(full::trials());
     all.extend(misbehaving::trials());

@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// How long the control plane is away: longer than every wait of the agent's between two tries.
-const AWAY: Duration = Duration::from_secs(40);
+const AWAY: Duration = Duration::from_secs(35);
 
 /// Running containers by pod, with their processes.
 fn running(ns: &Ns) -> Result<Vec<(String, i32)>> {
@@ -53,14 +53,14 @@ fn gone(ns: &mut Ns) -> Result<()> {
     };
     let node = ns.lab.nodes[0].name.clone();
     let fixed = |name: &str| format!("{name}-{node}");
-    for name in ["stays", "dies", "twice"] {
+    for name in ["stays", "dies", "twice", "late"] {
         ns.apply(&web(name, "a"))?;
     }
     ns.apply(&pod("once", "sleep, '10000'", "", "restartPolicy: Never"))?;
     for name in ["changes", "goes"] {
         folder.put(ns, &format!("{name}.yaml"), &web(name, "a"))?;
     }
-    for name in ["stays", "dies", "twice", "once", &fixed("changes"), &fixed("goes")] {
+    for name in ["stays", "dies", "twice", "late", "once", &fixed("changes"), &fixed("goes")] {
         ns.ready(name)?;
     }
     let before = super::identity(&ns.get("pod", "stays")?);
@@ -82,11 +82,12 @@ fn gone(ns: &mut Ns) -> Result<()> {
             && of(&tasks, &fixed("goes")).is_none();
         if as_wanted { Ok(()) } else { bail!("these run: {tasks:?}") }
     })?;
-    // An agent that never saw the API meanwhile goes on from there.
-    ns.lab.nodes[0].kill_agent()?;
-    ns.lab.start_agent(0)?;
     // The second death waits out its delay, 10 s, with nobody to tell.
     die(ns, "twice", true)?;
+    // An agent that starts now knows what runs, and not what is to run: it ends nothing and starts nothing of the API's.
+    ns.lab.nodes[0].kill_agent()?;
+    die(ns, "late", false)?;
+    ns.lab.start_agent(0)?;
     // The fault itself: as long as it lasts, not a wait for anything.
     std::thread::sleep(AWAY.saturating_sub(away.elapsed()));
     ns.lab.start_stub()?;
@@ -94,6 +95,7 @@ fn gone(ns: &mut Ns) -> Result<()> {
     let back = Instant::now();
     let restarted = |count: u64| move |p: &Value| is_ready(p) && p["status"]["containerStatuses"][0]["restartCount"] == count;
     ns.pod("dies", "restarted once", restarted(1))?;
+    ns.pod("late", "restarted once", restarted(1))?;
     ns.pod("twice", "restarted twice", restarted(2))?;
     ns.pod("once", "failed", |p| {
         p["status"]["phase"] == "Failed" && p["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137

@@ -100,7 +100,7 @@ fn environment(ns: &mut Ns) -> Result<()> {
     another_lives(ns)?;
     ns.kubectl(&["delete", "pod", "many", "--grace-period=1", "--timeout=60s"])?;
     // More than the kernel takes: the pod waits and says so.
-    let large: String = (0..200).map(|i| format!("- {{name: C{i}, value: '{}'}}\n", "y".repeat(16_000))).collect();
+    let large: String = (0..150).map(|i| format!("- {{name: C{i}, value: '{}'}}\n", "y".repeat(16_000))).collect();
     ns.create(&pod("over", "serve", &format!("env:\n{large}"), ""))?;
     let refused = |p: &Value| {
         let state = &p["status"]["containerStatuses"][0];
