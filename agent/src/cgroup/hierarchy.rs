@@ -26,7 +26,7 @@ pub(super) struct Hierarchy {
 #[derive(Debug)]
 pub(super) struct Level {
     path: PathBuf,
-    /// In v2, what is enabled in it.
+    /// In v2, what is enabled in it; in v1 those of its hierarchy.
     pub(super) controllers: BTreeSet<String>,
 }
 
@@ -89,11 +89,21 @@ impl Hierarchy {
                 inherit(&parent, &at)?;
             }
         }
+        self.level(at)
+    }
+
+    /// A folder of others; `None` if it is not there.
+    pub(super) fn existing(&self, path: &Path) -> Result<Option<Level>> {
+        let at = self.mount.join(path);
+        if at.is_dir() { self.level(at).map(Some) } else { Ok(None) }
+    }
+
+    fn level(&self, path: PathBuf) -> Result<Level> {
         let controllers = match self.version {
-            Version::V1 => BTreeSet::new(),
-            Version::V2 => words(&at.join("cgroup.controllers"))?,
+            Version::V1 => self.controllers.clone(),
+            Version::V2 => words(&path.join("cgroup.controllers"))?,
         };
-        Ok(Level { path: at, controllers })
+        Ok(Level { path, controllers })
     }
 
     pub(super) fn folder(&self, path: &Path) -> PathBuf {

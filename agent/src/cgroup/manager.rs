@@ -9,6 +9,7 @@
 //! the pod as a whole hold only with the cgroupfs driver until slices are made over D-Bus. Limits of containers always hold.
 
 use super::container::page_size_name;
+use super::enforce;
 use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
 use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
 use super::qos::Qos;
@@ -74,6 +75,33 @@ impl Manager {
             // Pods that ask for nothing get the least together, however many they are.
             let least = Limits { cpu_shares: Some(2), ..Limits::default() };
             inner.make(&inner.class(Qos::BestEffort)?, &least)
+        })
+        .await
+    }
+
+    /// What all pods together may use. Memory that they use already is not cut off: that is an error, to be tried again.
+    pub async fn limit_pods(&self, limits: Limits) -> Result<()> {
+        self.blocking(move |inner| {
+            let path = inner.class(Qos::Guaranteed)?;
+            inner.make(&path, &Limits::default())?;
+            // The kernel refuses it by itself in v1; in v2 it would kill.
+            if let (Version::V2, Some(limit)) = (inner.version, limits.memory_bytes) {
+                let used = inner.hierarchies.iter().filter_map(|h| read::held(&h.folder(&path))).max().unwrap_or(0);
+                if used > limit {
+                    return Err(Error::InUse { path, used, limit });
+                }
+            }
+            inner.make(&path, &limits)
+        })
+        .await
+    }
+
+    /// What a cgroup of the node's own may use, which others make.
+    pub async fn limit_existing(&self, name: &str, limits: Limits) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |inner| {
+            let path = enforce::place(inner.node.driver, &name)?;
+            inner.existing(&path, &limits)
         })
         .await
     }
@@ -200,12 +228,33 @@ impl Inner {
     fn make(&self, path: &Path, limits: &Limits) -> Result<()> {
         for hierarchy in &self.hierarchies {
             let leaf = hierarchy.make(path)?;
-            match self.version {
-                Version::V1 => write_v1(hierarchy, &leaf, limits)?,
-                Version::V2 => write_v2(&leaf, limits)?,
-            }
+            self.write(&leaf, limits)?;
         }
         Ok(())
+    }
+
+    /// All that is asked for must be to be had: a limit that does nothing protects nobody.
+    fn existing(&self, path: &Path, limits: &Limits) -> Result<()> {
+        let levels = self.hierarchies.iter().map(|h| h.existing(path)).collect::<Result<Vec<_>>>()?;
+        let levels: Vec<Level> = levels.into_iter().flatten().collect();
+        if levels.is_empty() {
+            return Err(Error::Missing { path: path.to_owned() });
+        }
+        let asked =
+            [("cpu", limits.cpu_shares.is_some()), ("memory", limits.memory_bytes.is_some()), ("pids", limits.pids.is_some())];
+        for (controller, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+            if !levels.iter().any(|level| level.controllers.contains(controller)) {
+                return Err(Error::NoController { path: path.to_owned(), controller });
+            }
+        }
+        levels.iter().try_for_each(|level| self.write(level, limits))
+    }
+
+    fn write(&self, level: &Level, limits: &Limits) -> Result<()> {
+        match self.version {
+            Version::V1 => write_v1(level, limits),
+            Version::V2 => write_v2(level, limits),
+        }
     }
 
     /// One try; `None` if nothing is left, else the processes that were seen.
@@ -221,8 +270,9 @@ impl Inner {
     }
 }
 
-fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> {
-    if hierarchy.has("cpu") {
+fn write_v1(leaf: &Level, limits: &Limits) -> Result<()> {
+    let has = |controller: &str| leaf.controllers.contains(controller);
+    if has("cpu") {
         leaf.set("cpu.shares", limits.cpu_shares)?;
         if let Some(quota) = limits.cpu_quota_us.filter(|q| *q != 0) {
             // The kernel checks the pair at each write, so an old small period must not meet a new large quota.
@@ -231,13 +281,13 @@ fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> 
             leaf.set("cpu.cfs_quota_us", Some(quota))?;
         }
     }
-    if hierarchy.has("memory") {
+    if has("memory") {
         leaf.set("memory.limit_in_bytes", limits.memory_bytes)?;
     }
-    if hierarchy.has("pids") {
+    if has("pids") {
         leaf.set("pids.max", limits.pids)?;
     }
-    if hierarchy.has("hugetlb") {
+    if has("hugetlb") {
         for (size, bytes) in &limits.hugetlb {
             leaf.set(&format!("hugetlb.{}.limit_in_bytes", page_size_name(*size)), Some(*bytes))?;
         }
@@ -256,6 +306,8 @@ fn write_v2(leaf: &Level, limits: &Limits) -> Result<()> {
     }
     if has("memory") {
         leaf.set("memory.max", limits.memory_bytes)?;
+        leaf.set("memory.min", limits.memory_min)?;
+        leaf.set("memory.low", limits.memory_low)?;
     }
     if has("pids") {
         leaf.set("pids.max", limits.pids)?;

@@ -5,6 +5,7 @@
 //! is given.
 
 mod container;
+pub mod enforce;
 mod error;
 mod hierarchy;
 mod manager;
