@@ -314,7 +314,7 @@ async fn driver(cri: &cri::Client, configured: cgroup::Driver) -> cgroup::Driver
 async fn cgroups(config: &Config, cri: &cri::Client) -> Result<cgroup::Manager, Error> {
     let node = node_cgroups(config);
     let driver = driver(cri, node.driver).await;
-    let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node })?;
+    let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node }).await?;
     if config.single_process_oom_kill == Some(false) && manager.version() == cgroup::Version::V1 {
         return Err(Error::OomGroup);
     }

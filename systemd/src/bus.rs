@@ -72,12 +72,13 @@ impl Bus {
     fn greet(&mut self) -> Result<(), Error> {
         let user = rustix::process::geteuid().as_raw().to_string();
         let hex: String = user.bytes().map(|b| format!("{b:02x}")).collect();
-        self.send(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes(), "a greeting")?;
+        // In one piece, as systemd's own clients do. It does not look again at what comes together with BEGIN, so that a message
+        // right behind it would never be answered; after its OK nothing can.
+        self.send(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes(), "a greeting")?;
         let said = self.line()?;
         if !said.starts_with("OK ") {
             return Err(Error::Refused { path: self.path.clone(), said });
         }
-        self.send(b"BEGIN\r\n", "a greeting")?;
         if self.through {
             let bus = |member, signature| Call {
                 destination: Some("org.freedesktop.DBus"),

@@ -31,6 +31,10 @@ pub enum Error {
     NoController { path: PathBuf, controller: &'static str },
     #[error("cgroup {path} uses {used} bytes of memory, more than the {limit} it may have")]
     InUse { path: PathBuf, used: u64, limit: u64 },
+    #[error("cgroup driver systemd: slices cannot be made (cgroupDriver: cgroupfs, in the runtime too, needs none)")]
+    NoSystemd(#[source] Box<ferrolet_systemd::Error>),
+    #[error("{op} {slice}")]
+    Slice { op: &'static str, slice: String, source: Box<ferrolet_systemd::Error> },
     #[error("{op} {path}")]
     Io { op: &'static str, path: PathBuf, source: io::Error },
     #[error("cgroup {path} still holds processes {pids:?} after {tries} tries to remove it")]
@@ -48,6 +52,7 @@ impl Error {
             | Error::Reserved(_)
             | Error::Missing { .. }
             | Error::NoController { .. } => Class::Permanent,
+            Error::NoSystemd(_) | Error::Slice { .. } => Class::Transient,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::Gone,
             Error::Io { .. } | Error::Busy { .. } | Error::InUse { .. } | Error::Interrupted => Class::Transient,
         }

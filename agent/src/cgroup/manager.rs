@@ -4,9 +4,8 @@
 //! looked up again each time. Blocking file work runs on the blocking pool. Touches nothing outside `kubepods`, except that
 //! what leads down to it must exist, and that v2 must enable controllers on the way.
 //!
-//! With the systemd driver the folders are made plainly, under the names that systemd would give them. The runtime, which
-//! asks systemd for its scopes, makes systemd adopt them as slices; systemd then sets its own values in them, so limits of
-//! the pod as a whole hold only with the cgroupfs driver until slices are made over D-Bus. Limits of containers always hold.
+//! With the systemd driver the folders are those of slices that systemd is asked to make (`slices`); the values are written into
+//! the files too, where systemd has no word for them or an older one.
 
 use super::container::page_size_name;
 use super::enforce;
@@ -14,7 +13,9 @@ use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
 use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
 use super::qos::Qos;
 use super::read::{self, Found};
+use super::slices::Slices;
 use super::{Error, Result};
+use ferrolet_systemd::units::Units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,19 +44,37 @@ struct Inner {
     node: NodeCgroups,
     version: Version,
     hierarchies: Vec<Hierarchy>,
+    /// With the systemd driver, but for tests on plain folders.
+    slices: Option<Slices>,
 }
 
 impl Manager {
-    /// Finds the hierarchies at their usual place.
-    pub fn detect(node: NodeCgroups) -> Result<Manager> {
-        Manager::at(Path::new("/sys/fs/cgroup"), node)
+    /// Finds the hierarchies at their usual place, and systemd where its driver is used.
+    pub async fn detect(node: NodeCgroups) -> Result<Manager> {
+        Manager::find("/sys/fs/cgroup".into(), node, Units::default()).await
     }
 
-    /// The same for hierarchies mounted elsewhere.
+    /// The same at other places.
+    pub async fn find(mount: PathBuf, node: NodeCgroups, units: Units) -> Result<Manager> {
+        let found = tokio::task::spawn_blocking(move || {
+            let slices = match node.driver {
+                Driver::Systemd => Some(Slices::find(units)?),
+                Driver::Cgroupfs => None,
+            };
+            Manager::made(&mount, node, slices)
+        });
+        found.await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    /// On folders alone, whatever the driver: for tests.
     pub fn at(mount: &Path, node: NodeCgroups) -> Result<Manager> {
+        Manager::made(mount, node, None)
+    }
+
+    fn made(mount: &Path, node: NodeCgroups, slices: Option<Slices>) -> Result<Manager> {
         class_parts(&node, None)?;
         let (version, hierarchies) = Hierarchy::find(mount)?;
-        Ok(Manager { inner: Arc::new(Inner { node, version, hierarchies }) })
+        Ok(Manager { inner: Arc::new(Inner { node, version, hierarchies, slices }) })
     }
 
     pub fn version(&self) -> Version {
@@ -226,6 +245,9 @@ impl Inner {
     }
 
     fn make(&self, path: &Path, limits: &Limits) -> Result<()> {
+        if let Some(slices) = &self.slices {
+            slices.make(path, self.version, limits)?;
+        }
         for hierarchy in &self.hierarchies {
             let leaf = hierarchy.make(path)?;
             self.write(&leaf, limits)?;
@@ -247,6 +269,9 @@ impl Inner {
                 return Err(Error::NoController { path: path.to_owned(), controller });
             }
         }
+        if let Some(slices) = &self.slices {
+            slices.limit(path, self.version, limits)?;
+        }
         levels.iter().try_for_each(|level| self.write(level, limits))
     }
 
@@ -260,6 +285,13 @@ impl Inner {
     /// One try; `None` if nothing is left, else the processes that were seen.
     fn remove(&self, path: &Path) -> Result<Option<Vec<i32>>> {
         let mut pids = Vec::new();
+        if let Some(slices) = &self.slices {
+            for hierarchy in &self.hierarchies {
+                hierarchy.kill(path, &mut pids)?;
+            }
+            // Before the folder, by which it is found again.
+            slices.stop(path)?;
+        }
         let mut gone = true;
         for hierarchy in &self.hierarchies {
             gone &= hierarchy.remove(path, &mut pids)?;

@@ -12,6 +12,7 @@ mod manager;
 mod plan;
 mod qos;
 mod read;
+mod slices;
 
 pub use container::{Extras, HostMemory, MemoryQos, SwapBehavior, extras, page_size_of, swaps};
 pub use error::{Class, Error};

@@ -26,7 +26,7 @@ pub enum Error {
     #[error("reservedSystemCPUs: this host has no cpu {0}")]
     NoCpu(u32),
     #[error("cannot limit {field} {name:?}")]
-    Existing { field: &'static str, name: String, source: cgroup::Error },
+    Existing { field: &'static str, name: String, source: Box<cgroup::Error> },
 }
 
 /// Whether the node has at all what is kept from pods.
@@ -119,7 +119,7 @@ impl Enforcer {
                     FAILED,
                     format!("Failed to enforce limits on {words} cgroup {name}: {}", chain(&source)),
                 );
-                Err(Error::Existing { field, name: name.clone(), source })
+                Err(Error::Existing { field, name: name.clone(), source: Box::new(source) })
             }
         }
     }

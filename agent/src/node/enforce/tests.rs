@@ -72,9 +72,8 @@ async fn all_are_held_to_it_and_what_is_missing_ends_the_start() {
     assert_eq!(read("memory/kubepods/memory.limit_in_bytes"), (8u64 << 30).to_string());
     config.node.reserved.enforce.kube = Some(Existing { name: "/not/there".into(), cpu_only: true });
     let error = start(&config).await.unwrap_err();
-    assert!(
-        matches!(error, Error::Existing { field: "kubeReservedCgroup", source: cgroup::Error::Missing { .. }, .. }),
-        "{error:?}"
-    );
+    let Error::Existing { field, source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(field, "kubeReservedCgroup");
+    assert!(matches!(*source, cgroup::Error::Missing { .. }), "{source:?}");
     assert!(!dir.path().join("cpu/not").exists());
 }
