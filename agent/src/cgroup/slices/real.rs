@@ -3,6 +3,8 @@
 use super::super::plan::{Driver, Limits, NodeCgroups, PodCgroup};
 use super::super::{Manager, Version, plan};
 use ferrolet_systemd::units::Units;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ else
     mount -t cgroup -o "$options" cgroup "/sys/fs/cgroup/$name"
   done
 fi
-exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH="$units" SYSTEMD_GENERATOR_PATH="$units" \
+exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH="/run/systemd/transient:/run/systemd/system.control:$units" SYSTEMD_GENERATOR_PATH="$units" \
   /lib/systemd/systemd --system --unit=quiet.target --log-target=console </dev/null
 "#;
 
@@ -102,14 +104,14 @@ impl Systemd {
         Some(systemd)
     }
 
-    /// systemd takes nobody whose process it cannot see, so that somebody inside must pass on what is said.
+    /// systemd takes nobody whose process it cannot see, so that somebody inside must pass on what is said: this program again.
     fn relay(&mut self) {
-        let inside = ["-t", &self.pid.to_string(), "-m", "-p", "--", "systemd-socket-activate", "-l", "/run/relay"];
         let mut relay = Command::new("nsenter");
-        relay.args(inside).args(["/lib/systemd/systemd-socket-proxyd", "/run/systemd/private"]).stdin(Stdio::null());
-        self.relay = Some(relay.spawn().unwrap());
+        relay.args(["-t", &self.pid.to_string(), "-m", "-p", "--"]).arg(std::env::current_exe().unwrap());
+        relay.args(["--exact", "cgroup::slices::real::passes_on"]).env(RELAY, "1");
+        self.relay = Some(relay.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
         let until = Instant::now() + SOON;
-        while !self.root("/run/relay").exists() {
+        while UnixStream::connect(self.root("/run/relay")).is_err() {
             assert!(Instant::now() < until, "no relay");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -149,6 +151,29 @@ impl Systemd {
     fn read(&self, controller: &str, path: &Path, file: &str) -> String {
         let file = self.root("/sys/fs/cgroup").join(controller).join(path).join(file);
         std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim().to_owned()
+    }
+}
+
+const RELAY: &str = "FERROLET_TEST_RELAY";
+
+/// Nothing but in the process that `relay` starts, which lives as long as the systemd that it passes on to.
+#[test]
+fn passes_on() {
+    if std::env::var_os(RELAY).is_none() {
+        return;
+    }
+    let listener = UnixListener::bind("/run/relay").unwrap();
+    for client in listener.incoming() {
+        let (mut from, mut to) = (client.unwrap(), UnixStream::connect("/run/systemd/private").unwrap());
+        let (mut back, mut out) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut back, &mut out);
+            let _ = out.shutdown(Shutdown::Both);
+        });
     }
 }
 
