@@ -241,6 +241,14 @@ impl Ns<'_> {
         self.pod(name, "ready", is_ready)
     }
 
+    /// The agent anew, with other fields of its configuration.
+    pub fn restart_with(&mut self, fields: serde_json::Map<String, Value>) -> Result<()> {
+        self.lab.nodes[0].kubelet = fields;
+        self.lab.nodes[0].stop_agent()?;
+        self.lab.start_agent(0)?;
+        self.lab.wait_ready()
+    }
+
     /// Waits for an event about an object with this reason, and a message that contains the text.
     pub fn event(&self, object: &str, reason: &str, text: &str) -> Result<Value> {
         wait_for(&format!("event {reason} about {object} with {text:?}"), LIMIT, || {
