@@ -99,15 +99,11 @@ fn environment(ns: &mut Ns) -> Result<()> {
     })?;
     another_lives(ns)?;
     ns.kubectl(&["delete", "pod", "many", "--grace-period=1", "--timeout=60s"])?;
-    // More than the kernel takes: the pod waits and says so.
+    // More than the kernel takes.
     let large: String = (0..150).map(|i| format!("- {{name: C{i}, value: '{}'}}\n", "y".repeat(16_000))).collect();
     ns.create(&pod("over", "serve", &format!("env:\n{large}"), ""))?;
-    let refused = |p: &Value| {
-        let state = &p["status"]["containerStatuses"][0];
-        let told = |t: &Value| t.to_string().contains("argument list too long");
-        told(&state["state"]) || told(&state["lastState"])
-    };
-    ns.pod("over", "says that it has too many", refused)?;
+    let why = || must_contain(&ns.kubectl(&["logs", "over"])?, "argument list too long");
+    wait_for("it to say that it has too many", LIMIT, why)?;
     beside.untouched(ns)
 }
 
