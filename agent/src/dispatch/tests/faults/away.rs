@@ -30,7 +30,7 @@ async fn ten_minutes_without_the_api_cost_nothing() {
     let (stays_uid, goes_uid, before) = (w.static_uid("stays-n"), w.static_uid("goes-n"), w.static_uid("changes-n"));
     // What had been deleted ends all the same.
     w.delete("doomed", 5);
-    w.api.away(true);
+    w.api.gone(true);
     for minute in 0..10 {
         tokio::time::sleep(seconds(60)).await;
         match minute {
@@ -50,7 +50,7 @@ async fn ten_minutes_without_the_api_cost_nothing() {
     assert!(runs("uid-doomed").iter().all(|r| r.ended.is_some()) && w.pod("doomed").is_some());
     assert!(runs(&goes_uid).iter().all(|r| r.ended.is_some()), "ended with its manifest");
     assert_eq!(runs(&w.static_uid("new-n")).len(), 1, "started with its manifest");
-    w.api.away(false);
+    w.api.gone(false);
     let limit = seconds(40);
     eventually(&w, limit, "counts", |w| w.pod("crashes").filter(|p| ready(p) && restarts(p) == 3)).await;
     eventually(&w, limit, "the end", |w| w.pod("ends").filter(|p| p["status"]["phase"] == "Succeeded")).await;

@@ -14,6 +14,8 @@ pub(super) struct Objects {
     malformed: BTreeSet<String>,
     /// Statuses and new pods are answered with 503; the first are counted.
     away: bool,
+    /// All requests are answered so.
+    gone_whole: bool,
     /// How many requests are answered before one is not, and whether that one still works.
     fuse: Option<(usize, bool)>,
     /// Clients that were told to go.
@@ -101,9 +103,15 @@ impl Api {
         self.publish();
     }
 
-    /// Answers no request from now on but with 503, or as it should again.
+    /// Takes neither statuses nor new pods from now on, or takes them again.
     pub fn away(&self, away: bool) {
         self.lock().away = away;
+    }
+
+    /// Answers no request from now on but with 503, or as it should again.
+    pub fn gone(&self, gone: bool) {
+        let mut o = self.lock();
+        (o.away, o.gone_whole) = (gone, gone);
     }
 
     /// Statuses that were not taken.
@@ -197,7 +205,7 @@ impl Api {
         let parts: Vec<&str> = path.trim_start_matches("/api/v1/namespaces/").split('/').collect();
         let sent: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         let status = matches!((method, &parts[1..]), ("PATCH", ["pods", _, "status"]));
-        if self.lock().away && !status {
+        if self.lock().gone_whole && !status {
             return failure(503, "away");
         }
         match (method, &parts[1..]) {
