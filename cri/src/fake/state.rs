@@ -150,6 +150,9 @@ pub(super) struct StoredImage {
     pub(super) config: ImageConfig,
 }
 
+/// Sandboxes and containers, by id.
+pub(super) type Lists = (BTreeMap<String, Sandbox>, BTreeMap<String, Container>);
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) profile: Profile,
@@ -165,7 +168,7 @@ pub(super) struct State {
     pub(super) lose_events: bool,
     pub(super) events_come: EventsCome,
     /// What lists show while they lag.
-    pub(super) lists: Option<Box<(BTreeMap<String, Sandbox>, BTreeMap<String, Container>)>>,
+    pub(super) lists: Option<Box<Lists>>,
     pub(super) history: History,
     pub(super) faults: Vec<(String, u32, Fault)>,
     pub(super) calls: Vec<CallRecord>,
