@@ -233,16 +233,28 @@ impl Dispatcher {
         mut asks: mpsc::Receiver<Ask>,
     ) {
         let (mut pods_open, mut events_open) = (true, true);
+        // What was last looked at as a whole, unless something else than these has changed since.
+        let mut whole: Option<(Arc<Snapshot<Pod>>, Arc<StaticPods>, Arc<RuntimeSnapshot>)> = None;
         loop {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
             let statics = self.statics.borrow_and_update().clone();
-            if runtime.synced {
+            let known =
+                whole.as_ref().is_some_and(|(a, s, r)| Arc::ptr_eq(a, &api) && Arc::ptr_eq(s, &statics) && alike(r, &runtime));
+            if known {
+                // Of most changes only one pod's actor is to hear: not all pods are looked at for each of them.
+                self.wake(&runtime);
+            } else if runtime.synced {
                 self.reconcile(&api, &statics, &runtime);
+            }
+            if runtime.synced {
                 // Whose folders an unreadable object owns is not known: then nothing is swept.
                 let known = api.synced && api.malformed.is_empty() && statics.synced && !statics.broken;
                 self.sweep(known && runtime.stale.is_none());
             }
-            self.note_unstarted(&api, &statics);
+            if !known {
+                self.note_unstarted(&api, &statics);
+            }
+            whole = None;
             // Probe events and questions change nothing here.
             loop {
                 tokio::select! {
@@ -250,7 +262,10 @@ impl Dispatcher {
                         pods_open = changed.is_ok();
                         break;
                     }
-                    Ok(()) = snapshots.changed() => break,
+                    Ok(()) = snapshots.changed() => {
+                        whole = Some((api, statics, runtime));
+                        break;
+                    }
                     Ok(()) = self.node.changed() => break,
                     Ok(()) = self.statics.changed() => break,
                     () = tokio::time::sleep_until(self.patience.unwrap_or_else(Instant::now)), if self.patience.is_some() => {
@@ -319,6 +334,11 @@ impl Dispatcher {
                 self.start(id, None, None);
             }
         }
+        self.wake(runtime);
+    }
+
+    /// Tells the actors of pods that are not in the runtime as they were.
+    fn wake(&mut self, runtime: &RuntimeSnapshot) {
         let stale = runtime.stale.is_some();
         let all = stale != self.stale;
         self.stale = stale;
@@ -402,6 +422,15 @@ impl Dispatcher {
         let path = format!("spec.{list}{{{}}}", event.container);
         self.shared.events.pod(&entry.id, Some(path), Severity::Warning, reason, event.message.clone());
     }
+}
+
+/// Whether nobody but the actors of these pods can tell the two apart.
+fn alike(a: &RuntimeSnapshot, b: &RuntimeSnapshot) -> bool {
+    let same = |((a, p), (b, q)): ((&String, &Arc<PodRuntime>), (&String, &Arc<PodRuntime>))| {
+        Arc::ptr_eq(p, q) || (a == b && p.is_static == q.is_static && p.id == q.id)
+    };
+    let (sure, pods) = ((a.synced, a.stale.is_some()) == (b.synced, b.stale.is_some()), a.pods.len() == b.pods.len());
+    sure && pods && a.pods.iter().zip(&b.pods).all(same)
 }
 
 #[cfg(test)]

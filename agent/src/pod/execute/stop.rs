@@ -190,7 +190,7 @@ impl Job {
 
     pub(super) async fn remove_container(&self, name: &str, id: &str) -> Result<Outcome, Failed> {
         if self.observed.containers.iter().any(|c| c.id == id && c.state == State::Created) && self.came_up(id).await {
-            return Err(Failed::new("RemoveContainerError", format!("container {name:?} runs by now")));
+            return Err(Failed::new("RemoveContainerError", format!("container {name:?} was started by now")));
         }
         self.shared.cri.remove_container(id).await.map_err(|e| Failed::new("RemoveContainerError", e))?;
         let attempt = self.observed.containers.iter().find(|c| c.id == id).map(|c| c.attempt);
@@ -206,7 +206,7 @@ impl Job {
     /// One whose start seemed to fail, but did not: the runtime ended it if it were removed. In a pod that ends it was told to.
     async fn came_up(&self, id: &str) -> bool {
         let status = self.shared.cri.container_status(id, false).await;
-        status.is_ok_and(|status| status.state == cri::ContainerState::Running)
+        status.is_ok_and(|status| status.state != cri::ContainerState::Created)
     }
 
     fn pod_logs(&self) -> std::path::PathBuf {
