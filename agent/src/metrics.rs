@@ -11,6 +11,7 @@ use tokio::time::timeout;
 const RUNTIME: Duration = Duration::from_secs(5);
 
 pub mod proxy;
+pub mod resizes;
 pub mod serve;
 
 /// Appends series to a page.

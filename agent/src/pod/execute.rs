@@ -41,6 +41,7 @@ pub struct Shared {
     pub volumes: volume::Manager,
     pub user_ids: userns::Range,
     pub user_counts: userns::Counts,
+    pub resize_counts: crate::metrics::resizes::Resizes,
     pub cgroups: cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
@@ -243,6 +244,10 @@ impl Job {
         let (resolv, warnings) = dns::config(&self.desired.pod, host_file.as_deref(), servers, domain, &self.shared.node.ips)?;
         if matches!(self.action, Action::RunSandbox { .. }) {
             for (reason, warning) in warnings {
+                if reason == dns::MISSING {
+                    let node = &self.shared.config.node_name;
+                    self.shared.events.node(node, Some(node.clone()), Severity::Warning, reason, dns::FALLS_BACK);
+                }
                 self.warn(None, reason, warning);
             }
         }

@@ -35,7 +35,9 @@ impl Job {
         let known: BTreeSet<&str> = self.observed.containers.iter().map(|c| c.id.as_str()).collect();
         record.actuated.retain(|id, _| known.contains(id.as_str()));
         record.unsettled = true;
+        let begun = std::time::Instant::now();
         let done = self.resize_all(&mut record).await;
+        self.shared.resize_counts.carried_out(begun.elapsed(), done.is_ok());
         let mut real = BTreeMap::new();
         let failed = match done {
             Ok(plan) => {
