@@ -203,6 +203,9 @@ async fn build(
     let user_counts = userns::Counts::new(&metrics)?;
     let resize_counts = metrics::resizes::Resizes::new(&metrics)?;
     let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
+    let exec = Arc::new(exec::CriExec { cri: cri.clone() });
+    let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
+    supervisor.watch("probe driver", task);
     let serving = server::Deps {
         config: config.clone(),
         cri: cri.clone(),
@@ -211,15 +214,13 @@ async fn build(
         statics: statics.clone(),
         statuses: statuses.clone(),
         metrics,
+        probes: driver.clone(),
         health,
     };
     serve(serving, supervisor, root).await?;
 
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
-    let exec = Arc::new(exec::CriExec { cri: cri.clone() });
-    let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
-    supervisor.watch("probe driver", task);
     let allocatable = status::node_allocatable(config, machine, facts::file_system(&config.root_dir));
     let deps = pod::Deps {
         registered: status::registered(config, machine, &allocatable),

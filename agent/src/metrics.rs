@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 const RUNTIME: Duration = Duration::from_secs(5);
 
+pub mod probes;
 pub mod proxy;
 pub mod resizes;
 pub mod serve;

@@ -18,7 +18,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
-use crate::pod::resize::{Real, Record};
+use crate::pod::resize::Record;
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
@@ -118,7 +118,6 @@ pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tried {
     pub record: Record,
-    pub real: BTreeMap<String, Real>,
     pub failed: Option<Failed>,
 }
 
