@@ -334,7 +334,9 @@ async fn cgroups(config: &Config, cri: &cri::Client, machine: &facts::Machine) -
 
 fn cri_options(config: &Config) -> cri::Options {
     let other = config.image_service_endpoint != config.container_runtime_endpoint;
-    let deadlines = cri::Deadlines { mutate: config.runtime_request_timeout, ..cri::Deadlines::default() };
+    // As kubelet: all of it beyond a container's grace, and twice that where the network plugins are waited for.
+    let timeout = config.runtime_request_timeout;
+    let deadlines = cri::Deadlines { mutate: timeout, stop_margin: timeout, sandbox: timeout * 2, ..cri::Deadlines::default() };
     cri::Options { image_endpoint: other.then(|| config.image_service_endpoint.clone()), deadlines, ..cri::Options::default() }
 }
 
