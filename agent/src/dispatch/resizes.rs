@@ -168,7 +168,7 @@ impl Dispatcher {
             // Nobody is protected: no reason to write anything when memory alone is another.
             (weights.burstable_memory, weights.guaranteed_memory) = (0, 0);
         }
-        self.weights.send_if_modified(|known| std::mem::replace(known, Some(weights)) != Some(weights));
+        self.weights.send_if_modified(|known| known.replace(weights) != Some(weights));
     }
 
     /// Nobody can be judged before all pods are known.

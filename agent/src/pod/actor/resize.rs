@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) fn known(inputs: &mut Inputs) -> Resized {
     let grant = inputs.grants.borrow_and_update().clone();
     let record = Record { allocation: Arc::unwrap_or_clone(grant.allocation), ..std::mem::take(&mut inputs.record) };
-    Resized { record, pending: grant.pending, ..Resized::default() }
+    Resized { record, pending: grant.pending }
 }
 
 impl Actor {
