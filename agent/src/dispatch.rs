@@ -239,7 +239,7 @@ impl Dispatcher {
     ) {
         let (mut pods_open, mut events_open) = (true, true);
         // What was last looked at as a whole, unless something else than these has changed since.
-        let mut whole: Option<(Arc<Snapshot<Pod>>, Arc<StaticPods>, Arc<RuntimeSnapshot>)> = None;
+        let mut whole: Option<Seen> = None;
         loop {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
             let statics = self.statics.borrow_and_update().clone();
@@ -429,13 +429,14 @@ impl Dispatcher {
     }
 }
 
+/// What the dispatcher looks at as a whole.
+type Seen = (Arc<Snapshot<Pod>>, Arc<StaticPods>, Arc<RuntimeSnapshot>);
+
 /// Whether nobody but the actors of these pods can tell the two apart.
 fn alike(a: &RuntimeSnapshot, b: &RuntimeSnapshot) -> bool {
-    let same = |((a, p), (b, q)): ((&String, &Arc<PodRuntime>), (&String, &Arc<PodRuntime>))| {
-        Arc::ptr_eq(p, q) || (a == b && p.is_static == q.is_static && p.id == q.id)
-    };
-    let (sure, pods) = ((a.synced, a.stale.is_some()) == (b.synced, b.stale.is_some()), a.pods.len() == b.pods.len());
-    sure && pods && a.pods.iter().zip(&b.pods).all(same)
+    let facts = |s: &RuntimeSnapshot| (s.synced, s.stale.is_some(), s.pods.len());
+    let same = |(p, q): (&Arc<PodRuntime>, &Arc<PodRuntime>)| Arc::ptr_eq(p, q) || (p.is_static == q.is_static && p.id == q.id);
+    facts(a) == facts(b) && a.pods.keys().eq(b.pods.keys()) && a.pods.values().zip(b.pods.values()).all(same)
 }
 
 #[cfg(test)]
