@@ -5,7 +5,7 @@
 
 use super::snapshot::ObjectKey;
 use ferrolet_netproxy::wire as lean;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Secret};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -39,6 +39,12 @@ impl Wire for ConfigMap {
 impl Wire for Secret {
     const BASE: &'static str = "/api/v1";
     const PLURAL: &'static str = "secrets";
+    const MANY: bool = true;
+}
+
+impl Wire for PersistentVolumeClaim {
+    const BASE: &'static str = "/api/v1";
+    const PLURAL: &'static str = "persistentvolumeclaims";
     const MANY: bool = true;
 }
 

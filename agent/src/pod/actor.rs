@@ -455,6 +455,7 @@ impl Actor {
                     false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),
                 };
                 self.prepared = Arc::new(prepared);
+                self.hold_objects();
             }
             Outcome::Image { container, attempt, facts } => {
                 self.local.images.insert(container.clone(), attempt);

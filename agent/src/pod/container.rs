@@ -187,6 +187,7 @@ pub struct ContainerInput<'a> {
     pub image: &'a ImageFacts,
     pub env: Vec<cri::EnvVar>,
     pub mounts: Vec<cri::Mount>,
+    pub devices: Vec<cri::Device>,
     /// The id of the container whose processes it is to see.
     pub target: Option<&'a str>,
     pub node: &'a NodeLimits,
@@ -220,6 +221,7 @@ pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigEr
         security: security::of(&i)?,
         env: i.env,
         mounts: i.mounts,
+        devices: i.devices,
         ..Default::default()
     })
 }
@@ -340,6 +342,21 @@ pub fn volume_mounts(spec: &api::Container, host_path: impl Fn(&str) -> Option<S
             propagation,
             ..Default::default()
         })
+    });
+    each.collect()
+}
+
+/// The block devices that the container names; `device` finds the host's, and whether it may only be read.
+pub fn volume_devices(
+    spec: &api::Container,
+    device: impl Fn(&str) -> Option<(String, bool)>,
+) -> Result<Vec<cri::Device>, ConfigError> {
+    let each = spec.volume_devices.iter().flatten().map(|d| {
+        let found = device(&d.name);
+        let (host_path, read_only) =
+            found.ok_or_else(|| ConfigError::Volume { volume: d.name.clone(), container: spec.name.clone() })?;
+        let permissions = if read_only { "r" } else { "mrw" }.to_owned();
+        Ok(cri::Device { container_path: d.device_path.clone(), host_path, permissions })
     });
     each.collect()
 }

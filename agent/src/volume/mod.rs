@@ -4,18 +4,16 @@
 //! point: they look again. Nothing here ever follows a symbolic link that a pod could have made, and nothing is removed
 //! across a mount. What a pod asks for and this agent cannot do is named by `unsupported`, never passed over.
 
-mod atomic;
 mod beneath;
 mod error;
 pub mod fields;
 mod inside;
-mod local;
+mod kinds;
 mod manager;
 mod mounts;
-mod payload;
-mod source;
+mod ownership;
+mod place;
 mod subpath;
-mod token;
 mod unsupported;
 mod userns;
 

@@ -22,6 +22,7 @@ fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, Confi
         image,
         env: vec![cri::EnvVar::new("A", "x")],
         mounts: Vec::new(),
+        devices: Vec::new(),
         target: None,
         node: &NODE,
     })

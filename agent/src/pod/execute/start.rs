@@ -99,6 +99,11 @@ impl Job {
         for (m, mount) in spec.volume_mounts.iter().flatten().zip(&mut mounts) {
             mount.readonly |= self.prepared.read_only.contains(&m.name);
         }
+        let devices = container::volume_devices(spec, |volume| {
+            let path = self.prepared.devices.get(volume)?;
+            Some((path.to_string_lossy().into_owned(), self.prepared.read_only.contains(volume)))
+        })
+        .map_err(|e| config_error(&e))?;
         self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
         self.managed_files(&pod_dir, spec, instance.attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
@@ -114,6 +119,7 @@ impl Job {
             image,
             env,
             mounts,
+            devices,
             target: instance.target,
             node: &self.shared.limits,
         };

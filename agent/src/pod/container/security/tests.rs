@@ -17,6 +17,7 @@ fn on(node: &NodeLimits, spec: Value, image: &ImageFacts) -> Result<cri::Contain
         image,
         env: Vec::new(),
         mounts: Vec::new(),
+        devices: Vec::new(),
         target: None,
         node,
     });
