@@ -425,10 +425,10 @@ impl Actor {
         let subject = action.subject();
         match result {
             Ok(Outcome::Resized(tried)) => self.resized(*tried, now),
-            Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now, None),
-            Ok(Outcome::NotPulled { container, failed, credentials }) => {
-                tracing::debug!(pod = %self.desired.id, container, error = failed.message, "pull failed");
-                self.backoffs.not_pulled(&container, now, (failed.reason, failed.message), credentials);
+            Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now),
+            Ok(Outcome::NotPulled { container, image, failed, credentials }) => {
+                tracing::debug!(pod = %self.desired.id, container, image, error = failed.message, "pull failed");
+                self.backoffs.not_pulled(&container, now, (failed.reason, failed.message), (credentials, image));
                 self.local.images.remove(&container);
             }
             Ok(outcome) => {
@@ -450,6 +450,7 @@ impl Actor {
         match outcome {
             Outcome::Volumes(prepared) => {
                 self.local.volumes_ready = true;
+                self.local.recursive_read_only = prepared.recursive_read_only;
                 self.local.renew_at = match self.outdated {
                     true => Some(Time::now()),
                     false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),

@@ -10,6 +10,7 @@ mod claim;
 mod empty_dir;
 mod files;
 mod host_path;
+mod image;
 mod local;
 mod nfs;
 mod payload;
@@ -18,7 +19,7 @@ mod source;
 mod token;
 
 pub(super) use bound::ClaimError;
-pub(in crate::volume) use payload::checked;
+pub use payload::checked;
 
 use super::fields::PodContext;
 use super::place::{Place, blocking};
@@ -100,6 +101,8 @@ pub(super) async fn prepare(volume: &Volume, ask: &Ask<'_>) -> Result<Ready> {
     } else if volume.ephemeral.is_some() {
         let name = format!("{}-{}", ask.pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
         claim::prepare(ask, &name, claim::Whose::Pods).await
+    } else if volume.image.is_some() {
+        Ok(image::prepare())
     } else if let Some(source) = &volume.nfs {
         let export = nfs::Export { server: &source.server, path: &source.path, options: &[] };
         nfs::prepare(ask, &export, source.read_only == Some(true)).await

@@ -41,6 +41,8 @@ pub struct Prepared {
     pub devices: BTreeMap<String, PathBuf>,
     /// Volumes that are to be mounted read-only whatever the mount says.
     pub read_only: BTreeSet<String>,
+    /// What the runtime can do for mounts that ask for it; found out by whoever prepares.
+    pub recursive_read_only: bool,
     /// When `prepare` must be called again at the latest, because a token nears its end.
     pub renew_at: Option<SystemTime>,
 }

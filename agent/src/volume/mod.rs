@@ -19,6 +19,7 @@ mod userns;
 
 pub use error::{Class, Error};
 pub use fields::{FieldError, PodContext, field_value, resource_value};
+pub use kinds::checked as checked_path;
 pub use manager::{Manager, Prepared, SubPath};
 pub use unsupported::{Unsupported, unsupported};
 

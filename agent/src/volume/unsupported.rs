@@ -37,7 +37,7 @@ pub(super) fn unsupported_source(volume: &Volume) -> Option<&'static str> {
     let v = volume;
     let of_files = v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some();
     let of_claims = v.persistent_volume_claim.is_some() || v.ephemeral.is_some();
-    if of_files || of_claims || v.host_path.is_some() || v.empty_dir.is_some() || v.nfs.is_some() {
+    if of_files || of_claims || v.host_path.is_some() || v.empty_dir.is_some() || v.nfs.is_some() || v.image.is_some() {
         return None;
     }
     let others = [
@@ -53,7 +53,6 @@ pub(super) fn unsupported_source(volume: &Volume) -> Option<&'static str> {
         ("gcePersistentDisk", v.gce_persistent_disk.is_some()),
         ("gitRepo", v.git_repo.is_some()),
         ("glusterfs", v.glusterfs.is_some()),
-        ("image", v.image.is_some()),
         ("iscsi", v.iscsi.is_some()),
         ("photonPersistentDisk", v.photon_persistent_disk.is_some()),
         ("portworxVolume", v.portworx_volume.is_some()),

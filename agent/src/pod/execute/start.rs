@@ -3,7 +3,8 @@
 use super::stop::Ending;
 use super::{CONFIG_ERROR, Failed, Job, Outcome};
 use crate::cgroup;
-use crate::pod::container::{self, ContainerInput};
+use crate::pod::container::{self, ContainerInput, Mounted};
+use crate::pod::desired::image_volumes;
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::pod::stage::Stage;
@@ -92,8 +93,11 @@ impl Job {
             return Err(Failed::new(CONFIG_ERROR, format!("the image of container {name:?} is not known")));
         };
         let env = self.environment(spec).await?;
-        let mut mounts = container::volume_mounts(spec, |volume| {
-            self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())
+        self.check_image_volumes(spec).await?;
+        let mut mounts = container::volume_mounts(spec, self.prepared.recursive_read_only, |volume| {
+            let path = || self.prepared.host_paths.get(volume).map(|p| Mounted::Path(p.to_string_lossy().into_owned()));
+            let reference = |id: &String| Mounted::Image { id: id.clone(), reference: self.reference_of(volume) };
+            image.volumes.get(volume).map(reference).or_else(path)
         })
         .map_err(|e| config_error(&e))?;
         for (m, mount) in spec.volume_mounts.iter().flatten().zip(&mut mounts) {
@@ -142,6 +146,23 @@ impl Job {
         created.map_err(|e| Failed::new("CreateContainerError", e.message()))
     }
 
+    /// The pod's own name for the image of a volume.
+    fn reference_of(&self, volume: &str) -> String {
+        let found = image_volumes(&self.desired.pod).find(|(name, _)| *name == volume);
+        found.and_then(|(_, image)| image.reference.clone()).unwrap_or_default()
+    }
+
+    /// A runtime that does not know the field would mount nothing, or fail with words that say nothing.
+    async fn check_image_volumes(&self, spec: &api::Container) -> Result<(), Failed> {
+        let mounts = |name: &str| spec.volume_mounts.iter().flatten().any(|m| m.name == name);
+        let Some((volume, _)) = image_volumes(&self.desired.pod).find(|(name, _)| mounts(name)) else { return Ok(()) };
+        let version = self.shared.cri.version().await.map_err(|e| Failed::new(CONFIG_ERROR, e))?;
+        match container::no_image_volumes(&version.runtime_name, &version.runtime_version) {
+            Some(why) => Err(Failed::new(CONFIG_ERROR, format!("volume {volume:?}: {why}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the part of the volume that each mount asks for in the place of the whole.
     async fn sub_paths(&self, spec: &api::Container, env: &[cri::EnvVar], mounts: &mut [cri::Mount]) -> Result<(), String> {
         for (index, (m, mount)) in spec.volume_mounts.iter().flatten().zip(mounts).enumerate() {
@@ -150,6 +171,10 @@ impl Job {
                 (Some(sub), _) if !sub.is_empty() => sub.to_owned(),
                 _ => continue,
             };
+            if mount.image.is_some() {
+                mount.image_sub_path = crate::volume::checked_path(&m.name, &sub).map_err(|e| super::chain(&e))?;
+                continue;
+            }
             let root = std::path::PathBuf::from(&mount.host_path);
             let wanted = SubPath { volume: &m.name, container: &spec.name, index, root: &root, sub: &sub };
             let found = self.shared.volumes.sub_path(&self.desired.id.uid, &wanted).await;

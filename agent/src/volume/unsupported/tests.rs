@@ -18,7 +18,7 @@ fn each_is_named_by_its_field() {
             {"name": "e", "emptyDir": {"medium": "Memory"}},
             {"name": "f", "hostPath": {"path": "/x"}},
             {"name": "g", "projected": {"sources": [{"secret": {"name": "s"}}, {"clusterTrustBundle": {"path": "p"}}]}},
-            {"name": "h", "image": {"reference": "r"}},
+            {"name": "h", "rbd": {"image": "i", "monitors": []}},
             {"name": "i"}
         ]
     });
@@ -26,7 +26,7 @@ fn each_is_named_by_its_field() {
         "spec.volumes[1].csi",
         "spec.volumes[2].iscsi",
         "spec.volumes[6].projected.sources[1].clusterTrustBundle",
-        "spec.volumes[7].image",
+        "spec.volumes[7].rbd",
         "spec.volumes[8].source",
     ];
     assert_eq!(fields(spec), expected);

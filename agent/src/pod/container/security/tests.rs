@@ -34,7 +34,7 @@ fn contexts(pod: Value, own: Value) -> Value {
 }
 
 fn image(uid: Option<i64>, username: &str) -> ImageFacts {
-    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into() }
+    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into(), volumes: Default::default() }
 }
 
 #[test]
