@@ -77,7 +77,7 @@ impl Containerd {
         })
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.dir.join("containerd.log")
     }
 

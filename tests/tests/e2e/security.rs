@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Ignored where no runtime that has them can be had.
-fn with_user_namespaces(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
+pub fn with_user_namespaces(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
     Trial::ignorable_test(name, move || {
         if let Err(error) = Runtime::with_user_namespaces() {
             return Ok(Completion::ignored_with(format!("no runtime with user namespaces: {error:#}")));

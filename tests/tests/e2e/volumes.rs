@@ -1,6 +1,9 @@
 //! Volumes: what they show of API objects while the pod runs, and the kinds that have more than that to them.
 
 mod claims;
+mod escapes;
+mod images;
+mod remains;
 
 use crate::shared::{LIMIT, Ns, test};
 use anyhow::{Result, bail};
@@ -11,6 +14,9 @@ use libtest_mimic::Trial;
 pub fn trials() -> Vec<Trial> {
     let mut all = vec![test("volumes::running_pods_see_changes", running_pods_see_changes)];
     all.extend(claims::trials());
+    all.extend(escapes::trials());
+    all.extend(images::trials());
+    all.extend(remains::trials());
     all
 }
 
