@@ -5,7 +5,7 @@
 //! good order: pods and rules stay as they are, statuses that are due are written within a deadline.
 
 mod cluster;
-mod exec;
+pub(crate) mod exec;
 
 use crate::api;
 use crate::cgroup;

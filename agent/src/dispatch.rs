@@ -340,7 +340,8 @@ impl Dispatcher {
     fn sweep(&mut self, known: bool) {
         if known && self.sweep == Sweep::Due {
             self.sweep = Sweep::Listing;
-            self.sweeper.spawn(Leftovers::list(self.shared.volumes.clone(), self.shared.cgroups.clone()));
+            let logs = self.shared.config.pod_logs_dir.clone();
+            self.sweeper.spawn(Leftovers::list(self.shared.volumes.clone(), self.shared.cgroups.clone(), logs));
         }
     }
 

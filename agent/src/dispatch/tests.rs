@@ -6,6 +6,7 @@ mod ends;
 mod ephemeral;
 mod images;
 mod kills;
+mod random;
 mod refusals;
 mod resizes;
 mod rules;
@@ -263,6 +264,12 @@ async fn what_gone_pods_left_on_the_host_is_removed_once_everything_is_known() {
     let cgroup = |w: &World, name: &str| w.cgroups().join("memory/kubepods").join(name);
     std::fs::create_dir_all(folder(&w, "old").join("volumes/kubernetes.io~empty-dir/v")).unwrap();
     std::fs::create_dir_all(folder(&w, "not a uid")).unwrap();
+    let logs = |w: &World, name: &str| w.logs().join(name);
+    std::fs::create_dir_all(logs(&w, "ns_gone_old/main")).unwrap();
+    std::fs::create_dir_all(logs(&w, "somebody's")).unwrap();
+    std::fs::create_dir_all(logs(&w, "ns_linked_old")).unwrap();
+    std::fs::remove_dir(logs(&w, "ns_linked_old")).unwrap();
+    std::os::unix::fs::symlink(w.logs(), logs(&w, "ns_linked_old")).unwrap();
     for name in ["podold", "burstable/podolder/container", "besteffort/podstuck", "besteffort/other"] {
         std::fs::create_dir_all(cgroup(&w, name)).unwrap();
     }
@@ -275,13 +282,15 @@ async fn what_gone_pods_left_on_the_host_is_removed_once_everything_is_known() {
     w.until("ready", |w| w.pod("q").filter(ready)).await;
     assert!(folder(&w, "old").exists(), "the api was not known yet");
     w.set_synced(true);
-    let gone = |w: &World| ![folder(w, "old"), cgroup(w, "podold"), cgroup(w, "burstable/podolder")].iter().any(|p| p.exists());
+    let all = |w: &World| [folder(w, "old"), cgroup(w, "podold"), cgroup(w, "burstable/podolder"), logs(w, "ns_gone_old")];
+    let gone = |w: &World| !all(w).iter().any(|p| p.exists());
     w.until("removed", |w| gone(w).then_some(())).await;
     assert!(cgroup(&w, "besteffort/podstuck").exists() && cgroup(&w, "besteffort/other").exists());
     for uid in ["uid-p", "uid-q"] {
+        assert!(logs(&w, &format!("ns_{}_{uid}", &uid[4..])).exists(), "{uid}");
         assert!(folder(&w, uid).exists() && cgroup(&w, &format!("besteffort/pod{uid}")).exists(), "{uid}");
     }
-    assert!(folder(&w, "not a uid").exists());
+    assert!(folder(&w, "not a uid").exists() && logs(&w, "somebody's").exists() && logs(&w, "ns_linked_old").is_symlink());
     // Only at the start: what comes later is left for the next one.
     std::fs::create_dir_all(folder(&w, "later")).unwrap();
     w.create("r", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));

@@ -6,6 +6,7 @@
 //!
 //! The images' program is imitated too: `/web serve`, `env`, `echo`, `cat`, `sleep`, `exit` and so on do what the lab's do.
 
+mod history;
 mod image_service;
 mod logs;
 mod process;
@@ -18,6 +19,7 @@ mod stats;
 mod view;
 mod work;
 
+pub use history::Run;
 pub use profile::Profile;
 pub use program::{OnTerm, Program};
 pub use state::{CallRecord, ContainerView, Fault, ImageConfig, Outcome, SandboxView};
@@ -166,6 +168,11 @@ impl Fake {
         self.shared.with(|state| state.calls.iter().filter(|call| call.method == method).count())
     }
 
+    /// How many calls there were so far.
+    pub fn call_count(&self) -> usize {
+        self.shared.with(|state| state.calls.len())
+    }
+
     pub fn clear_calls(&self) {
         self.shared.with(|state| state.forget_calls());
     }
@@ -190,6 +197,16 @@ impl Fake {
             }
         };
         tokio::time::timeout(limit, found).await.ok().flatten()
+    }
+
+    /// Every process that ever ran, in the order of their starts.
+    pub fn runs(&self) -> Vec<Run> {
+        self.shared.with(|state| state.history.runs.clone())
+    }
+
+    /// How many sandboxes were ever made for this pod.
+    pub fn sandboxes_made(&self, uid: &str) -> usize {
+        self.shared.with(|state| state.history.sandboxes.iter().filter(|of| *of == uid).count())
     }
 
     // ------------------------------------------------------------ content

@@ -27,34 +27,36 @@ pub(super) fn spawn(shared: Weak<Shared>, id: String, program: Program) -> Proce
     let (signals, incoming) = mpsc::unbounded_channel();
     let (ended, exited) = watch::channel(false);
     tokio::spawn(async move {
-        let (code, reason) = run(&program, incoming).await;
+        let (code, reason, told) = run(&program, incoming).await;
         if let Some(shared) = shared.upgrade() {
-            shared.process_ended(&id, code, reason);
+            shared.process_ended(&id, code, reason, told);
         }
         let _ = ended.send(true);
     });
     Process { signals, exited }
 }
 
-async fn run(program: &Program, mut signals: mpsc::UnboundedReceiver<Signal>) -> (i32, Option<String>) {
+async fn run(program: &Program, mut signals: mpsc::UnboundedReceiver<Signal>) -> (i32, Option<String>, bool) {
     let far = Duration::from_secs(365 * 24 * 3600);
     let mut end = Instant::now() + program.ends_after.unwrap_or(far);
     let mut code = program.exit_code;
+    let mut told = false;
     loop {
         tokio::select! {
             biased;
             signal = signals.recv() => match (signal, program.on_term) {
-                (Some(Signal::Exit(code, reason)), _) => return (code, reason),
-                (Some(Signal::Kill) | None, _) => return (137, None),
-                (Some(Signal::Term), OnTerm::Ignore) => {}
+                (Some(Signal::Exit(code, reason)), _) => return (code, reason, told),
+                (Some(Signal::Kill) | None, _) => return (137, None, true),
+                (Some(Signal::Term), OnTerm::Ignore) => told = true,
                 (Some(Signal::Term), OnTerm::Exit { after, code: then }) => {
+                    told = true;
                     let stop = Instant::now() + after;
                     if stop < end {
                         (end, code) = (stop, then);
                     }
                 }
             },
-            () = sleep_until(end) => return (code, None),
+            () = sleep_until(end) => return (code, None, told),
         }
     }
 }

@@ -36,7 +36,9 @@ pub(super) async fn around<T: Default>(
             None => work.await,
             Some(Fault::Error(code, message)) => Err(Status::new(code.to_tonic(), message)),
             Some(Fault::Delay(time)) => {
-                tokio::time::sleep(time).await;
+                if !time.is_zero() {
+                    tokio::time::sleep(time).await;
+                }
                 work.await
             }
             Some(Fault::Hang) => std::future::pending().await,

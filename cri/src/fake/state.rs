@@ -1,5 +1,6 @@
 //! What the fake runtime knows: sandboxes, containers, images, calls and faults. The lock is never held across an await.
 
+use super::history::History;
 use super::logs;
 use super::process::{self, Process, Signal};
 use super::profile::Profile;
@@ -153,6 +154,7 @@ pub(super) struct State {
     pub(super) conditions: (bool, bool),
     pub(super) streaming_url: String,
     pub(super) lose_events: bool,
+    pub(super) history: History,
     pub(super) faults: Vec<(String, u32, Fault)>,
     pub(super) calls: Vec<CallRecord>,
     /// How many records were thrown away before the first one.
@@ -320,6 +322,7 @@ impl Shared {
             conditions: (true, true),
             streaming_url: "http://127.0.0.1:1".into(),
             lose_events: false,
+            history: History::default(),
             faults: Vec::new(),
             calls: Vec::new(),
             forgotten: 0,
@@ -429,7 +432,9 @@ impl Shared {
             stored.state = pb::ContainerState::ContainerRunning;
             stored.started_at = now();
             stored.process = Some(process::spawn(Arc::downgrade(self), id.to_owned(), program));
-            Ok(stored.sandbox_id.clone())
+            let sandbox_id = stored.sandbox_id.clone();
+            state.note_start(id);
+            Ok(sandbox_id)
         });
         self.touch();
         let sandbox_id = started?;
@@ -437,8 +442,9 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn process_ended(&self, id: &str, code: i32, reason: Option<String>) {
+    pub(super) fn process_ended(&self, id: &str, code: i32, reason: Option<String>, told: bool) {
         let sandbox_id = self.with(|state| {
+            state.note_end(id, told);
             let container = state.containers.get_mut(id)?;
             container.state = pb::ContainerState::ContainerExited;
             container.finished_at = now();

@@ -48,6 +48,7 @@ impl Service {
             let on_host = linux.is_some_and(|options| options.network == pb::NamespaceMode::Node as i32);
             let ip = if on_host { String::new() } else { state.next_ip() };
             let handler = request.runtime_handler;
+            state.note_sandbox(&config);
             state.sandboxes.insert(id.clone(), Sandbox { id: id.clone(), config, handler, ready: true, created_at: now(), ip });
             Ok(id)
         })?;

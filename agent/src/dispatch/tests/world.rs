@@ -5,6 +5,7 @@ mod api;
 use crate::admission::{Amounts, NodeView};
 use crate::api::snapshot::{ObjectKey, Snapshot};
 use crate::config::Config;
+use crate::daemon::exec::CriExec;
 use crate::events::EventRecorder;
 use crate::objects::{Store, Strategy};
 use crate::pod::{Deps, PodId};
@@ -16,8 +17,7 @@ use bytes::Bytes;
 use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
 use ferrolet_netproxy::board::Reader;
 use ferrolet_netproxy::overlay::Words;
-use ferrolet_probes::{Driver, Exec, ExecError, ExecOutcome, Limits};
-use futures::future::BoxFuture;
+use ferrolet_probes::{Driver, Limits};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::client::Body;
@@ -32,19 +32,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-struct CriExec(ferrolet_cri::Client);
-
-impl Exec for CriExec {
-    fn exec(&self, id: &str, command: &[String], timeout: Duration) -> BoxFuture<'_, Result<ExecOutcome, ExecError>> {
-        let (id, command) = (id.to_owned(), command.to_vec());
-        Box::pin(async move {
-            let out = self.0.exec_sync(&id, &command, timeout).await;
-            let out = out.unwrap_or_else(|error| panic!("exec in {id}: {error}"));
-            Ok(ExecOutcome { exit_code: out.exit_code, stdout: out.stdout, stderr: out.stderr })
-        })
-    }
-}
 
 /// A data plane that installs at once, or never.
 #[derive(Default)]
@@ -80,6 +67,9 @@ pub struct World {
     asker: Option<dispatch::ask::Asker>,
     pub statuses: Statuses,
     pub user_counts: crate::userns::Counts,
+    /// How many pods the node takes, and its longest crash loop delay. For the next agent.
+    pub room: usize,
+    pub crash_max: Option<Duration>,
     agent: Option<(CancellationToken, JoinHandle<()>, observe::Handle)>,
     life: Life,
 }
@@ -126,6 +116,8 @@ impl World {
             asker: None,
             statuses: Statuses::default(),
             user_counts: crate::userns::Counts::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap()).unwrap(),
+            room: 4,
+            crash_max: None,
             agent: None,
             life: Life::default(),
         };
@@ -154,15 +146,16 @@ impl World {
             pod_logs_dir: self.logs(),
             resolv_conf: None,
             max_parallel_image_pulls: 4,
+            max_container_restart_period: self.crash_max.unwrap_or_default(),
             ..Config::default()
         });
         let cri = self.fake.client().unwrap();
         let kube = self.api.client();
         let (events, _) = EventRecorder::spawn(kube.clone(), "n", cancel.clone());
         let (runtime, _) = observe::spawn(cri.clone(), cancel.clone());
-        let exec = Arc::new(CriExec(cri.clone()));
+        let exec = Arc::new(CriExec { cri: cri.clone() });
         let (probes, probe_events, _) = Driver::spawn(exec, Limits::default(), cancel.clone());
-        let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", "4")];
+        let allocatable = [("cpu", "2"), ("memory", "1Gi"), ("pods", &self.room.to_string())];
         let allocatable: Amounts = allocatable.map(|(name, amount)| (name.to_owned(), amount.parse().unwrap())).into();
         let (own_pods, rules) = ferrolet_netproxy::board::channel();
         let (asker, asks) = dispatch::ask::channel();
@@ -215,6 +208,20 @@ impl World {
     pub fn kill_agent(&mut self) {
         self.life.end();
         self.agent = None;
+    }
+
+    /// The agent that was started has come to its end by itself.
+    pub fn agent_ended(&self) -> bool {
+        self.agent.as_ref().is_some_and(|(_, task, _)| task.is_finished())
+    }
+
+    /// The same, and nothing of it goes on: also what it was writing to the disk has come to its end.
+    pub async fn kill_agent_whole(&mut self) {
+        self.agent = None;
+        self.api.hang_up();
+        if let Some(runtime) = self.life.0.take() {
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(LIMIT)).await.unwrap();
+        }
     }
 
     /// How the pod of this name stands, by what `ferrolet pod` is told; `None` if the agent knows no such pod.
@@ -272,6 +279,14 @@ impl World {
     pub fn create(&self, name: &str, spec: Value) {
         let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1},
             "spec": spec, "status": {"phase": "Pending"}});
+        self.api.lock().pods.insert(name.into(), pod);
+        self.api.publish();
+    }
+
+    /// One with these annotations.
+    pub fn create_with(&self, name: &str, spec: Value, annotations: Value) {
+        let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
+            "annotations": annotations}, "spec": spec, "status": {"phase": "Pending"}});
         self.api.lock().pods.insert(name.into(), pod);
         self.api.publish();
     }

@@ -14,6 +14,11 @@ pub(super) struct Objects {
     malformed: BTreeSet<String>,
     /// Statuses and new pods are answered with 503; the first are counted.
     away: bool,
+    /// How many requests are answered before one is not, and whether that one still works.
+    fuse: Option<(usize, bool)>,
+    /// Clients that were told to go.
+    gone: usize,
+    clients: usize,
     /// Mirror pods that were ever made.
     mirrors: usize,
     refused: usize,
@@ -25,6 +30,7 @@ pub struct Api {
     objects: Arc<Mutex<Objects>>,
     pub(super) pods: Arc<watch::Sender<Arc<Snapshot<Pod>>>>,
     pub(super) node: Arc<watch::Sender<Arc<Snapshot<Node>>>>,
+    blown: Arc<watch::Sender<bool>>,
 }
 
 impl Api {
@@ -32,7 +38,7 @@ impl Api {
     pub(super) fn new() -> Api {
         let objects = Arc::new(Mutex::new(Objects { synced: true, ..Default::default() }));
         let (pods, node) = (Arc::new(watch::channel(Arc::default()).0), Arc::new(watch::channel(Arc::default()).0));
-        let api = Api { objects, pods, node };
+        let api = Api { objects, pods, node, blown: Arc::new(watch::channel(false).0) };
         api.node(Value::Null);
         api.publish();
         api
@@ -123,17 +129,63 @@ impl Api {
 
     pub(super) fn client(&self) -> kube::Client {
         let api = self.clone();
+        let number = {
+            let mut o = api.lock();
+            o.clients += 1;
+            o.clients
+        };
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let api = api.clone();
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await?.to_bytes();
+                let held = api.held();
+                if held == Some(false) || number <= api.lock().gone {
+                    std::future::pending::<()>().await;
+                }
                 let (code, answer) = api.answer(parts.method.as_str(), parts.uri.path(), &body);
+                if held.is_some() {
+                    std::future::pending::<()>().await;
+                }
                 let response = http::Response::builder().status(code).header("content-type", "application/json");
                 Ok::<_, kube::Error>(response.body(Body::from(answer.to_string().into_bytes())).unwrap())
             }
         });
         kube::Client::new(service, "ns")
+    }
+
+    /// The request after the next `after` ones gets no answer; it takes effect all the same, if `works` says so.
+    pub fn hold(&self, after: usize, works: bool) {
+        self.lock().fuse = Some((after, works));
+        self.blown.send_replace(false);
+    }
+
+    pub fn let_go(&self) {
+        self.lock().fuse = None;
+    }
+
+    /// Until that request has come.
+    pub async fn holds(&self) {
+        let _ = self.blown.subscribe().wait_for(|blown| *blown).await;
+    }
+
+    /// No client of now gets any answer any more.
+    pub fn hang_up(&self) {
+        let mut o = self.lock();
+        o.gone = o.clients;
+    }
+
+    fn held(&self) -> Option<bool> {
+        let mut o = self.lock();
+        let (left, works) = o.fuse.as_mut().map(|(left, works)| (left, *works))?;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        o.fuse = None;
+        drop(o);
+        self.blown.send_replace(true);
+        Some(works)
     }
 
     fn answer(&self, method: &str, path: &str, body: &Bytes) -> (u16, Value) {
