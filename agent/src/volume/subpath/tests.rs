@@ -58,15 +58,15 @@ impl Swapper {
 
 #[test]
 fn names_that_are_swapped_under_way_lead_nowhere_else() {
-    let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let root = dir.path().canonicalize().unwrap();
+    let outside = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(outside.path().join("deep")).unwrap();
     std::fs::write(outside.path().join("deep/secret"), "host").unwrap();
-    std::fs::create_dir_all(root.join("a/deep")).unwrap();
-    std::fs::write(root.join("a/deep/secret"), "own").unwrap();
-    let own = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(root.join("a/deep/secret")).unwrap());
     for target in [outside.path().to_path_buf(), PathBuf::from(format!("../../../..{}", outside.path().display()))] {
-        let _ = std::fs::remove_file(root.join("b"));
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/deep")).unwrap();
+        std::fs::write(root.join("a/deep/secret"), "own").unwrap();
+        let own = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(root.join("a/deep/secret")).unwrap());
         symlink(target, root.join("b")).unwrap();
         let swapper = Swapper::start(&root, "a", "b");
         let (mut found, mut refused) = (0, 0);
