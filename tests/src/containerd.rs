@@ -77,6 +77,11 @@ impl Containerd {
         })
     }
 
+    /// Which one it is, as in `2.1.9`.
+    pub fn version(&self) -> &str {
+        &self.tools.runtime.version
+    }
+
     pub fn log(&self) -> PathBuf {
         self.dir.join("containerd.log")
     }

@@ -157,6 +157,8 @@ struct Actor {
     told: BTreeSet<String>,
     /// The ConfigMaps and Secrets that the pod names.
     objects: crate::objects::Held,
+    /// Changes when another pod's volumes have been removed.
+    removed: watch::Receiver<u64>,
     /// What volumes show changed while they were being prepared.
     outdated: bool,
 }
@@ -207,6 +209,7 @@ impl Actor {
             reporter,
             told: BTreeSet::new(),
             objects: Default::default(),
+            removed: shared.volumes.removed(),
             outdated: false,
             shared,
             inputs,
@@ -387,6 +390,7 @@ impl Actor {
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
             () = self.objects.changed() => self.other_objects(),
+            Ok(()) = self.removed.changed(), if self.waits_for_a_volume() => self.volumes_outdated(),
             Ok(()) = self.verdicts.changed() => {}
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();

@@ -393,16 +393,20 @@ pub fn volume_mounts(
     each.collect()
 }
 
-/// Why a runtime of this version cannot mount images, if that is known of it.
-pub fn no_image_volumes(name: &str, version: &str) -> Option<String> {
-    let first = match name {
-        "containerd" => (2, 1),
-        "cri-o" => (1, 31),
+/// Why a runtime of this version cannot mount images, or a part of one, if that is known of it. One that does not know the field
+/// for the part would mount the whole.
+pub fn no_image_volumes(name: &str, version: &str, part: bool) -> Option<String> {
+    let first = match (name, part) {
+        ("containerd", false) => (2, 1),
+        ("containerd", true) => (2, 2),
+        ("cri-o", false) => (1, 31),
+        ("cri-o", true) => (1, 33),
         _ => return None,
     };
     let mut parts = version.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else { return None };
-    let text = || format!("image volumes need {name} {}.{}, and this node runs {version}", first.0, first.1);
+    let what = if part { "mounts of a part of an image" } else { "image volumes" };
+    let text = || format!("{what} need {name} {}.{}, and this node runs {version}", first.0, first.1);
     ((major, minor) < first).then(text)
 }
 

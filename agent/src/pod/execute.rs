@@ -229,7 +229,7 @@ impl Job {
             }
             Err(error) => {
                 let message = format!("Unable to attach or mount volumes: {}", chain(&error));
-                self.warn(None, "FailedMount", message.clone());
+                self.warn(None, error.reason(), message.clone());
                 Err(Failed { reason: "ContainerCreating", message })
             }
         }

@@ -46,9 +46,7 @@ pub enum Error {
     },
     #[error("{}Volume.NodeAffinity check failed for volume {volume:?} : {why}", if *.block { "Map" } else { "Mount" })]
     Affinity { block: bool, volume: String, why: String },
-    #[error(
-        "MountVolume.SetUp failed for volume {volume:?} : volume uses the ReadWriteOncePod access mode and is already in use by another pod"
-    )]
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {IN_USE}")]
     Taken { volume: String },
     #[error("MountVolume.SetUp failed for volume {volume:?} : the program {program} is not installed on this node")]
     Program { volume: String, program: &'static str },
@@ -68,7 +66,18 @@ pub enum Error {
     Interrupted,
 }
 
+/// Said of a volume that is for one pod alone and has one.
+pub const IN_USE: &str = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+
 impl Error {
+    /// The reason of the event that tells of it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::Device { .. } | Error::Affinity { block: true, .. } => "FailedMapVolume",
+            _ => "FailedMount",
+        }
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Error::Field { .. } | Error::Path { .. } | Error::Unsupported { .. } | Error::Invalid { .. } | Error::Uid(_) => {

@@ -59,6 +59,14 @@ pub(super) struct Used {
     pub(super) mounted: bool,
     /// In `volumeDevices`.
     pub(super) device: bool,
+    /// For a variable that is read from a file in it.
+    pub(super) read: bool,
+}
+
+impl Used {
+    pub(super) fn at_all(self) -> bool {
+        self.mounted || self.device || self.read
+    }
 }
 
 /// What containers are given of a volume.
@@ -82,15 +90,20 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    pub(super) const NOTHING: Ready = Ready { shown: Shown::Nothing, read_only: false, renew_at: None };
+
     pub(super) fn path(path: PathBuf) -> Ready {
         Ready { shown: Shown::Path(path), read_only: false, renew_at: None }
     }
 }
 
-/// Makes the volume by its kind.
+/// Makes the volume by its kind. One that no container uses is not made, nor waited for.
 pub(super) async fn prepare(volume: &Volume, ask: &Ask<'_>) -> Result<Ready> {
     if let Some(field) = unsupported_source(volume) {
         return Err(Error::Unsupported { volume: volume.name.clone(), field: field.to_owned() });
+    }
+    if !ask.used.at_all() {
+        return Ok(Ready::NOTHING);
     }
     if let Some(source) = &volume.host_path {
         host_path::prepare(ask, &source.path, source.type_.as_deref()).await

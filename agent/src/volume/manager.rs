@@ -13,12 +13,13 @@ use crate::pod::containers;
 use crate::userns::{Block, Range};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{EnvVar, Pod, Volume, VolumeDevice, VolumeMount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::sync::watch;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +29,8 @@ pub struct Manager {
 
 struct Inner {
     root_dir: PathBuf,
+    /// How often a pod's volumes have been removed.
+    removed: watch::Sender<u64>,
     kube: kube::Client,
     objects: Store,
 }
@@ -63,7 +66,7 @@ pub struct SubPath<'a> {
 impl Manager {
     /// `root_dir` is the agent's, `/var/lib/kubelet` by default.
     pub fn new(root_dir: impl Into<PathBuf>, kube: kube::Client, objects: Store) -> Manager {
-        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), kube, objects }) }
+        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), removed: watch::Sender::new(0), kube, objects }) }
     }
 
     /// The pod's own folder.
@@ -136,7 +139,14 @@ impl Manager {
             mounts::unmount_below(&path_of(pods.as_fd()).join(&uid))?;
             remove_tree(pods.as_fd(), &uid)
         })
-        .await
+        .await?;
+        self.inner.removed.send_modify(|times| *times += 1);
+        Ok(())
+    }
+
+    /// Changes when a pod's volumes have been removed: what another waits for may be free.
+    pub fn removed(&self) -> watch::Receiver<u64> {
+        self.inner.removed.subscribe()
     }
 
     /// A host path for one `volumeMount.subPath`, which cannot lead out of the volume. To be called again for each container
@@ -200,10 +210,16 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 /// How containers name the volume.
 fn used(pod: &Pod, volume: &str) -> Used {
     let mut used = Used::default();
-    for container in pod.spec.iter().flat_map(containers) {
-        used.mounted |= container.volume_mounts.iter().flatten().any(|m| m.name == volume);
-        used.device |= container.volume_devices.iter().flatten().any(|d| d.name == volume);
-    }
+    let mut by = |mounts: &Option<Vec<VolumeMount>>, devices: &Option<Vec<VolumeDevice>>, env: &Option<Vec<EnvVar>>| {
+        used.mounted |= mounts.iter().flatten().any(|m| m.name == volume);
+        used.device |= devices.iter().flatten().any(|d| d.name == volume);
+        let files = env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.file_key_ref.as_ref());
+        used.read |= files.into_iter().any(|f| f.volume_name == volume);
+    };
+    let spec = pod.spec.iter();
+    spec.clone().flat_map(containers).for_each(|c| by(&c.volume_mounts, &c.volume_devices, &c.env));
+    let ephemeral = spec.flat_map(|s| s.ephemeral_containers.iter().flatten());
+    ephemeral.for_each(|c| by(&c.volume_mounts, &c.volume_devices, &c.env));
     used
 }
 

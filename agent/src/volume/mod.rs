@@ -17,7 +17,7 @@ mod subpath;
 mod unsupported;
 mod userns;
 
-pub use error::{Class, Error};
+pub use error::{Class, Error, IN_USE};
 pub use fields::{FieldError, PodContext, field_value, resource_value};
 pub use kinds::checked as checked_path;
 pub use manager::{Manager, Prepared, SubPath};

@@ -18,7 +18,7 @@ fn message(p: &Value) -> &str {
 
 #[tokio::test]
 async fn an_image_that_is_mounted_is_pulled_first() {
-    let w = World::start(Profile::containerd_2()).await;
+    let w = World::start(Profile::newest()).await;
     w.create("p", with(json!({"image": {"reference": "data:1"}}), json!({"subPath": "deep/er"})));
     let p = w.until("failed", |w| w.pod("p").filter(|p| waiting(p) == "ErrImagePull")).await;
     assert!(message(&p).contains("data:1"), "{p}");
@@ -46,6 +46,10 @@ async fn a_runtime_without_image_volumes_is_named() {
     let p = w.until("refused", |w| w.pod("p").filter(|p| waiting(p) == "CreateContainerConfigError")).await;
     assert_eq!(message(&p), "volume \"v\": image volumes need containerd 2.1, and this node runs 1.6.20");
     assert_eq!(w.fake.count("CreateContainer"), 0);
+    let w = World::start(Profile::containerd_2()).await;
+    w.create("p", with(json!({"image": {"reference": "web:1"}}), json!({"subPath": "deep"})));
+    let p = w.until("refused", |w| w.pod("p").filter(|p| waiting(p) == "CreateContainerConfigError")).await;
+    assert_eq!(message(&p), "volume \"v\": mounts of a part of an image need containerd 2.2, and this node runs 2.1.9");
 }
 
 #[tokio::test]
@@ -67,6 +71,37 @@ async fn recursive_read_only_is_what_the_handler_can_do() {
             assert!(message(&p).ends_with("requested recursive read-only mode, but it is not supported by the runtime"), "{p}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_volume_for_one_pod_alone_passes_on_at_once() {
+    let w = World::start(Profile::containerd_2()).await;
+    w.api.put(
+        "persistentvolumes",
+        "pv",
+        json!({"metadata": {"name": "pv", "uid": "v"}, "spec": {"hostPath": {"path": "/tmp"},
+        "accessModes": ["ReadWriteOncePod"], "claimRef": {"namespace": "ns", "name": "c", "uid": "u"}}}),
+    );
+    w.api.put(
+        "persistentvolumeclaims",
+        "c",
+        json!({"metadata": {"name": "c", "namespace": "ns", "uid": "u"},
+        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
+    );
+    let spec = with(json!({"persistentVolumeClaim": {"claimName": "c"}}), json!({}));
+    w.create("first", spec.clone());
+    w.until("ready", |w| w.pod("first").filter(ready)).await;
+    w.create("second", spec);
+    // So often that the next try by itself is seconds away.
+    let told =
+        |w: &World| w.api.events().iter().any(|e| e["message"].as_str().unwrap().ends_with(crate::volume::IN_USE)).then_some(());
+    w.until("in use", told).await;
+    w.until("waits", |w| w.pod("second").filter(|p| waiting(p) == "ContainerCreating")).await;
+    w.delete("first", 1);
+    w.until("gone", |w| w.pod("first").is_none().then_some(())).await;
+    let begun = std::time::Instant::now();
+    w.until("ready", |w| w.pod("second").filter(ready)).await;
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

@@ -71,7 +71,13 @@ impl Actor {
         self.volumes_outdated();
     }
 
-    fn volumes_outdated(&mut self) {
+    /// Another pod has what this one wants for itself.
+    pub(super) fn waits_for_a_volume(&self) -> bool {
+        let failure = self.backoffs.failures.get(&Subject::Volumes);
+        failure.is_some_and(|f| f.message.ends_with(crate::volume::IN_USE))
+    }
+
+    pub(super) fn volumes_outdated(&mut self) {
         let now = Time::now();
         if let Some(failure) = self.backoffs.failures.get_mut(&Subject::Volumes) {
             failure.until = now;

@@ -171,11 +171,16 @@ fn images_and_devices() {
 #[test]
 fn runtimes_that_cannot_mount_images() {
     let text = "image volumes need containerd 2.1, and this node runs 1.6.20~ds1";
-    assert_eq!(no_image_volumes("containerd", "1.6.20~ds1").as_deref(), Some(text));
-    for (name, version) in
-        [("containerd", "v2.1.9"), ("containerd", "3.0.0-rc.1"), ("cri-o", "1.31.0"), ("other", "0.1"), ("containerd", "x")]
-    {
-        assert_eq!(no_image_volumes(name, version), None, "{name} {version}");
+    assert_eq!(no_image_volumes("containerd", "1.6.20~ds1", false).as_deref(), Some(text));
+    let can =
+        [("containerd", "v2.1.9"), ("containerd", "3.0.0-rc.1"), ("cri-o", "1.31.0"), ("other", "0.1"), ("containerd", "x")];
+    for (name, version) in can {
+        assert_eq!(no_image_volumes(name, version, false), None, "{name} {version}");
     }
-    assert!(no_image_volumes("containerd", "v2.0.5").is_some() && no_image_volumes("cri-o", "1.30.1").is_some());
+    for (name, version) in [("containerd", "v2.0.5"), ("cri-o", "1.30.1")] {
+        assert!(no_image_volumes(name, version, false).is_some());
+    }
+    let text = "mounts of a part of an image need containerd 2.2, and this node runs 2.1.9+unknown";
+    assert_eq!(no_image_volumes("containerd", "2.1.9+unknown", true).as_deref(), Some(text));
+    assert_eq!(no_image_volumes("containerd", "v2.2.0", true), None);
 }

@@ -154,13 +154,18 @@ impl Job {
 
     /// A runtime that does not know the field would mount nothing, or fail with words that say nothing.
     async fn check_image_volumes(&self, spec: &api::Container) -> Result<(), Failed> {
-        let mounts = |name: &str| spec.volume_mounts.iter().flatten().any(|m| m.name == name);
-        let Some((volume, _)) = image_volumes(&self.desired.pod).find(|(name, _)| mounts(name)) else { return Ok(()) };
-        let version = self.shared.cri.version().await.map_err(|e| Failed::new(CONFIG_ERROR, e))?;
-        match container::no_image_volumes(&version.runtime_name, &version.runtime_version) {
-            Some(why) => Err(Failed::new(CONFIG_ERROR, format!("volume {volume:?}: {why}"))),
-            None => Ok(()),
+        let is_image = |name: &str| image_volumes(&self.desired.pod).any(|(volume, _)| volume == name);
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|t| !t.is_empty());
+        let mounts = spec.volume_mounts.iter().flatten().filter(|m| is_image(&m.name));
+        let asked: Vec<(&str, bool)> = mounts.map(|m| (m.name.as_str(), given(&m.sub_path) || given(&m.sub_path_expr))).collect();
+        if asked.is_empty() {
+            return Ok(());
         }
+        let version = self.shared.cri.version().await.map_err(|e| Failed::new(CONFIG_ERROR, e))?;
+        let (name, version) = (version.runtime_name, version.runtime_version);
+        let why = |part| container::no_image_volumes(&name, &version, part);
+        let refused = asked.iter().find_map(|(volume, part)| Some((volume, why(*part)?)));
+        refused.map_or(Ok(()), |(volume, why)| Err(Failed::new(CONFIG_ERROR, format!("volume {volume:?}: {why}"))))
     }
 
     /// Puts the part of the volume that each mount asks for in the place of the whole.

@@ -4,7 +4,7 @@
 //! all pods that wait for it (`objects`). Once a pod has its volume the record in its folder says which it is.
 
 use super::bound::{self, Bound, ClaimError, Source};
-use super::{Ask, Ready, Shown, blocking, host_path, local, nfs, record};
+use super::{Ask, Ready, blocking, host_path, local, nfs, record};
 use crate::admission::fits_any;
 use crate::volume::ownership::Policy;
 use crate::volume::place::subdomain;
@@ -23,9 +23,6 @@ pub(super) enum Whose {
 }
 
 pub(super) async fn prepare(ask: &Ask<'_>, claim: &str, whose: Whose) -> Result<Ready> {
-    if !ask.used.mounted && !ask.used.device {
-        return Ok(Ready { shown: Shown::Nothing, read_only: false, renew_at: None });
-    }
     let place = ask.place.clone();
     if let Some(bound) = blocking(move || record::find(&place)).await? {
         // It stays what it was for as long as the pod is there, whatever becomes of the claim.

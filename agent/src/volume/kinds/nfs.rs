@@ -25,9 +25,6 @@ pub(super) struct Export<'a> {
 }
 
 pub(super) async fn prepare(ask: &Ask<'_>, export: &Export<'_>, read_only: bool) -> Result<Ready> {
-    if !ask.used.mounted {
-        return Ok(Ready { shown: Shown::Nothing, read_only, renew_at: None });
-    }
     let from = source(ask.volume, export)?;
     let place = ask.place.clone();
     // Open until it is mounted: another try waits.

@@ -106,6 +106,13 @@ fn may_mount(test: &str) -> bool {
 }
 
 fn pod(volumes: Value, mounts: Value) -> Pod {
+    let mut mounts = mounts;
+    for volume in volumes.as_array().unwrap() {
+        let name = &volume["name"];
+        if mounts.as_array().unwrap().iter().all(|m| m["name"] != *name) {
+            mounts.as_array_mut().unwrap().push(json!({"name": name, "mountPath": format!("/of/{}", name.as_str().unwrap())}));
+        }
+    }
     let pod = json!({
         "metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "labels": {"app": "web"}},
         "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts,

@@ -108,11 +108,14 @@ fn what_was_left(ns: &mut Ns) -> Result<()> {
     ns.lab.nodes[0].kill_agent()?;
     ns.lab.start_agent(0)?;
     wait_for("the orphan to be gone", LIMIT, || if nobody.exists() { bail!("it is there") } else { Ok(()) })?;
-    let log = std::fs::read_to_string(ns.lab.nodes[0].agent_log())?;
-    let lines = log.lines().filter(|l| l.contains("11111111-2222") && l.contains("removed the folder of a pod that is gone"));
-    if lines.count() != 1 {
-        bail!("the log does not have one line on the orphan");
-    }
+    wait_for("one line on the orphan in the log", LIMIT, || {
+        let log = std::fs::read_to_string(ns.lab.nodes[0].agent_log())?;
+        let lines: Vec<&str> = log.lines().filter(|l| l.contains("11111111-2222")).collect();
+        if lines.len() == 1 && lines[0].contains("removed the folder of a pod that is gone") {
+            return Ok(());
+        }
+        bail!("{lines:#?}")
+    })?;
     let volume = ns.get("pv", "left")?;
     if !contains(&volume["status"]["phase"], "Bound") {
         bail!("{volume}");

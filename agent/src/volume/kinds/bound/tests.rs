@@ -1,8 +1,8 @@
 use super::*;
 use serde_json::{Value, json};
 
-const MOUNTED: Used = Used { mounted: true, device: false };
-const DEVICE: Used = Used { mounted: false, device: true };
+const MOUNTED: Used = Used { mounted: true, device: false, read: false };
+const DEVICE: Used = Used { mounted: false, device: true, read: false };
 
 fn claim() -> Value {
     json!({"metadata": {"name": "c", "namespace": "ns", "uid": "claim-uid"}, "spec": {"volumeName": "pv"},

@@ -78,11 +78,19 @@ async fn what_is_missing_is_said_until_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_claim_that_no_container_names_is_not_waited_for() {
+async fn what_no_container_uses_is_not_waited_for() {
     let b = bench();
-    let mut pod = user("u-1", claimed(false), false);
-    pod.spec.as_mut().unwrap().containers[0].volume_mounts = None;
-    assert!(b.tried(&pod).await.unwrap().host_paths.is_empty());
+    for volume in [claimed(false), json!({"secret": {"secretName": "missing"}}), json!({"nfs": {"server": "s", "path": "/"}})] {
+        let mut pod = user("u-1", volume, false);
+        pod.spec.as_mut().unwrap().containers[0].volume_mounts = None;
+        assert!(b.tried(&pod).await.unwrap().host_paths.is_empty());
+    }
+    let mut pod = user("u-1", json!({"emptyDir": {}}), false);
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.volume_mounts = None;
+    let file = json!([{"name": "E", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "p", "key": "k"}}}]);
+    container.env = Some(serde_json::from_value(file).unwrap());
+    assert!(b.tried(&pod).await.unwrap().host_paths.contains_key("v"));
 }
 
 #[tokio::test]
