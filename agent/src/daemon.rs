@@ -11,8 +11,8 @@ use crate::api;
 use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
-use crate::node::{addresses, facts, report, status};
-use crate::{commands, dispatch, observe, pod, server, static_pods, userns, volume};
+use crate::node::{addresses, enforce, facts, report, status};
+use crate::{commands, dispatch, memory, observe, pod, server, static_pods, userns, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -44,6 +44,8 @@ pub enum Error {
     OomGroup,
     #[error("the host uses cgroup v1 and failCgroupV1 is true")]
     CgroupV1,
+    #[error("node allocatable cannot be enforced")]
+    Enforce(#[from] enforce::Error),
     #[error("user namespaces")]
     Users(#[from] userns::Error),
     #[error(transparent)]
@@ -161,6 +163,7 @@ async fn build(
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
     let cgroups = cgroups(&config, &cri).await?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
+    enforce::check(&config, &machine, facts::file_system(&config.root_dir))?;
     info!(
         node = config.node_name,
         addresses = ?config.node_ips,
@@ -179,6 +182,9 @@ async fn build(
         None => host.alone(supervisor, root),
     };
     let Host { config, cri, machine, .. } = &host;
+    let (events, machine_too) = (cluster.events.clone(), machine.clone());
+    let enforcer = enforce::Enforcer { config: config.clone(), machine: machine_too, cgroups: cgroups.clone(), events };
+    supervisor.watch("node allocatable", enforcer.start(root.clone()).await?);
     let (asker, asks) = dispatch::ask::channel();
     let answers = commands::socket::Daemon { proxy: cluster.proxy.take(), pods: asker };
     supervisor.watch("command socket", commands::socket::spawn(config.root_dir.clone(), answers, root.clone()));
@@ -210,6 +216,7 @@ async fn build(
 
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
+    supervisor.watch("memory", memory::spawn(observed.snapshot.clone(), root.clone()));
     let exec = Arc::new(exec::CriExec { cri: cri.clone() });
     let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
     supervisor.watch("probe driver", task);
@@ -308,7 +315,7 @@ async fn driver(cri: &cri::Client, configured: cgroup::Driver) -> cgroup::Driver
 async fn cgroups(config: &Config, cri: &cri::Client) -> Result<cgroup::Manager, Error> {
     let node = node_cgroups(config);
     let driver = driver(cri, node.driver).await;
-    let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node })?;
+    let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node }).await?;
     if config.single_process_oom_kill == Some(false) && manager.version() == cgroup::Version::V1 {
         return Err(Error::OomGroup);
     }
@@ -321,7 +328,9 @@ async fn cgroups(config: &Config, cri: &cri::Client) -> Result<cgroup::Manager, 
 
 fn cri_options(config: &Config) -> cri::Options {
     let other = config.image_service_endpoint != config.container_runtime_endpoint;
-    let deadlines = cri::Deadlines { mutate: config.runtime_request_timeout, ..cri::Deadlines::default() };
+    // As kubelet: all of it beyond a container's grace, and twice that where the network plugins are waited for.
+    let timeout = config.runtime_request_timeout;
+    let deadlines = cri::Deadlines { mutate: timeout, stop_margin: timeout, sandbox: timeout * 2, ..cri::Deadlines::default() };
     cri::Options { image_endpoint: other.then(|| config.image_service_endpoint.clone()), deadlines, ..cri::Options::default() }
 }
 

@@ -1,7 +1,18 @@
 //! What the daemon says to systemd.
 //!
-//! Owns the notification socket's protocol (sd_notify(3)). Does nothing where the process was not started by systemd.
-//! Units, the watchdog, the inhibitor for graceful shutdown and the fd store come later and belong here.
+//! - Here: the notification socket (sd_notify(3)), which does nothing where the process was not started by systemd.
+//! - `units`: slices made, changed and stopped, over the bus.
+//! - `bus` and `wire`: as much of D-Bus as that needs. A client of our own, since one for all of D-Bus would be a tenth of the daemon,
+//!   with tasks and buffers that live as long as it; this one has a connection while it asks, and nothing otherwise.
+//!
+//! The watchdog, the inhibitor for graceful shutdown and the fd store come later and belong here.
+
+mod bus;
+pub mod units;
+mod wire;
+
+pub use bus::Error;
+pub use wire::Value;
 
 use sd_notify::NotifyState;
 

@@ -126,7 +126,8 @@ impl Lab {
         Ok(self.nodes.len() - 1)
     }
 
-    fn archives(&self) -> Result<Vec<PathBuf>> {
+    /// The images that every node has.
+    pub fn archives(&self) -> Result<Vec<PathBuf>> {
         let mut files = vec![];
         let pause: &[(&str, &Path)] = &[("/pause", &self.bins.pause)];
         let web: &[(&str, &Path)] = &[("/web", &self.bins.web)];
@@ -235,6 +236,15 @@ impl Lab {
     /// Starts the agent of one node without an API server. Its own API takes the administrator's certificate.
     pub fn start_agent_alone(&mut self, index: usize) -> Result<()> {
         self.start_agent_with(index, None)
+    }
+
+    /// Starts the agent of one node with the API server at another port of its address.
+    pub fn start_agent_through(&mut self, index: usize, port: u16) -> Result<()> {
+        let kubeconfig = self.node_kubeconfig(index)?;
+        let text = std::fs::read_to_string(&kubeconfig)?;
+        let other = self.nodes[index].dir.join("through.kubeconfig");
+        std::fs::write(&other, text.replace(&format!("{FABRIC_IP}:{API_PORT}"), &format!("{FABRIC_IP}:{port}")))?;
+        self.start_agent_with(index, Some(&other))
     }
 
     fn start_agent_with(&mut self, index: usize, kubeconfig: Option<&Path>) -> Result<()> {

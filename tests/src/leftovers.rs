@@ -61,7 +61,12 @@ pub fn find(lab: &str) -> Vec<String> {
 
 /// Processes whose arguments name the lab's folders (the runtime's shims do).
 fn below_lab(lab: &str) -> Vec<i32> {
-    let (state, run) = (format!("{}/", state_dir(lab).display()), format!("{}/", run_dir(lab).display()));
+    shims_below(&[state_dir(lab), run_dir(lab)])
+}
+
+/// Those of the runtime's shims whose arguments name one of these folders.
+pub fn shims_below(folders: &[PathBuf]) -> Vec<i32> {
+    let folders: Vec<String> = folders.iter().map(|folder| format!("{}/", folder.display())).collect();
     let own = std::process::id() as i32;
     let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
@@ -69,15 +74,19 @@ fn below_lab(lab: &str) -> Vec<i32> {
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            line.contains("containerd-shim") && (line.contains(&state) || line.contains(&run))
+            line.contains("containerd-shim") && folders.iter().any(|folder| line.contains(folder))
         })
         .collect()
 }
 
 /// Mount points below the lab's folders and the lab's pod namespaces, deepest first.
 pub fn mounts(lab: &str) -> Vec<PathBuf> {
+    mounts_below(&[state_dir(lab), run_dir(lab)])
+}
+
+/// Mount points below these folders, deepest first.
+pub fn mounts_below(roots: &[PathBuf]) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let roots = [state_dir(lab), run_dir(lab)];
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(p.replace("\\040", " ")));
     let mut found: Vec<PathBuf> = points.filter(|p| roots.iter().any(|root| p.starts_with(root))).collect();
     found.reverse();
@@ -96,6 +105,16 @@ fn namespaces(lab: &str) -> Vec<String> {
 struct Attached {
     files: Vec<PathBuf>,
     namespace: Option<String>,
+    /// With their lengths.
+    addresses: Vec<String>,
+}
+
+/// The network namespaces of a node's pods.
+pub fn pod_namespaces(lab: &str, node: u8) -> Vec<String> {
+    let range = netns::pod_cidr(node);
+    let prefix = range.split_once("0/").map_or(range.as_str(), |(prefix, _)| prefix);
+    let ours = attached(lab).into_iter().filter(|pod| pod.addresses.iter().any(|a| a.starts_with(prefix)));
+    ours.filter_map(|pod| pod.namespace).collect()
 }
 
 fn attached(lab: &str) -> Vec<Attached> {
@@ -109,7 +128,9 @@ fn attached(lab: &str) -> Vec<Attached> {
         let interfaces = kept["result"]["interfaces"].as_array().cloned().unwrap_or_default();
         let sandbox = interfaces.iter().find_map(|i| i["sandbox"].as_str()?.rsplit_once("netns/"));
         let namespace = sandbox.map(|(_, name)| name.to_owned()).filter(|name| name.starts_with("cni-") && netns::exists(name));
-        Some(Attached { files: vec![file, loopback], namespace })
+        let ips = kept["result"]["ips"].as_array().cloned().unwrap_or_default();
+        let addresses = ips.iter().filter_map(|ip| Some(ip["address"].as_str()?.to_owned())).collect();
+        Some(Attached { files: vec![file, loopback], namespace, addresses })
     })
     .collect()
 }
@@ -121,13 +142,17 @@ pub fn list_namespaces() -> Vec<String> {
 
 /// The lab's folder in every mounted cgroup hierarchy that has it.
 pub fn cgroups(lab: &str) -> Vec<PathBuf> {
+    cgroups_at(&cgroup_root(lab))
+}
+
+/// The folders of one cgroup in all hierarchies that have it.
+pub fn cgroups_at(root: &str) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mounts = table.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
-    let root = cgroup_root(lab);
     mounts.map(|m| m.join(root.trim_start_matches('/'))).filter(|p| p.exists()).collect()
 }
 
-fn processes_below(dir: &Path) -> Vec<i32> {
+pub fn processes_below(dir: &Path) -> Vec<i32> {
     let mut pids: Vec<i32> = walk(dir)
         .iter()
         .filter_map(|d| std::fs::read_to_string(d.join("cgroup.procs")).ok())
@@ -147,7 +172,7 @@ pub fn walk(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn remove_cgroup(dir: &Path) -> Result<()> {
+pub fn remove_cgroup(dir: &Path) -> Result<()> {
     wait_for(&format!("cgroup {} to be removed", dir.display()), Duration::from_secs(10), || {
         for folder in walk(dir) {
             std::fs::remove_dir(&folder)?;

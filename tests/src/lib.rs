@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod bins;
+pub mod churn;
 pub mod cluster;
 pub mod containerd;
 pub mod demo;
@@ -13,6 +14,8 @@ pub mod images;
 pub mod leftovers;
 pub mod load;
 pub mod netns;
+pub mod proxy;
+pub mod reboot;
 pub mod registry;
 pub mod setup;
 pub mod sys;

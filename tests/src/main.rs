@@ -1,7 +1,7 @@
 //! The lab's commands; `cargo demo` and `cargo verify` are short for two of them.
 
 use clap::{Parser, Subcommand};
-use ferrolet_tests::{bench, demo, leftovers, load, verify};
+use ferrolet_tests::{bench, churn, demo, leftovers, load, verify};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +34,14 @@ enum Command {
     Bench {
         /// Only one of them
         what: Option<bench::What>,
+    },
+    /// Pods that come, crash, change and go at random, agent and runtime killed now and then; fails when anything is left
+    Churn {
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// Of the run that is to be had again
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// The service data plane alone, told by lines on standard input (used by bench)
     #[command(hide = true)]
@@ -81,6 +89,7 @@ fn run() -> anyhow::Result<()> {
         Command::Demo { .. } => demo::run(demo::Mode::Full),
         Command::Verify { only } => verify::run_all(only.as_deref()),
         Command::Bench { what } => bench::run(what),
+        Command::Churn { minutes, seed } => churn::run(minutes, seed),
         Command::BenchPlane => bench::services::plane::run(),
         Command::BenchProber => bench::probes::parts::prober(),
         Command::BenchProbed => bench::probes::parts::server(),

@@ -1,5 +1,5 @@
 //! A container registry inside a node's namespace, on its loopback, where containerd asks without TLS: what a pull needs, no
-//! more. It can want credentials, keep those who ask waiting, and tells who asked for what.
+//! more. It can want credentials, keep those who ask waiting, stop halfway through a layer, and tells who asked for what.
 
 use crate::images::{Blobs, MANIFEST, digest};
 use crate::netns::within;
@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Any other blob is smaller.
+const LAYER_MIN: usize = 64 << 10;
 const TURN: Duration = Duration::from_millis(10);
 /// Nobody is kept waiting for longer, whatever a test forgets.
 const HELD_MAX: Duration = Duration::from_secs(60);
@@ -27,10 +29,34 @@ pub struct Registry {
 #[derive(Default)]
 struct State {
     end: AtomicBool,
-    hold: AtomicBool,
+    /// Before a manifest.
+    hold: Gate,
+    /// Halfway through a layer.
+    stall: Gate,
+    content: Mutex<Content>,
+}
+
+/// Keeps who comes by waiting while it is closed.
+#[derive(Default)]
+struct Gate {
+    closed: AtomicBool,
     held: AtomicUsize,
     most_held: AtomicUsize,
-    content: Mutex<Content>,
+}
+
+impl Gate {
+    fn pass(&self) {
+        if !self.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let now = self.held.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_held.fetch_max(now, Ordering::SeqCst);
+        let begun = std::time::Instant::now();
+        while self.closed.load(Ordering::SeqCst) && begun.elapsed() < HELD_MAX {
+            std::thread::sleep(TURN);
+        }
+        self.held.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -85,16 +111,26 @@ impl Registry {
 
     /// Keeps whoever asks for a manifest waiting, or lets all of them go on.
     pub fn hold(&self, hold: bool) {
-        self.state.hold.store(hold, Ordering::SeqCst);
+        self.state.hold.closed.store(hold, Ordering::SeqCst);
+    }
+
+    /// Sends whoever asks for a layer half of it and then nothing, or lets all of them have the rest.
+    pub fn stall(&self, stall: bool) {
+        self.state.stall.closed.store(stall, Ordering::SeqCst);
+    }
+
+    /// How many have half a layer.
+    pub fn stalled(&self) -> usize {
+        self.state.stall.held.load(Ordering::SeqCst)
     }
 
     pub fn held(&self) -> usize {
-        self.state.held.load(Ordering::SeqCst)
+        self.state.hold.held.load(Ordering::SeqCst)
     }
 
     /// The most that were held at once so far.
     pub fn most_held(&self) -> usize {
-        self.state.most_held.load(Ordering::SeqCst)
+        self.state.hold.most_held.load(Ordering::SeqCst)
     }
 
     /// How often the tag of a repository was asked for: once a pull.
@@ -107,6 +143,7 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.hold(false);
+        self.stall(false);
         self.state.end.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -138,7 +175,7 @@ fn answer(stream: &TcpStream, state: &State) -> Result<()> {
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = path.split('?').next().unwrap_or_default();
     if path.contains("/manifests/") {
-        wait_turn(state);
+        state.hold.pass();
     }
     let (status, kind, body) = find(state, method, path, password.as_deref());
     let digest = digest(&body);
@@ -151,10 +188,15 @@ fn answer(stream: &TcpStream, state: &State) -> Result<()> {
     }
     let mut to = stream;
     to.write_all(format!("{head}\r\n").as_bytes())?;
-    if method != "HEAD" {
-        to.write_all(&body)?;
+    if method == "HEAD" {
+        return Ok(());
     }
-    Ok(())
+    let (first, second) = body.split_at(body.len() / 2);
+    to.write_all(first)?;
+    if path.contains("/blobs/") && body.len() > LAYER_MIN {
+        state.stall.pass();
+    }
+    Ok(to.write_all(second)?)
 }
 
 /// A newer containerd tries TLS first, on loopback too, and goes on without it when the answer is plainly HTTP.
@@ -168,19 +210,6 @@ fn refuse_tls(mut stream: &TcpStream) -> Result<bool> {
         stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")?;
     }
     Ok(tls)
-}
-
-fn wait_turn(state: &State) {
-    if !state.hold.load(Ordering::SeqCst) {
-        return;
-    }
-    let now = state.held.fetch_add(1, Ordering::SeqCst) + 1;
-    state.most_held.fetch_max(now, Ordering::SeqCst);
-    let begun = std::time::Instant::now();
-    while state.hold.load(Ordering::SeqCst) && begun.elapsed() < HELD_MAX {
-        std::thread::sleep(TURN);
-    }
-    state.held.fetch_sub(1, Ordering::SeqCst);
 }
 
 fn find(state: &State, method: &str, path: &str, given: Option<&str>) -> (&'static str, &'static str, Vec<u8>) {

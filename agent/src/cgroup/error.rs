@@ -23,6 +23,18 @@ pub enum Error {
     Root(String),
     #[error("pod uid {0:?} cannot name a cgroup")]
     Uid(String),
+    #[error("reserved cgroup {0:?} does not name a cgroup below the root")]
+    Reserved(String),
+    #[error("reserved cgroup {path} is not there: it is made by who starts the services in it")]
+    Missing { path: PathBuf },
+    #[error("reserved cgroup {path} has no controller {controller}: whoever makes it must enable it there")]
+    NoController { path: PathBuf, controller: &'static str },
+    #[error("cgroup {path} uses {used} bytes of memory, more than the {limit} it may have")]
+    InUse { path: PathBuf, used: u64, limit: u64 },
+    #[error("cgroup driver systemd: slices cannot be made (cgroupDriver: cgroupfs, in the runtime too, needs none)")]
+    NoSystemd(#[source] Box<ferrolet_systemd::Error>),
+    #[error("{op} {slice}")]
+    Slice { op: &'static str, slice: String, source: Box<ferrolet_systemd::Error> },
     #[error("{op} {path}")]
     Io { op: &'static str, path: PathBuf, source: io::Error },
     #[error("cgroup {path} still holds processes {pids:?} after {tries} tries to remove it")]
@@ -34,9 +46,15 @@ pub enum Error {
 impl Error {
     pub fn class(&self) -> Class {
         match self {
-            Error::NoHierarchy(_) | Error::Root(_) | Error::Uid(_) => Class::Permanent,
+            Error::NoHierarchy(_)
+            | Error::Root(_)
+            | Error::Uid(_)
+            | Error::Reserved(_)
+            | Error::Missing { .. }
+            | Error::NoController { .. } => Class::Permanent,
+            Error::NoSystemd(_) | Error::Slice { .. } => Class::Transient,
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::Gone,
-            Error::Io { .. } | Error::Busy { .. } | Error::Interrupted => Class::Transient,
+            Error::Io { .. } | Error::Busy { .. } | Error::InUse { .. } | Error::Interrupted => Class::Transient,
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Hierarchy {
 #[derive(Debug)]
 pub(super) struct Level {
     path: PathBuf,
-    /// In v2, what is enabled in it.
+    /// In v2, what is enabled in it; in v1 those of its hierarchy.
     pub(super) controllers: BTreeSet<String>,
 }
 
@@ -89,11 +89,21 @@ impl Hierarchy {
                 inherit(&parent, &at)?;
             }
         }
+        self.level(at)
+    }
+
+    /// A folder of others; `None` if it is not there.
+    pub(super) fn existing(&self, path: &Path) -> Result<Option<Level>> {
+        let at = self.mount.join(path);
+        if at.is_dir() { self.level(at).map(Some) } else { Ok(None) }
+    }
+
+    fn level(&self, path: PathBuf) -> Result<Level> {
         let controllers = match self.version {
-            Version::V1 => BTreeSet::new(),
-            Version::V2 => words(&at.join("cgroup.controllers"))?,
+            Version::V1 => self.controllers.clone(),
+            Version::V2 => words(&path.join("cgroup.controllers"))?,
         };
-        Ok(Level { path: at, controllers })
+        Ok(Level { path, controllers })
     }
 
     pub(super) fn folder(&self, path: &Path) -> PathBuf {
@@ -107,11 +117,28 @@ impl Hierarchy {
 
     /// Kills and removes, once; true if nothing is left. Adds the processes seen.
     pub(super) fn remove(&self, path: &Path, pids: &mut Vec<i32>) -> Result<bool> {
+        let folders = self.kill(path, pids)?;
+        let Some(top) = folders.first() else { return Ok(true) };
+        // Those found last lie deepest.
+        for folder in folders.iter().rev() {
+            match std::fs::remove_dir(folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // Held by a process that is dying, or by a child made meanwhile.
+                Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => return Ok(false),
+                Err(error) => return Err(failed("remove cgroup", folder)(error)),
+            }
+        }
+        Ok(!top.exists())
+    }
+
+    /// Kills all that runs there, once, and adds it to those seen. The folders, each before those in it; none if it is not there.
+    pub(super) fn kill(&self, path: &Path, pids: &mut Vec<i32>) -> Result<Vec<PathBuf>> {
         let top = self.mount.join(path);
         if !top.exists() {
-            return Ok(true);
+            return Ok(Vec::new());
         }
-        let mut folders = vec![top.clone()];
+        let mut folders = vec![top];
         let mut next = 0;
         while let Some(folder) = folders.get(next).cloned() {
             folders.extend(children(&folder)?.into_iter().map(|name| folder.join(name)));
@@ -125,17 +152,7 @@ impl Hierarchy {
                 pids.extend(running);
             }
         }
-        // Those found last lie deepest.
-        for folder in folders.iter().rev() {
-            match std::fs::remove_dir(folder) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // Held by a process that is dying, or by a child made meanwhile.
-                Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => return Ok(false),
-                Err(error) => return Err(failed("remove cgroup", folder)(error)),
-            }
-        }
-        Ok(!top.exists())
+        Ok(folders)
     }
 }
 

@@ -4,16 +4,18 @@
 //! looked up again each time. Blocking file work runs on the blocking pool. Touches nothing outside `kubepods`, except that
 //! what leads down to it must exist, and that v2 must enable controllers on the way.
 //!
-//! With the systemd driver the folders are made plainly, under the names that systemd would give them. The runtime, which
-//! asks systemd for its scopes, makes systemd adopt them as slices; systemd then sets its own values in them, so limits of
-//! the pod as a whole hold only with the cgroupfs driver until slices are made over D-Bus. Limits of containers always hold.
+//! With the systemd driver the folders are those of slices that systemd is asked to make (`slices`); the values are written into
+//! the files too, where systemd has no word for them or an older one.
 
 use super::container::page_size_name;
+use super::enforce;
 use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
 use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
 use super::qos::Qos;
 use super::read::{self, Found};
+use super::slices::Slices;
 use super::{Error, Result};
+use ferrolet_systemd::units::Units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,19 +44,37 @@ struct Inner {
     node: NodeCgroups,
     version: Version,
     hierarchies: Vec<Hierarchy>,
+    /// With the systemd driver, but for tests on plain folders.
+    slices: Option<Slices>,
 }
 
 impl Manager {
-    /// Finds the hierarchies at their usual place.
-    pub fn detect(node: NodeCgroups) -> Result<Manager> {
-        Manager::at(Path::new("/sys/fs/cgroup"), node)
+    /// Finds the hierarchies at their usual place, and systemd where its driver is used.
+    pub async fn detect(node: NodeCgroups) -> Result<Manager> {
+        Manager::find("/sys/fs/cgroup".into(), node, Units::default()).await
     }
 
-    /// The same for hierarchies mounted elsewhere.
+    /// The same at other places.
+    pub async fn find(mount: PathBuf, node: NodeCgroups, units: Units) -> Result<Manager> {
+        let found = tokio::task::spawn_blocking(move || {
+            let slices = match node.driver {
+                Driver::Systemd => Some(Slices::find(units)?),
+                Driver::Cgroupfs => None,
+            };
+            Manager::made(&mount, node, slices)
+        });
+        found.await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    /// On folders alone, whatever the driver: for tests.
     pub fn at(mount: &Path, node: NodeCgroups) -> Result<Manager> {
+        Manager::made(mount, node, None)
+    }
+
+    fn made(mount: &Path, node: NodeCgroups, slices: Option<Slices>) -> Result<Manager> {
         class_parts(&node, None)?;
         let (version, hierarchies) = Hierarchy::find(mount)?;
-        Ok(Manager { inner: Arc::new(Inner { node, version, hierarchies }) })
+        Ok(Manager { inner: Arc::new(Inner { node, version, hierarchies, slices }) })
     }
 
     pub fn version(&self) -> Version {
@@ -74,6 +94,33 @@ impl Manager {
             // Pods that ask for nothing get the least together, however many they are.
             let least = Limits { cpu_shares: Some(2), ..Limits::default() };
             inner.make(&inner.class(Qos::BestEffort)?, &least)
+        })
+        .await
+    }
+
+    /// What all pods together may use. Memory that they use already is not cut off: that is an error, to be tried again.
+    pub async fn limit_pods(&self, limits: Limits) -> Result<()> {
+        self.blocking(move |inner| {
+            let path = inner.class(Qos::Guaranteed)?;
+            inner.make(&path, &Limits::default())?;
+            // The kernel refuses it by itself in v1; in v2 it would kill.
+            if let (Version::V2, Some(limit)) = (inner.version, limits.memory_bytes) {
+                let used = inner.hierarchies.iter().filter_map(|h| read::held(&h.folder(&path))).max().unwrap_or(0);
+                if used > limit {
+                    return Err(Error::InUse { path, used, limit });
+                }
+            }
+            inner.make(&path, &limits)
+        })
+        .await
+    }
+
+    /// What a cgroup of the node's own may use, which others make.
+    pub async fn limit_existing(&self, name: &str, limits: Limits) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |inner| {
+            let path = enforce::place(inner.node.driver, &name)?;
+            inner.existing(&path, &limits)
         })
         .await
     }
@@ -198,19 +245,53 @@ impl Inner {
     }
 
     fn make(&self, path: &Path, limits: &Limits) -> Result<()> {
+        if let Some(slices) = &self.slices {
+            slices.make(path, self.version, limits)?;
+        }
         for hierarchy in &self.hierarchies {
             let leaf = hierarchy.make(path)?;
-            match self.version {
-                Version::V1 => write_v1(hierarchy, &leaf, limits)?,
-                Version::V2 => write_v2(&leaf, limits)?,
-            }
+            self.write(&leaf, limits)?;
         }
         Ok(())
+    }
+
+    /// All that is asked for must be to be had: a limit that does nothing protects nobody.
+    fn existing(&self, path: &Path, limits: &Limits) -> Result<()> {
+        let levels = self.hierarchies.iter().map(|h| h.existing(path)).collect::<Result<Vec<_>>>()?;
+        let levels: Vec<Level> = levels.into_iter().flatten().collect();
+        if levels.is_empty() {
+            return Err(Error::Missing { path: path.to_owned() });
+        }
+        let asked =
+            [("cpu", limits.cpu_shares.is_some()), ("memory", limits.memory_bytes.is_some()), ("pids", limits.pids.is_some())];
+        for (controller, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+            if !levels.iter().any(|level| level.controllers.contains(controller)) {
+                return Err(Error::NoController { path: path.to_owned(), controller });
+            }
+        }
+        if let Some(slices) = &self.slices {
+            slices.limit(path, self.version, limits)?;
+        }
+        levels.iter().try_for_each(|level| self.write(level, limits))
+    }
+
+    fn write(&self, level: &Level, limits: &Limits) -> Result<()> {
+        match self.version {
+            Version::V1 => write_v1(level, limits),
+            Version::V2 => write_v2(level, limits),
+        }
     }
 
     /// One try; `None` if nothing is left, else the processes that were seen.
     fn remove(&self, path: &Path) -> Result<Option<Vec<i32>>> {
         let mut pids = Vec::new();
+        if let Some(slices) = &self.slices {
+            for hierarchy in &self.hierarchies {
+                hierarchy.kill(path, &mut pids)?;
+            }
+            // Before the folder, by which it is found again.
+            slices.stop(path)?;
+        }
         let mut gone = true;
         for hierarchy in &self.hierarchies {
             gone &= hierarchy.remove(path, &mut pids)?;
@@ -221,8 +302,9 @@ impl Inner {
     }
 }
 
-fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> {
-    if hierarchy.has("cpu") {
+fn write_v1(leaf: &Level, limits: &Limits) -> Result<()> {
+    let has = |controller: &str| leaf.controllers.contains(controller);
+    if has("cpu") {
         leaf.set("cpu.shares", limits.cpu_shares)?;
         if let Some(quota) = limits.cpu_quota_us.filter(|q| *q != 0) {
             // The kernel checks the pair at each write, so an old small period must not meet a new large quota.
@@ -231,13 +313,13 @@ fn write_v1(hierarchy: &Hierarchy, leaf: &Level, limits: &Limits) -> Result<()> 
             leaf.set("cpu.cfs_quota_us", Some(quota))?;
         }
     }
-    if hierarchy.has("memory") {
+    if has("memory") {
         leaf.set("memory.limit_in_bytes", limits.memory_bytes)?;
     }
-    if hierarchy.has("pids") {
+    if has("pids") {
         leaf.set("pids.max", limits.pids)?;
     }
-    if hierarchy.has("hugetlb") {
+    if has("hugetlb") {
         for (size, bytes) in &limits.hugetlb {
             leaf.set(&format!("hugetlb.{}.limit_in_bytes", page_size_name(*size)), Some(*bytes))?;
         }
@@ -256,6 +338,8 @@ fn write_v2(leaf: &Level, limits: &Limits) -> Result<()> {
     }
     if has("memory") {
         leaf.set("memory.max", limits.memory_bytes)?;
+        leaf.set("memory.min", limits.memory_min)?;
+        leaf.set("memory.low", limits.memory_low)?;
     }
     if has("pids") {
         leaf.set("pids.max", limits.pids)?;

@@ -5,12 +5,14 @@
 //! is given.
 
 mod container;
+pub mod enforce;
 mod error;
 mod hierarchy;
 mod manager;
 mod plan;
 mod qos;
 mod read;
+mod slices;
 
 pub use container::{Extras, HostMemory, MemoryQos, SwapBehavior, extras, page_size_of, swaps};
 pub use error::{Class, Error};

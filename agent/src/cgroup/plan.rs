@@ -56,6 +56,9 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Page size in bytes to bytes allowed.
     pub hugetlb: BTreeMap<u64, u64>,
+    /// What is never taken back, and what is taken back last: v2 alone.
+    pub memory_min: Option<u64>,
+    pub memory_low: Option<u64>,
 }
 
 /// One pod's cgroup.

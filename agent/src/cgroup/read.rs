@@ -68,6 +68,17 @@ fn number<T: std::str::FromStr>(path: PathBuf) -> Result<Option<T>> {
     Ok(text(path)?.and_then(|text| text.parse().ok()))
 }
 
+/// Memory that could only be had back by killing or swapping: all but what caches files. v2.
+pub(super) fn held(folder: &Path) -> Option<u64> {
+    let used: u64 = number(folder.join("memory.current")).ok()??;
+    let stat = text(folder.join("memory.stat")).ok()??;
+    let of = |name: &str| {
+        let line = stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Some(used.saturating_sub(of("inactive_file")).saturating_sub(of("active_file")))
+}
+
 fn v1(h: &Hierarchy, folder: &Path, found: &mut Found) -> Result<()> {
     if h.has("cpu") {
         found.limits.cpu_shares = number(folder.join("cpu.shares"))?;

@@ -39,8 +39,6 @@ pub enum Plain {
     Time(&'static str),
     /// A list or a map that is empty when left out; an object of empty and zero fields counts as empty.
     Empty,
-    /// A list with exactly this one entry.
-    OneOf(&'static str),
     /// Has no effect in Kubernetes either; any value of any type is taken.
     Ignored,
 }
@@ -300,8 +298,6 @@ impl Plain {
             (Plain::Time(_), _) => Accept::WrongType("a duration"),
             (Plain::Empty, v @ (Value::Object(_) | Value::Array(_))) => is(is_zero(v)),
             (Plain::Empty, _) => Accept::WrongType("an object or list"),
-            (Plain::OneOf(d), Value::Array(items)) => is(items.len() == 1 && items[0] == d),
-            (Plain::OneOf(_), _) => Accept::WrongType("a list of strings"),
         }
     }
 }

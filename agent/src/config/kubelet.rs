@@ -117,23 +117,7 @@ fn node(config: &mut Config, fields: &mut Fields<'_>) {
     if let Some(taints) = fields.take("registerWithTaints") {
         node.taints = read_taints(fields, taints);
     }
-    for name in ["systemReserved", "kubeReserved"] {
-        for (resource, text) in fields.string_map(name).unwrap_or_default() {
-            let path = format!("{name}.{resource}");
-            if !matches!(resource.as_str(), "cpu" | "memory" | "ephemeral-storage" | "pid") {
-                fields.problem(&path, "cannot be reserved, expected cpu, memory, ephemeral-storage or pid");
-                continue;
-            }
-            match text.parse::<Quantity>() {
-                Ok(amount) if amount.is_negative() => fields.problem(&path, format!("quantity {text:?} must not be negative")),
-                Ok(amount) => {
-                    let sum = node.reserved.get(&resource).copied().unwrap_or(Quantity::ZERO) + amount;
-                    node.reserved.insert(resource, sum);
-                }
-                Err(error) => fields.problem(&path, error.to_string()),
-            }
-        }
-    }
+    super::reserved::apply(&mut node.reserved, fields);
     let merge = fields.boolean("mergeDefaultEvictionSettings").unwrap_or(false);
     if let Some(thresholds) = fields.string_map("evictionHard") {
         let mut hard = if merge { default_eviction_hard() } else { BTreeMap::new() };
@@ -437,11 +421,7 @@ const UNSUPPORTED: &[(&str, Plain)] = &[
     ("featureGates", Plain::Empty),
     ("containerLogMaxWorkers", Plain::IntOrNull(1)),
     ("containerLogMonitorInterval", Plain::Time("10s")),
-    ("reservedSystemCPUs", Plain::Text("")),
     ("showHiddenMetricsForVersion", Plain::Text("")),
-    ("systemReservedCgroup", Plain::Text("")),
-    ("kubeReservedCgroup", Plain::Text("")),
-    ("enforceNodeAllocatable", Plain::OneOf("pods")),
     ("volumePluginDir", Plain::Text("/usr/libexec/kubernetes/kubelet-plugins/volume/exec/")),
     ("kernelMemcgNotification", Plain::Off),
     ("logging", Plain::Empty),

@@ -13,6 +13,7 @@ pub mod hostinfo;
 mod kubelet;
 mod load;
 mod proxy;
+mod reserved;
 mod standalone;
 mod statics;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use args::Args;
 pub use fields::Problem;
 pub(crate) use load::is_subdomain;
 pub use load::{Error, for_trace, load};
+pub use reserved::{Enforce, Existing, Reserved};
 
 /// What the agent runs with. Names follow KubeletConfiguration v1beta1.
 #[derive(Debug, Clone)]
@@ -164,8 +166,7 @@ pub struct NodeConfig {
     pub lease_duration: Duration,
     pub status_max_images: Option<usize>,
     pub provider_id: String,
-    /// `systemReserved` and `kubeReserved`, added up.
-    pub reserved: BTreeMap<String, Quantity>,
+    pub reserved: Reserved,
     /// `evictionHard`: `memory.available` and `nodefs.available` are what allocatable keeps free; nothing is evicted yet.
     pub eviction_hard: BTreeMap<String, Threshold>,
 }
@@ -317,7 +318,7 @@ impl Default for NodeConfig {
             lease_duration: Duration::from_secs(40),
             status_max_images: Some(50),
             provider_id: String::new(),
-            reserved: BTreeMap::new(),
+            reserved: Reserved::default(),
             eviction_hard: default_eviction_hard(),
         }
     }

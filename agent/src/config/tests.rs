@@ -68,7 +68,7 @@ fn honoured_fields_are_read() {
     assert_eq!(config.cluster_dns.len(), 2);
     assert_eq!(config.cgroup_driver, CgroupDriver::Systemd);
     assert_eq!(config.node.status_report_frequency, Duration::from_secs(4), "follows an explicit update frequency");
-    assert_eq!(config.node.reserved["cpu"].milli(), 250);
+    assert_eq!(config.node.reserved.of("cpu").milli(), 250);
     assert_eq!(config.node.eviction_hard.len(), 2, "an explicit map drops the defaults");
     assert_eq!(config.max_container_restart_period, Duration::from_secs(90));
     assert_eq!(config.max_parallel_image_pulls, 4);

@@ -7,9 +7,11 @@
 //! - `own` tells the data plane what it must know of the Node: its zone, and whether it is on its way out.
 //! - `addresses` tells it this host's own addresses, and follows their changes.
 //! - `ranges` tells it where cluster IPs are taken from.
+//! - `enforce` holds pods, and the node's own cgroups, to what is reserved.
 //! - `lease` is the heartbeat: a task of its own that waits for nothing else on this node.
 
 pub mod addresses;
+pub mod enforce;
 pub mod facts;
 pub mod lease;
 pub mod own;

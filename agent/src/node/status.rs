@@ -201,7 +201,7 @@ pub fn node_allocatable(config: &Config, machine: &Machine, node_fs: Option<File
     allocatable(config, machine, &capacity(config, machine, node_fs))
 }
 
-fn capacity(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> Resources {
+pub(super) fn capacity(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> Resources {
     let bytes = |n: u64| Quantity::from_bytes(n);
     let mut resources = Resources::from([
         ("cpu".to_owned(), Quantity::from_units(machine.cpus as i64)),
@@ -219,28 +219,31 @@ fn capacity(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> 
 
 /// Capacity less what is reserved and what hard eviction keeps free; huge pages are taken off ordinary memory.
 fn allocatable(config: &Config, machine: &Machine, capacity: &Resources) -> Resources {
-    let node = &config.node;
-    let kept_free = |resource: &str| match resource {
-        "memory" => node.eviction_hard.get("memory.available"),
-        "ephemeral-storage" => node.eviction_hard.get("nodefs.available"),
-        _ => None,
-    };
     let mut out = Resources::new();
     for (name, amount) in capacity {
-        let mut left = *amount;
-        if let Some(reserved) = node.reserved.get(name) {
-            left = left - *reserved;
-        }
-        if let Some(threshold) = kept_free(name) {
-            left = left - held_back(threshold, *amount);
-        }
-        out.insert(name.clone(), at_least_zero(left));
+        out.insert(name.clone(), at_least_zero(*amount - kept_of(config, name, *amount)));
     }
     let huge = machine.hugepages.values().sum::<u64>();
     if let (Some(memory), true) = (out.get_mut("memory"), huge > 0) {
         *memory = at_least_zero(*memory - Quantity::from_bytes(huge));
     }
     out
+}
+
+/// What is reserved of a resource, and what hard eviction keeps free of it.
+fn kept_of(config: &Config, resource: &str, capacity: Quantity) -> Quantity {
+    let threshold = match resource {
+        "memory" => config.node.eviction_hard.get("memory.available"),
+        "ephemeral-storage" => config.node.eviction_hard.get("nodefs.available"),
+        _ => None,
+    };
+    config.node.reserved.of(resource) + threshold.map_or(Quantity::ZERO, |t| held_back(t, capacity))
+}
+
+/// Every resource's capacity, and what pods cannot have of it.
+pub(super) fn kept(config: &Config, machine: &Machine, node_fs: Option<FileSystem>) -> Vec<(String, Quantity, Quantity)> {
+    let all = capacity(config, machine, node_fs).into_iter();
+    all.map(|(name, amount)| (name.clone(), amount, kept_of(config, &name, amount))).collect()
 }
 
 fn held_back(threshold: &Threshold, capacity: Quantity) -> Quantity {

@@ -166,14 +166,20 @@ pub struct Restart {
     pub next: Duration,
 }
 
-/// The crash-loop rule: the first restart is immediate, then 10 s doubling to the limit, anew after ten good minutes
-/// or when the container's definition changed.
+/// The runtime found no trace of what it had left running: the host was started anew, or all of it ended in the runtime's absence.
+fn lost_with_its_host(code: i32, reason: &str) -> bool {
+    code == 255 && reason == "Unknown"
+}
+
+/// The crash-loop rule: the first restart is immediate, then 10 s doubling to the limit, anew after ten good minutes,
+/// when the container's definition changed, or after a reboot.
 pub fn restart(ended: &Container, changed: bool, backoffs: &Backoffs, now: Time) -> Restart {
     let max = backoffs.crash_max();
-    let State::Exited { finished_at, .. } = ended.state else {
+    let State::Exited { finished_at, code, reason, .. } = &ended.state else {
         return Restart { at: now, delay: Duration::ZERO, next: FIRST.min(max) };
     };
-    if changed || elapsed(ended.created_at, finished_at) > RESET {
+    let finished_at = *finished_at;
+    if changed || lost_with_its_host(*code, reason) || elapsed(ended.created_at, finished_at) > RESET {
         return Restart { at: now, delay: Duration::ZERO, next: FIRST.min(max) };
     }
     let delay = ended.backoff.min(max);

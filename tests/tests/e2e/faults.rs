@@ -1,6 +1,13 @@
 //! The agent, the control plane and the runtime killed, restarted and hung: the node keeps its heartbeat, what runs
 //! goes on, and all converges when the fault ends.
 
+mod api;
+mod beside;
+mod events;
+mod full;
+mod misbehaving;
+mod reboot;
+
 use crate::shared::{LIMIT, Ns, is_ready, pod, test};
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::load::Load;
@@ -13,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let mut all = vec![
         test("faults::agent_killed_at_many_moments_of_a_pods_start", agent_killed_while_starting),
         test("faults::agent_away_while_containers_end_and_pods_go", agent_away),
         test("faults::control_plane_killed_loses_nothing", stub_killed),
@@ -21,7 +28,13 @@ pub fn trials() -> Vec<Trial> {
         test("faults::containerd_killed_and_restarted", runtime_killed),
         test("faults::containerd_hangs", runtime_hangs),
         test("faults::a_hanging_probe_delays_nobody", hanging_probe),
-    ]
+    ];
+    all.extend(reboot::trials());
+    all.extend(events::trials());
+    all.extend(api::trials());
+    all.extend(full::trials());
+    all.extend(misbehaving::trials());
+    all
 }
 
 fn identity(pod: &Value) -> String {
@@ -161,21 +174,16 @@ fn runtime_killed(ns: &mut Ns) -> Result<()> {
 
 fn runtime_hangs(ns: &mut Ns) -> Result<()> {
     let (before, load) = served(ns, "server")?;
-    let lease = |ns: &Ns| -> Result<String> {
-        let text = ns.lab.kubectl(&["get", "lease", "node-1", "-n", "kube-node-lease", "-o", "json"])?;
-        let value: Value = serde_json::from_str(&text)?;
-        Ok(value["spec"]["renewTime"].as_str().context("no renewTime")?.to_owned())
-    };
-    let first = lease(ns)?;
+    let first = beside::lease(ns)?;
     ns.lab.nodes[0].containerd.process()?.signal(Signal::SIGSTOP)?;
     let renewed = wait_for("the lease to be renewed while the runtime hangs", LIMIT, || {
-        let now = lease(ns)?;
+        let now = beside::lease(ns)?;
         if now > first { Ok(now) } else { bail!("still {now}") }
     });
     // Once more: the first renewal may have been under way.
     let again = renewed.and_then(|second| {
         wait_for("the lease to be renewed again", LIMIT, || {
-            let now = lease(ns)?;
+            let now = beside::lease(ns)?;
             if now > second { Ok(()) } else { bail!("still {now}") }
         })
     });

@@ -5,6 +5,7 @@
 
 mod admission;
 mod bad_input;
+mod cgroups;
 mod credentials;
 mod cri;
 mod debug;
@@ -40,6 +41,7 @@ fn main() {
         nodes::trials(),
         kubectl::trials(),
         bad_input::trials(),
+        cgroups::trials(),
         pods::trials(),
         probes::trials(),
         lifecycle::trials(),

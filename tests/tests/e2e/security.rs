@@ -205,17 +205,10 @@ fn refused(ns: &mut Ns) -> Result<()> {
 
 fn node_settings(ns: &mut Ns) -> Result<()> {
     let fields = json!({"seccompDefault": true, "allowedUnsafeSysctls": ["kernel.msg*"]});
-    restart_with(ns, fields.as_object().cloned().unwrap_or_default())?;
+    ns.restart_with(fields.as_object().cloned().unwrap_or_default())?;
     let result = with_settings(ns);
-    restart_with(ns, Default::default())?;
+    ns.restart_with(Default::default())?;
     result
-}
-
-fn restart_with(ns: &mut Ns, fields: serde_json::Map<String, Value>) -> Result<()> {
-    ns.lab.nodes[0].kubelet = fields;
-    ns.lab.nodes[0].stop_agent()?;
-    ns.lab.start_agent(0)?;
-    ns.lab.wait_ready()
 }
 
 fn with_settings(ns: &Ns) -> Result<()> {

@@ -1,5 +1,5 @@
 //! The labs that most tests share, made by the first test that needs one and removed after the last: one node for pods and
-//! faults, two nodes in both IP families for Services.
+//! faults, two nodes in both IP families for Services, one that can give user namespaces, one with little room on its disks.
 
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::cluster::{Lab, Shape};
@@ -9,6 +9,7 @@ use ferrolet_tests::setup::{self, Runtime, Tools};
 use ferrolet_tests::sys::wait_for;
 use ferrolet_tests::{bins, leftovers};
 use libtest_mimic::Trial;
+use nix::mount::MsFlags;
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -25,6 +26,33 @@ pub static USERS: Shared = Shared::new("e2e-users", Shape { nodes: 1, stack: Sta
     Ok(Tools { runtime: Runtime::with_user_namespaces()?, ..setup::prepare()? })
 });
 
+/// One node with little room: see [`arrange_small`].
+pub static SMALL: Shared = Shared::new("e2e-small", Shape { nodes: 1, stack: Stack::V4 }, setup::prepare).arranged(arrange_small);
+
+/// How many processes a pod of it may have.
+pub const SMALL_PIDS: usize = 60;
+
+/// What the node with little room has under its pods' logs, the agent's folder and containerd's root.
+const ROOM: [(&str, &str); 3] = [("pod-logs", "160m"), ("kubelet", "8m"), ("containerd/root", "96m")];
+
+/// File systems of their own, in memory, that a test can fill; and a node that is heard of more often.
+fn arrange_small(lab: &mut Lab) -> Result<()> {
+    let node = &mut lab.nodes[0];
+    node.containerd.stop()?;
+    for (folder, size) in ROOM {
+        let at = node.dir.join(folder);
+        let options = format!("size={size},nr_inodes=4k,mode=755");
+        nix::mount::mount(Some("lab"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .with_context(|| format!("mount a tmpfs on {}", at.display()))?;
+    }
+    node.containerd.start()?;
+    node.kubelet.insert("nodeLeaseDurationSeconds".to_owned(), 8.into());
+    node.kubelet.insert("podPidsLimit".to_owned(), SMALL_PIDS.into());
+    // What the runtime does not do is told after that.
+    node.kubelet.insert("runtimeRequestTimeout".to_owned(), "10s".into());
+    lab.archives()?.iter().try_for_each(|archive| lab.nodes[0].containerd.import(archive))
+}
+
 /// A test in a fresh Kubernetes namespace of the lab with one node.
 pub fn test(name: &'static str, body: fn(&mut Ns) -> Result<()>) -> Trial {
     ONE.test(name, body)
@@ -35,12 +63,19 @@ pub struct Shared {
     name: &'static str,
     shape: Shape,
     tools: fn() -> Result<Tools>,
+    arrange: fn(&mut Lab) -> Result<()>,
     lab: Mutex<Option<Lab>>,
 }
 
 impl Shared {
     const fn new(name: &'static str, shape: Shape, tools: fn() -> Result<Tools>) -> Shared {
-        Shared { name, shape, tools, lab: Mutex::new(None) }
+        Shared { name, shape, tools, arrange: |_| Ok(()), lab: Mutex::new(None) }
+    }
+
+    /// What is done to the lab when it is made, before its agents start.
+    const fn arranged(mut self, arrange: fn(&mut Lab) -> Result<()>) -> Shared {
+        self.arrange = arrange;
+        self
     }
 
     /// A test in a fresh Kubernetes namespace, which it is given by name and which is deleted after it.
@@ -81,7 +116,7 @@ impl Shared {
                 shape.stack = Stack::V4;
             }
             let mut lab = Lab::create(self.name, shape, bins::build(false)?, (self.tools)()?)?;
-            if let Err(error) = heal(&mut lab) {
+            if let Err(error) = (self.arrange)(&mut lab).and_then(|()| heal(&mut lab)) {
                 let tails = lab.log_tails(30);
                 lab.destroy()?;
                 return Err(error.context(tails));
@@ -106,7 +141,7 @@ impl Shared {
 
 /// Removes the shared labs and checks that nothing of them is left.
 pub fn remove() -> Result<()> {
-    let results = [ONE.remove(), PAIR.remove(), USERS.remove()];
+    let results = [ONE.remove(), PAIR.remove(), USERS.remove(), SMALL.remove()];
     results.into_iter().collect()
 }
 
@@ -176,6 +211,11 @@ impl Ns<'_> {
         self.kubectl(&["apply", "-f", &self.file(manifest)?])
     }
 
+    /// Without the copy of the manifest that `apply` keeps in an annotation.
+    pub fn create(&self, manifest: &str) -> Result<String> {
+        self.kubectl(&["create", "-f", &self.file(manifest)?])
+    }
+
     pub fn apply_refused(&self, manifest: &str) -> Result<String> {
         self.refused(&["apply", "-f", &self.file(manifest)?])
     }
@@ -199,6 +239,14 @@ impl Ns<'_> {
 
     pub fn ready(&self, name: &str) -> Result<Value> {
         self.pod(name, "ready", is_ready)
+    }
+
+    /// The agent anew, with other fields of its configuration.
+    pub fn restart_with(&mut self, fields: serde_json::Map<String, Value>) -> Result<()> {
+        self.lab.nodes[0].kubelet = fields;
+        self.lab.nodes[0].stop_agent()?;
+        self.lab.start_agent(0)?;
+        self.lab.wait_ready()
     }
 
     /// Waits for an event about an object with this reason, and a message that contains the text.

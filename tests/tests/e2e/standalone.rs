@@ -63,7 +63,7 @@ fn name(ns: &Ns, name: &str) -> String {
 }
 
 /// Waits until the node says of a pod what the check wants.
-fn until(ns: &Ns, name: &str, what: &str, held: impl Fn(&Value) -> bool) -> Result<Value> {
+pub fn until(ns: &Ns, name: &str, what: &str, held: impl Fn(&Value) -> bool) -> Result<Value> {
     wait_for(&format!("pod {name}: {what}"), LIMIT, || {
         let pods = pods(ns)?;
         let pod = pods.iter().find(|p| p["metadata"]["name"] == name).with_context(|| format!("not among {}", pods.len()))?;

@@ -38,7 +38,7 @@ fn report(ns: &Ns, name: &str) -> Result<Value> {
 }
 
 /// Waits until what the pod waits for first has all these words; the report.
-fn says(ns: &Ns, name: &str, words: &[&str]) -> Result<Value> {
+pub fn says(ns: &Ns, name: &str, words: &[&str]) -> Result<Value> {
     wait_for(&format!("{name} to wait for {words:?}"), LIMIT, || {
         let report = report(ns, name)?;
         let first = report["waits"][0]["for"].as_str().unwrap_or_default();

@@ -268,3 +268,76 @@ async fn a_class_has_a_weight_and_swap_is_looked_for() {
     fake(dir.path(), "kubepods", &[("memory.swap.max", "max")]);
     assert!(manager.bounds_swap().await);
 }
+
+#[tokio::test]
+async fn on_this_host_all_pods_together_are_limited_but_what_they_use_is_not_cut_off() {
+    let Some(own) = Own::new("/sys/fs/cgroup", "allocatable") else { return };
+    if own.manager.version() == Version::V2 {
+        return; // `v2_memory_in_use_is_an_error` on files.
+    }
+    let limits = Limits { cpu_shares: Some(3072), memory_bytes: Some(1 << 30), pids: Some(1000), ..Limits::default() };
+    own.manager.limit_pods(limits.clone()).await.unwrap();
+    own.manager.limit_pods(limits).await.unwrap();
+    let kubepods = |controller: &str, file: &str| {
+        read(Path::new("/sys/fs/cgroup").join(controller).join(&own.root).join("kubepods").join(file))
+    };
+    assert_eq!(kubepods("cpu", "cpu.shares"), "3072");
+    assert_eq!(kubepods("memory", "memory.limit_in_bytes"), (1 << 30).to_string());
+    assert_eq!(kubepods("pids", "pids.max"), "1000");
+
+    let program = "read go; x=$(head -c 8388608 /dev/zero | tr '\\0' a); read stop";
+    let mut child = Command::new("sh").args(["-c", program]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let memory = Path::new("/sys/fs/cgroup/memory").join(&own.root).join("kubepods");
+    fs::write(memory.join("cgroup.procs"), child.id().to_string()).unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while read(memory.join("memory.usage_in_bytes")).parse::<u64>().unwrap() < 8 << 20 {
+        assert!(std::time::Instant::now() < deadline, "the shell never used its memory");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let tight = Limits { memory_bytes: Some(2 << 20), ..Limits::default() };
+    assert!(matches!(own.manager.limit_pods(tight).await, Err(Error::Io { op: "write", .. })));
+    assert!(child.try_wait().unwrap().is_none(), "it lives on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while !read(memory.join("cgroup.procs")).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn v2_memory_in_use_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["", "kubepods"] {
+        fake(dir.path(), folder, &[("cgroup.controllers", "memory\n"), ("cgroup.subtree_control", "memory\n")]);
+    }
+    let stat = "anon 1000\ninactive_file 2000\nactive_file 500\n";
+    fake(dir.path(), "kubepods", &[("memory.max", "max"), ("memory.current", "5000\n"), ("memory.stat", stat)]);
+    let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
+    let limit = |bytes| Limits { memory_bytes: Some(bytes), ..Limits::default() };
+    assert!(matches!(manager.limit_pods(limit(2400)).await, Err(Error::InUse { used: 2500, limit: 2400, .. })));
+    assert_eq!(read(dir.path().join("kubepods/memory.max")), "max");
+    manager.limit_pods(limit(2600)).await.unwrap();
+    assert_eq!(read(dir.path().join("kubepods/memory.max")), "2600");
+}
+
+#[tokio::test]
+async fn cgroups_of_others_are_limited_but_never_made() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["", "a", "bare"] {
+        let controllers = if folder == "bare" { "cpu\n" } else { "cpu memory\n" };
+        fake(dir.path(), folder, &[("cgroup.controllers", controllers), ("cgroup.subtree_control", controllers)]);
+    }
+    fake(dir.path(), "a", &[("memory.max", "max"), ("memory.min", "0"), ("cpu.weight", "100")]);
+    let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
+    let limits = Limits { memory_bytes: Some(1 << 20), memory_min: Some(1 << 20), cpu_shares: Some(2), ..Limits::default() };
+    manager.limit_existing("/a", limits.clone()).await.unwrap();
+    let value = |file: &str| read(dir.path().join("a").join(file));
+    assert_eq!((value("memory.max"), value("memory.min"), value("cpu.weight")), ("1048576".into(), "1048576".into(), "1".into()));
+    let without = manager.limit_existing("/bare", limits.clone()).await;
+    assert!(matches!(without, Err(Error::NoController { controller: "memory", .. })), "{without:?}");
+    assert!(matches!(manager.limit_existing("/b", limits.clone()).await, Err(Error::Missing { .. })));
+    assert!(!dir.path().join("b").exists());
+    assert!(matches!(manager.limit_existing("/a/../b", limits).await, Err(Error::Reserved(_))));
+}

@@ -78,7 +78,8 @@ fn transitions_keep_their_time_and_heartbeats_alone_are_not_written() {
 #[test]
 fn allocatable_leaves_out_what_is_reserved_and_kept_free() {
     let mut config = config();
-    config.node.reserved = [("cpu".to_owned(), "500m".parse().unwrap()), ("memory".to_owned(), "1Gi".parse().unwrap())].into();
+    config.node.reserved.kube =
+        [("cpu".to_owned(), "500m".parse().unwrap()), ("memory".to_owned(), "1Gi".parse().unwrap())].into();
     let status = with(&config, &healthy(), true, |inputs| desired(inputs, None, at(0)));
     let allocatable = status.allocatable.unwrap();
     assert_eq!(allocatable["cpu"].0, "3500m");
@@ -86,7 +87,7 @@ fn allocatable_leaves_out_what_is_reserved_and_kept_free() {
     assert_eq!(allocatable["memory"].0, "6044Mi");
     assert_eq!(allocatable["ephemeral-storage"].0, "90Gi");
     assert_eq!(allocatable["pods"].0, "110");
-    config.node.reserved = [("cpu".to_owned(), "5".parse().unwrap())].into();
+    config.node.reserved.kube = [("cpu".to_owned(), "5".parse().unwrap())].into();
     let status = with(&config, &healthy(), true, |inputs| desired(inputs, None, at(0)));
     assert_eq!(status.allocatable.unwrap()["cpu"].0, "0");
 }

@@ -37,6 +37,16 @@ fn begins_anew_after_ten_minutes_or_a_change() {
 }
 
 #[test]
+fn a_reboot_is_no_crash() {
+    let mut lost = ended(0, 5, 160);
+    lost.state = State::Exited { code: 255, finished_at: at(5), reason: "Unknown".into(), message: String::new() };
+    let r = restart(&lost, false, &Backoffs::default(), at(5));
+    assert_eq!((r.at, r.delay, r.next), (at(5), Duration::ZERO, FIRST));
+    lost.state = State::Exited { code: 255, finished_at: at(5), reason: "Error".into(), message: String::new() };
+    assert_eq!(restart(&lost, false, &Backoffs::default(), at(5)).at, at(165));
+}
+
+#[test]
 fn a_configured_limit_holds_from_the_first_delay() {
     let b = Backoffs { crash_max: Duration::from_secs(3), ..Default::default() };
     assert_eq!(restart(&ended(0, 1, 0), false, &b, at(1)).next, Duration::from_secs(3));

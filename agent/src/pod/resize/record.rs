@@ -24,9 +24,12 @@ pub fn write(folder: &Path, record: &Record) -> io::Result<()> {
         _ => {}
     }
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-    file.write_all(&text)?;
-    drop(file);
-    std::fs::rename(&next, folder.join(NAME))
+    let written = file.write_all(&text).and_then(|()| std::fs::rename(&next, folder.join(NAME)));
+    if written.is_err() {
+        // On a full disk it would take the room that others wait for.
+        let _ = std::fs::remove_file(&next);
+    }
+    written
 }
 
 fn read(folder: &Path) -> io::Result<Option<Record>> {

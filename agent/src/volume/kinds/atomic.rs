@@ -128,12 +128,24 @@ fn names(parent: BorrowedFd<'_>, name: &str, prefix: &str, out: &mut BTreeSet<St
     Ok(true)
 }
 
-/// Writes a new folder with all files and gives its name.
+/// Writes a new folder with all files and gives its name. What could not be finished does not stay: the next try would add to it.
 fn write_all(volume: BorrowedFd<'_>, payload: &Payload, gid: Option<u32>) -> Result<String> {
     let (name, top) = fresh_folder(volume)?;
-    own_folder(top.as_fd(), gid)?;
+    match fill(top.as_fd(), payload, gid) {
+        Ok(()) => Ok(name),
+        Err(error) => {
+            if let Err(left) = remove_tree(volume, &name) {
+                tracing::debug!(path = %path_of(volume).join(&name).display(), error = %left, "cannot remove what was begun");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn fill(top: BorrowedFd<'_>, payload: &Payload, gid: Option<u32>) -> Result<()> {
+    own_folder(top, gid)?;
     for (path, file) in payload {
-        let mut folder = top.try_clone().map_err(|source| Error::Io { op: "open", path: path_of(top.as_fd()), source })?;
+        let mut folder = top.try_clone_to_owned().map_err(|source| Error::Io { op: "open", path: path_of(top), source })?;
         let mut parts: Vec<&str> = path.split('/').collect();
         let Some(last) = parts.pop() else { continue };
         for part in parts {
@@ -145,7 +157,7 @@ fn write_all(volume: BorrowedFd<'_>, payload: &Payload, gid: Option<u32>) -> Res
         }
         write_file(folder.as_fd(), last, file, gid)?;
     }
-    Ok(name)
+    Ok(())
 }
 
 fn own_folder(folder: BorrowedFd<'_>, gid: Option<u32>) -> Result<()> {

@@ -32,7 +32,7 @@ extern "C" fn on_term(_: i32) {
 
 const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | stat FILE.. | hostile DIR | swap NAME NAME | write FILE TEXT | lines N |
 sleep SECONDS | exit CODE | end CODE FILE TEXT (writes, then exits) | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
-steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | sctp HOST:PORT FROM-PORT | crash";
+steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | forks (without end) | line BYTES (one line, then stays) | sctp HOST:PORT FROM-PORT | crash";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -92,6 +92,11 @@ fn run(command: &str, args: &[String]) -> Outcome {
             let from = args.get(1).map_or(Ok(0), |p| p.parse())?;
             println!("{}", sctp::ask(first()?.parse()?, from, Duration::from_millis(500))?);
         }
+        "forks" => forks(),
+        "line" => {
+            line(first()?.parse()?)?;
+            sleep(1e6, true);
+        }
         "crash" => std::process::abort(),
         _ => println!("{HELP}"),
     }
@@ -145,6 +150,34 @@ fn sleep(seconds: f64, obey: bool) {
     while std::time::Instant::now() < end && !(obey && TERMINATING.load(Ordering::SeqCst)) {
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// As many of itself as there may be, and always one more; the first that may not be is told.
+fn forks() {
+    let mut told = false;
+    loop {
+        let child = std::process::Command::new("/web").args(["sleep", "1000000"]).spawn();
+        if let Err(error) = child {
+            if !told {
+                println!("cannot fork: {error}");
+            }
+            told = true;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn line(bytes: usize) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let block = [b'x'; 64 << 10];
+    let mut left = bytes;
+    while left > 0 {
+        let n = left.min(block.len());
+        out.write_all(&block[..n])?;
+        left -= n;
+    }
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 /// Runs for so long, or for ever; a SIGTERM ends that, and it takes so long to end. Each step is a line at the end of the file.
