@@ -30,7 +30,8 @@ initContainers:
 fn nothing_leads_out(ns: &mut Ns) -> Result<()> {
     let dir = ns.lab.dir.join("escapes");
     std::fs::create_dir_all(&dir)?;
-    let subs = ["h/absolute", "h/up", "h/magic", "h/loop", "h/up/../../etc"];
+    // Not the name that is swapped: now and then that is the volume's own folder.
+    let subs = ["h/up", "h/magic", "h/loop"];
     let all = "n".repeat(255);
     let mut text =
         pod("tries", "ls, /sub", "volumeMounts: [{name: v, mountPath: /sub, subPath: swapped}]", &spec(&dir.to_string_lossy()));
@@ -40,14 +41,14 @@ fn nothing_leads_out(ns: &mut Ns) -> Result<()> {
             "  - {{name: again-{i}, image: {WEB}, args: [ls, /sub], volumeMounts: [{{name: v, mountPath: /sub, subPath: swapped}}]}}\n"
         );
     }
-    for (i, sub) in subs.iter().enumerate().take(4) {
+    for (i, sub) in subs.iter().enumerate() {
         text += &format!(
             "  - {{name: fixed-{i}, image: {WEB}, args: [ls, /sub], volumeMounts: [{{name: v, mountPath: /sub, subPath: {sub}}}]}}\n"
         );
     }
     for (name, sub) in [("pipe", "h/pipe"), ("long", &*format!("h/{all}"))] {
         text += &format!(
-            "  - {{name: {name}, image: {WEB}, args: [serve], volumeMounts: [{{name: v, mountPath: /sub, subPath: {sub}}}]}}\n"
+            "  - {{name: {name}, image: {WEB}, args: [sleep, \"1000\"], volumeMounts: [{{name: v, mountPath: /sub, subPath: {sub}}}]}}\n"
         );
     }
     ns.apply(&text)?;
@@ -62,7 +63,7 @@ fn nothing_leads_out(ns: &mut Ns) -> Result<()> {
     let names: Vec<String> = (0..6).map(|i| format!("again-{i}")).chain(["main".to_owned()]).collect();
     // What was swapped either started on the volume's own folder or did not start; it may yet at a later try.
     let settled = |p: &Value| {
-        let fixed = (0..4).all(|i| refused(&state(p, &format!("fixed-{i}"))));
+        let fixed = (0..subs.len()).all(|i| refused(&state(p, &format!("fixed-{i}"))));
         let runs = ["pipe", "long"].iter().all(|name| state(p, name)["state"]["running"].is_object());
         let tried = names.iter().all(|name| {
             let s = state(p, name);
