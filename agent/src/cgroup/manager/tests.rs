@@ -238,6 +238,13 @@ async fn on_a_unified_hierarchy_a_pods_cgroup_lives_and_dies() {
     let Some(own) = Own::new("/sys/fs/cgroup/unified", "unified") else { return };
     assert_eq!(own.manager.version(), Version::V2);
     lives_and_dies(&own).await;
+    let huge = pod(&own.manager, serde_json::json!({"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"cpu": "1"}}));
+    own.manager.create(&huge).await.unwrap();
+    let file = own.mounts[0].join(&huge.path).join("hugetlb.2MB.max");
+    if file.exists() {
+        assert_eq!(read(&file), (4 << 20).to_string(), "by the kernel");
+    }
+    own.manager.remove(&huge).await.unwrap();
 }
 
 fn shares(burstable_cpu_shares: u64) -> Weights {
