@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, enforce, facts, report, status};
-use crate::{commands, dispatch, observe, pod, server, static_pods, userns, volume};
+use crate::{commands, dispatch, memory, observe, pod, server, static_pods, userns, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -216,6 +216,7 @@ async fn build(
 
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
+    supervisor.watch("memory", memory::spawn(observed.snapshot.clone(), root.clone()));
     let exec = Arc::new(exec::CriExec { cri: cri.clone() });
     let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
     supervisor.watch("probe driver", task);

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod dispatch;
 pub mod events;
 pub mod images;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod objects;

@@ -3,7 +3,7 @@
 use ferrolet::api::watch::chain;
 use ferrolet::commands::{Command, cleanup, pod, trace};
 use ferrolet::config::{self, Args};
-use ferrolet::daemon;
+use ferrolet::{daemon, memory};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing::{error, info};
@@ -72,6 +72,7 @@ fn once(command: impl Future<Output = Result<(String, bool), String>>) -> ExitCo
 }
 
 fn serve(args: &Args) -> ExitCode {
+    memory::prepare();
     let config = match config::load(args) {
         Ok(config) => config,
         Err(problem) => {

@@ -3,6 +3,8 @@
 //! Pure. An object that does not decode is reported with its name and the path of the field, and never stops the ones
 //! next to it. Request paths are formed here too, so that what is asked is tested without a server.
 
+pub mod place;
+
 use super::snapshot::ObjectKey;
 use ferrolet_netproxy::wire as lean;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
@@ -265,12 +267,11 @@ fn key(head: &HeadMeta, what: &'static str) -> Result<ObjectKey, WireError> {
 
 fn object<T: Wire>(text: &str, head: &HeadMeta) -> Result<Decoded<T>, WireError> {
     let key = key(head, "object")?;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let body = serde_path_to_error::deserialize(&mut json).map_err(|error| Malformed {
+    let body = place::read(text).map_err(|place::Misfit { field, detail }| Malformed {
         kind: T::PLURAL,
         key: key.clone(),
-        field: error.path().to_string(),
-        detail: error.inner().to_string(),
+        field,
+        detail,
     });
     Ok(Decoded { key, body })
 }

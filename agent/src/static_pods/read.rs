@@ -4,6 +4,7 @@
 //! that starts again finds its pods, and a changed manifest is another pod. Facts from kubelet (`pkg/kubelet/config/common.go`).
 
 use super::{Kind, check, defaults};
+use crate::api::wire::place;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Toleration};
 use serde::Deserialize;
 use serde_json::Value;
@@ -84,14 +85,14 @@ fn pod(mut document: Value, node: &str, source: Source<'_>) -> Result<Pod, Refus
         return Err(Refusal::Syntax(format!("expected kind Pod of apiVersion v1, found {kind:?} of {version:?}")));
     }
     defaults::quantities(&mut document);
-    let pod: Pod = typed(document)?;
+    let pod: Pod = typed(&document)?;
     if pod.metadata.name.as_deref().unwrap_or_default().is_empty() {
         return Err(Refusal::NoName);
     }
     let pod = identified(pod, node, source);
     let mut value = serde_json::to_value(&pod).map_err(|e| Refusal::Syntax(e.to_string()))?;
     defaults::fill(&mut value["spec"]);
-    let pod: Pod = typed(value)?;
+    let pod: Pod = typed(&value)?;
     let problems = check::problems(&pod);
     if !problems.is_empty() {
         return Err(Refusal::Invalid(problems));
@@ -102,8 +103,8 @@ fn pod(mut document: Value, node: &str, source: Source<'_>) -> Result<Pod, Refus
     }
 }
 
-fn typed(value: Value) -> Result<Pod, Refusal> {
-    serde_path_to_error::deserialize(value).map_err(|e| Refusal::Syntax(format!("{}: {}", e.path(), e.inner())))
+fn typed(value: &Value) -> Result<Pod, Refusal> {
+    place::read(&value.to_string()).map_err(|misfit| Refusal::Syntax(format!("{}: {}", misfit.field, misfit.detail)))
 }
 
 /// With name, namespace, node, uid and annotations of a pod that this node has by itself.

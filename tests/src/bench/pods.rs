@@ -1,129 +1,172 @@
-//! `cargo lab bench pods`: how long a pod takes, through the agent and by bare CRI calls in the same run, and what it costs.
+//! `cargo lab bench pods`: how long pods take to start and to end, through the agent and by bare CRI calls in the same run, and
+//! what they cost.
 
+mod bare;
+mod seen;
+
+use super::probes::load;
+use super::services::figures::{Table, percentile, sorted};
+use super::services::plane::cpu;
 use crate::cluster::{Lab, cgroup_root};
 use crate::sys::wait_for;
 use crate::{bins, images, setup};
-use anyhow::{Context, Result, bail};
-use ferrolet_cri::types::{
-    ContainerConfig, ContainerState, ImageSpec, SandboxConfig, SandboxMetadata, SandboxSecurity, SecurityProfile,
-};
-use ferrolet_cri::{Client, Options};
+use anyhow::{Context, Result};
+use bare::Bare;
+use seen::{Moments, Watch};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const LAB: &str = "bench";
-const ROUNDS: usize = 10;
+/// Pods started one at a time, each way.
+const ROUNDS: usize = 40;
+const MANY: [usize; 2] = [30, 100];
+/// How long the idle agent is watched.
+const IDLE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(300);
+/// What the containers end by at once when they are told to.
+const DRAIN: (&str, &str) = ("WEB_DRAIN_MS", "0");
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Steps of one pod with their times, in order.
 type Steps = Vec<(&'static str, Duration)>;
 
+fn pod_cgroup(name: &str) -> String {
+    format!("{}/bare/besteffort/pod-{name}", cgroup_root(LAB))
+}
+
 pub fn run() -> Result<()> {
+    println!("pods; load {}", load());
+    let mut table = Table::new();
     let tools = setup::prepare()?;
     let mut lab = Lab::create(LAB, 1, bins::build(true)?, tools)?;
-    let result = measure(&mut lab);
+    let result = measure(&mut lab, &mut table);
     if result.is_err() {
         println!("{}", lab.log_tails(30));
     }
+    println!("\n{table}\nload afterwards {}", load());
     lab.destroy()?;
     result
 }
 
-fn measure(lab: &mut Lab) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = runtime.block_on(async { Client::connect(&lab.nodes[0].containerd.endpoint(), Options::default()) })?;
-    let bare: Vec<Steps> = (0..ROUNDS).map(|i| runtime.block_on(bare_pod(&client, lab, i))).collect::<Result<_>>()?;
+fn measure(lab: &mut Lab, table: &mut Table) -> Result<()> {
+    let bare = Bare::new(lab)?;
+    let by_calls: Vec<(Steps, Duration)> = (0..ROUNDS).map(|n| bare.one(&format!("one-{n}"))).collect::<Result<_>>()?;
     println!("one pod by bare CRI calls, median of {ROUNDS}");
-    let total = table(&bare);
+    let (starts, ends): (Vec<Steps>, Vec<Duration>) = by_calls.into_iter().unzip();
+    let (bare_start, bare_end) = (steps(&starts), sorted(ends.into_iter().map(ms).collect()));
+    let many: Vec<(Duration, Duration)> = MANY.iter().map(|count| bare.many(*count)).collect::<Result<_>>()?;
+
     lab.start_stub()?;
     lab.start_agent(0)?;
     lab.wait_ready()?;
-    memory(lab, "idle")?;
-    let through: Vec<Steps> = (0..ROUNDS).map(|i| agent_pod(lab, i)).collect::<Result<_>>()?;
+    let (share, resident) = idle(lab)?;
+    table.row("an empty node: resident memory", format!("{resident:.1} MB"), "under 25 MB", resident < 25.0);
+    table.note("an empty node: processor", format!("{:.2} % of a core", share * 100.0));
+    let watch = Watch::start(lab)?;
+    let mut ends = Vec::new();
+    let through: Vec<Steps> = (0..ROUNDS)
+        .map(|n| {
+            let (steps, end) = agent_pod(lab, &watch, n)?;
+            ends.push(end);
+            Ok(steps)
+        })
+        .collect::<Result<_>>()?;
     println!("\none pod through the agent, median of {ROUNDS} (times since the API server had it)");
-    let ready = table(&through);
-    println!("the agent's part of it: {:.1} ms beyond the CRI calls", (ready.as_secs_f64() - total.as_secs_f64()) * 1e3);
-    println!("\nkubectl apply to rollout complete");
-    for replicas in [1, 3, 30] {
-        let (up, down) = rollout(lab, replicas)?;
-        println!("{replicas:>4} pods  up {:>7.2} s  deleted {:>7.2} s", up.as_secs_f64(), down.as_secs_f64());
+    let (start, ends) = (steps(&through), sorted(ends));
+    for (part, name, limit) in [(0.5, "p50", 30.0), (0.99, "p99", 100.0)] {
+        let [with, without] = [&start, &bare_start].map(|all| percentile(all, part));
+        let text = format!("{:.1} ms ({with:.1} above {without:.1})", with - without);
+        table.row(
+            format!("one pod's start, {name} above the calls"),
+            text,
+            &format!("under {limit:.0} ms"),
+            with - without < limit,
+        );
+    }
+    for (part, name) in [(0.5, "p50"), (0.99, "p99")] {
+        let [with, without] = [&ends, &bare_end].map(|all| percentile(all, part));
+        let text = format!("{:.1} ms ({with:.1} above {without:.1})", with - without);
+        table.row(format!("one pod's end, {name} above the calls"), text, "under 100 ms", with - without < 100.0);
+    }
+    for (count, (bare_up, bare_down)) in MANY.into_iter().zip(many) {
+        crowd(lab, &watch, table, count, (bare_up, bare_down))?;
     }
     Ok(())
 }
 
-/// Prints the median of each step; returns that of the last one.
-fn table(rounds: &[Steps]) -> Duration {
-    let mut last = Duration::ZERO;
-    for (i, (name, _)) in rounds[0].iter().enumerate() {
-        let mut times: Vec<Duration> = rounds.iter().map(|r| r[i].1).collect();
-        times.sort();
-        last = times[times.len() / 2];
-        println!("  {name:<22} {:>8.1} ms", last.as_secs_f64() * 1e3);
+/// So many pods at once by a Deployment, at rest, and deleted.
+fn crowd(lab: &Lab, watch: &Watch, table: &mut Table, count: usize, bare: (Duration, Duration)) -> Result<()> {
+    let name = format!("crowd-{count}");
+    let manifest = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {count}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: [{{name: web, image: {}, args: [serve], env: [{{name: {}, value: '{}'}}], resources: {{requests: {{cpu: 1m}}}}}}]}}\n",
+        images::WEB,
+        DRAIN.0,
+        DRAIN.1
+    );
+    lab.apply(&manifest)?;
+    let up = span(&watch.wait(&name, count, LIMIT, |m| m.ready.is_some())?, |m| (Some(m.added), m.ready))?;
+    let text = format!("{:.2} s (calls {:.2} s, all at once)", up.as_secs_f64(), bare.0.as_secs_f64());
+    table.note(format!("{count} pods up: first made to last ready"), text);
+    let (share, resident) = idle(lab)?;
+    let goal = count == 100;
+    if goal {
+        table.row(format!("{count} idle pods: resident memory"), format!("{resident:.1} MB"), "under 40 MB", resident < 40.0);
+        table.row(
+            format!("{count} idle pods: processor"),
+            format!("{:.2} % of a core", share * 100.0),
+            "under 1 %",
+            share < 0.01,
+        );
+    } else {
+        table.note(format!("{count} idle pods: resident memory"), format!("{resident:.1} MB"));
+    }
+    lab.kubectl(&["delete", "deployment", &name, "--wait=false"])?;
+    let down = span(&watch.wait(&name, count, LIMIT, |m| m.gone.is_some())?, |m| (m.deleting, m.gone))?;
+    let text = format!("{:.2} s (calls {:.2} s, all at once)", down.as_secs_f64(), bare.1.as_secs_f64());
+    table.note(format!("{count} pods deleted: first told to last gone"), text);
+    Ok(())
+}
+
+/// From the first of one moment to the last of the other.
+fn span(pods: &[Moments], of: impl Fn(&Moments) -> (Option<Instant>, Option<Instant>)) -> Result<Duration> {
+    let first = pods.iter().filter_map(|m| of(m).0).min().context("no pod began")?;
+    let last = pods.iter().filter_map(|m| of(m).1).max().context("no pod came to the end")?;
+    Ok(last.saturating_duration_since(first))
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Prints the median of each step; returns all of the last one in order, in milliseconds.
+fn steps(rounds: &[Steps]) -> Vec<f64> {
+    let mut last = Vec::new();
+    for (i, (name, _)) in rounds.first().into_iter().flatten().enumerate() {
+        last = sorted(rounds.iter().map(|r| ms(r[i].1)).collect());
+        println!("  {name:<22} {:>8.1} ms", percentile(&last, 0.5));
     }
     last
 }
 
-/// The calls that any agent must make for such a pod, one after another.
-async fn bare_pod(client: &Client, lab: &Lab, round: usize) -> Result<Steps> {
-    let logs = lab.dir.join("bare-logs");
-    std::fs::create_dir_all(&logs)?;
-    let sandbox = SandboxConfig {
-        metadata: SandboxMetadata {
-            name: format!("bare-{round}"),
-            namespace: "bare".into(),
-            uid: format!("bare-{round}"),
-            attempt: 0,
-        },
-        hostname: "bare".into(),
-        log_directory: logs.display().to_string(),
-        cgroup_parent: format!("{}/bare/besteffort/pod-{round}", cgroup_root(LAB)),
-        // As every agent asks for it.
-        security: SandboxSecurity { seccomp: Some(SecurityProfile::RuntimeDefault), ..SandboxSecurity::default() },
-        ..SandboxConfig::default()
-    };
-    let image = ImageSpec { image: images::WEB.into(), ..ImageSpec::default() };
-    let container = ContainerConfig {
-        name: "web".into(),
-        image: image.clone(),
-        args: vec!["serve".into()],
-        log_path: format!("{round}.log"),
-        ..ContainerConfig::default()
-    };
-    let begun = Instant::now();
-    let mut steps: Steps = vec![];
-    let sandbox_id = client.run_pod_sandbox(&sandbox, "").await?;
-    steps.push(("sandbox", begun.elapsed()));
-    client.image_status(&image).await?.context("the image is not there")?;
-    steps.push(("image", begun.elapsed()));
-    let id = client.create_container(&sandbox_id, &container, &sandbox).await?;
-    steps.push(("created", begun.elapsed()));
-    client.start_container(&id).await?;
-    steps.push(("started", begun.elapsed()));
-    let status = client.container_status(&id, false).await?;
-    if status.state != ContainerState::Running {
-        bail!("the container is {:?}", status.state);
-    }
-    steps.push(("running seen", begun.elapsed()));
-    client.stop_container(&id, Duration::ZERO).await?;
-    client.stop_pod_sandbox(&sandbox_id).await?;
-    client.remove_pod_sandbox(&sandbox_id).await?;
-    Ok(steps)
-}
-
-/// A pod made with kubectl; the agent's own timeline of it, which it logs when the pod is ready.
-fn agent_pod(lab: &Lab, round: usize) -> Result<Steps> {
-    let name = format!("timed-{round}");
+/// A pod made and deleted with kubectl: the agent's own timeline of its start, which it logs when the pod is ready, and how many
+/// milliseconds passed between the API server's word of its deletion and that of its end.
+fn agent_pod(lab: &Lab, watch: &Watch, round: usize) -> Result<(Steps, f64)> {
+    let name = format!("timed-{round:02}");
     lab.apply(&format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{terminationGracePeriodSeconds: 0, containers: [{{name: web, image: {}, args: [serve]}}]}}\n",
-        images::WEB
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: web, image: {}, args: [serve], env: [{{name: {}, value: '{}'}}]}}]}}\n",
+        images::WEB, DRAIN.0, DRAIN.1
     ))?;
     // Nothing else is started meanwhile: on two cores a kubectl that waits would take its time from the pod.
+    watch.wait(&name, 1, LIMIT, |m| m.ready.is_some())?;
     let line = wait_for("the agent's timeline", Duration::from_secs(30), || {
         let text = std::fs::read_to_string(lab.nodes[0].agent_log())?;
         let found = text.lines().find(|l| l.contains("pod ready") && l.contains(&format!("pod={name}_"))).map(str::to_owned);
         found.context("no timeline of the pod in the agent's log")
     })?;
-    lab.kubectl(&["delete", "pod", &name, "--timeout=30s"])?;
-    timeline(&line)
+    lab.kubectl(&["delete", "pod", &name, "--wait=false"])?;
+    let end = span(&watch.wait(&name, 1, LIMIT, |m| m.gone.is_some())?, |m| (m.deleting, m.gone))?;
+    Ok((timeline(&line)?, ms(end)))
 }
 
 /// Reads `step_ms=12.3` fields of a log line.
@@ -139,27 +182,12 @@ fn timeline(line: &str) -> Result<Steps> {
         .collect()
 }
 
-fn rollout(lab: &Lab, replicas: u32) -> Result<(Duration, Duration)> {
-    let manifest = format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: many}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: many}}}}\n  \
-         template:\n    metadata: {{labels: {{app: many}}}}\n    spec: {{containers: [{{name: web, image: {}, args: [serve], env: [{{name: WEB_DRAIN_MS, value: '0'}}], resources: {{requests: {{cpu: 1m}}}}}}]}}\n",
-        images::WEB
-    );
-    let begun = Instant::now();
-    lab.apply(&manifest)?;
-    lab.kubectl(&["rollout", "status", "deployment/many", "--timeout=300s"])?;
-    let up = begun.elapsed();
-    memory(lab, &format!("{replicas} pods"))?;
-    let begun = Instant::now();
-    lab.kubectl(&["delete", "deployment", "many", "--timeout=60s"])?;
-    lab.kubectl(&["wait", "--for=delete", "pods", "--selector=app=many", "--timeout=120s"])?;
-    Ok((up, begun.elapsed()))
-}
-
-fn memory(lab: &Lab, when: &str) -> Result<()> {
-    let mib = |kib: u64| kib as f64 / 1024.0;
-    let agent = lab.nodes[0].agent.as_ref().context("no agent")?.rss_kib()?;
-    let stub = lab.stub.as_ref().context("no control plane")?.rss_kib()?;
-    println!("resident memory, {when}: agent {:.1} MiB, stub {:.1} MiB", mib(agent), mib(stub));
-    Ok(())
+/// The agent's share of a core over a while in which nothing happens, and its resident memory in MB (10^6 bytes) afterwards.
+fn idle(lab: &Lab) -> Result<(f64, f64)> {
+    let agent = lab.nodes[0].agent.as_ref().context("no agent")?;
+    let process = agent.pid().to_string();
+    let (before, begun) = (cpu(&process)?, Instant::now());
+    std::thread::sleep(IDLE);
+    let share = (cpu(&process)? - before) / begun.elapsed().as_secs_f64();
+    Ok((share, agent.rss_kib()? as f64 * 1024.0 / 1e6))
 }
