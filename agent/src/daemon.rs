@@ -161,8 +161,8 @@ async fn build(
     folder(&config.pod_logs_dir, 0o755)?;
     let user_ids = userns::host::range(config.ids_per_pod, config.max_pods).await?;
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
-    let cgroups = cgroups(&config, &cri).await?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
+    let cgroups = cgroups(&config, &cri, &machine).await?;
     enforce::check(&config, &machine, facts::file_system(&config.root_dir))?;
     info!(
         node = config.node_name,
@@ -201,7 +201,11 @@ async fn build(
     let statuses = static_pods::Statuses::default();
     let metrics = Arc::new(Metrics::new(&config.node_name, std::mem::take(&mut cluster.metrics))?);
     let user_counts = userns::Counts::new(&metrics)?;
+    let resize_counts = metrics::resizes::Resizes::new(&metrics)?;
     let health = server::health::Checks::new(vec![("ping", Box::new(|| Ok(())))]);
+    let exec = Arc::new(exec::CriExec { cri: cri.clone() });
+    let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
+    supervisor.watch("probe driver", task);
     let serving = server::Deps {
         config: config.clone(),
         cri: cri.clone(),
@@ -210,6 +214,7 @@ async fn build(
         statics: statics.clone(),
         statuses: statuses.clone(),
         metrics,
+        probes: driver.clone(),
         health,
     };
     serve(serving, supervisor, root).await?;
@@ -217,9 +222,6 @@ async fn build(
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
     supervisor.watch("memory", memory::spawn(observed.snapshot.clone(), root.clone()));
-    let exec = Arc::new(exec::CriExec { cri: cri.clone() });
-    let (driver, probe_events, task) = probes::Driver::spawn(exec, probes::Limits::default(), root.clone());
-    supervisor.watch("probe driver", task);
     let allocatable = status::node_allocatable(config, machine, facts::file_system(&config.root_dir));
     let deps = pod::Deps {
         registered: status::registered(config, machine, &allocatable),
@@ -228,6 +230,7 @@ async fn build(
         objects: cluster.objects,
         user_ids,
         user_counts,
+        resize_counts,
         kube: cluster.client,
         cri: cri.clone(),
         cgroups,
@@ -284,6 +287,9 @@ pub(crate) fn node_cgroups(config: &Config) -> cgroup::NodeCgroups {
         cpu_cfs_quota: config.cpu_cfs_quota,
         cpu_cfs_period_us: u64::try_from(config.cpu_cfs_quota_period.as_micros()).unwrap_or(100_000),
         pod_pids_limit: config.pod_pids_limit,
+        memory_qos: config.memory_qos.is_some(),
+        tiered: config.memory_qos.is_some_and(|(_, tiered)| tiered),
+        page_sizes: Vec::new(),
     }
 }
 
@@ -312,8 +318,9 @@ async fn driver(cri: &cri::Client, configured: cgroup::Driver) -> cgroup::Driver
     said
 }
 
-async fn cgroups(config: &Config, cri: &cri::Client) -> Result<cgroup::Manager, Error> {
-    let node = node_cgroups(config);
+async fn cgroups(config: &Config, cri: &cri::Client, machine: &facts::Machine) -> Result<cgroup::Manager, Error> {
+    let page_sizes = machine.hugepages.keys().filter_map(|name| cgroup::page_size_of(name)).collect();
+    let node = cgroup::NodeCgroups { page_sizes, ..node_cgroups(config) };
     let driver = driver(cri, node.driver).await;
     let manager = cgroup::Manager::detect(cgroup::NodeCgroups { driver, ..node }).await?;
     if config.single_process_oom_kill == Some(false) && manager.version() == cgroup::Version::V1 {

@@ -70,6 +70,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         volumes,
         user_ids,
         user_counts,
+        resize_counts,
         cgroups,
         probes,
         probe_events,
@@ -126,6 +127,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         memory,
         user_ids,
         user_counts,
+        resize_counts,
         report_slots,
         reporters,
     });
@@ -152,6 +154,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         awaiting: BTreeMap::new(),
         records,
         weights,
+        live: 0,
     };
     let cgroups = dispatcher.shared.cgroups.clone();
     tokio::select! {
@@ -216,7 +219,9 @@ struct Dispatcher {
     /// What an earlier agent wrote down of pods that have no actor yet.
     records: BTreeMap<String, Record>,
     /// What all Burstable pods ask for, in shares.
-    weights: watch::Sender<Option<u64>>,
+    weights: watch::Sender<Option<cgroup::Weights>>,
+    /// How many pods held room when resizes were looked at last.
+    live: usize,
 }
 
 /// How far the search for what gone pods left has come.

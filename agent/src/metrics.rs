@@ -10,7 +10,9 @@ use tokio::time::timeout;
 
 const RUNTIME: Duration = Duration::from_secs(5);
 
+pub mod probes;
 pub mod proxy;
+pub mod resizes;
 pub mod serve;
 
 /// Appends series to a page.

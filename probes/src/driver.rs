@@ -17,8 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod busy;
+mod tally;
 
 pub use busy::Precedence;
+pub use tally::{BUCKETS, Tallied, Tally};
 
 /// A check that takes longer is waiting for something, not using the host: it gives its slot to another and goes on until
 /// its timeout. So hung checks never use up the slots, and there are never more of them than probes.
@@ -87,6 +89,7 @@ enum Command {
     Set { pod_uid: String, probes: Vec<Probe>, initial: InitialVerdicts },
     Remove { pod_uid: String },
     Verdicts { pod_uid: String, reply: oneshot::Sender<watch::Receiver<Arc<Verdicts>>> },
+    Tallies { reply: oneshot::Sender<Vec<Tallied>> },
 }
 
 /// The handle; cheap to clone.
@@ -127,6 +130,13 @@ impl Driver {
         let _ = self.commands.send(Command::Remove { pod_uid: pod_uid.to_owned() }).await;
     }
 
+    /// How the checks of all probes have ended so far.
+    pub async fn tallies(&self) -> Vec<Tallied> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Tallies { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// The pod's verdicts, now and as they change; empty before the pod's first `set`. All that was asked for before on
     /// this handle is in them. Closed once the pod is removed or the driver has ended.
     pub async fn verdicts(&self, pod_uid: &str) -> watch::Receiver<Arc<Verdicts>> {
@@ -147,6 +157,9 @@ struct Entry {
     spec: Arc<Spec>,
     machine: Machine,
     check: Option<AbortHandle>,
+    /// When the check under way was due.
+    asked: Instant,
+    tally: Tally,
 }
 
 struct Pod {
@@ -222,6 +235,7 @@ impl Task {
                     self.drop_machine(id);
                 }
             }
+            Command::Tallies { reply } => drop(reply.send(tally::all(&self.machines))),
             Command::Verdicts { pod_uid, reply } => {
                 let _ = reply.send(self.pods.entry(pod_uid).or_insert_with(Pod::new).verdicts.subscribe());
             }
@@ -245,15 +259,19 @@ impl Task {
         let mut known = BTreeMap::new();
         for (key, id) in old {
             if let Some(entry) = self.drop_machine(id) {
-                known.insert(key, (entry.container_id, entry.machine.state()));
+                known.insert(key, (entry.container_id, entry.machine.state(), entry.tally));
             }
         }
         // In the order of kinds a container's startup probe comes first, so that its state is known to the others.
         for (key, probe) in wanted {
             let startup = kept.get(&(key.0.clone(), Kind::Startup)).and_then(|id| self.machines.get(id));
             let gated = startup.is_some_and(|s| s.machine.state() != State::Success);
-            let asked_before = known.get(&key).filter(|(id, _)| *id == probe.container_id).map(|(_, state)| *state);
+            let before = known.get(&key);
+            let asked_before = before.filter(|(id, ..)| *id == probe.container_id).map(|(_, state, _)| *state);
             let id = self.add(pod_uid, probe, initial, asked_before, gated);
+            if let (Some(entry), Some((_, _, tally))) = (self.machines.get_mut(&id), before) {
+                entry.tally = *tally;
+            }
             kept.insert(key, id);
         }
         if let Some(pod) = self.pods.get_mut(pod_uid) {
@@ -287,6 +305,8 @@ impl Task {
             spec: Arc::new(probe.spec),
             machine,
             check: None,
+            asked: Instant::now(),
+            tally: Tally::default(),
         };
         self.machines.insert(id, entry);
         self.schedule(id);
@@ -365,6 +385,7 @@ impl Task {
             });
             self.checked.insert(handle.id(), id);
             entry.check = Some(handle);
+            entry.asked = Instant::now();
         }
     }
 
@@ -373,6 +394,11 @@ impl Task {
         let Some(id) = self.checked.remove(&task) else { return };
         let Some(entry) = self.machines.get_mut(&id) else { return };
         entry.check = None;
+        match &outcome {
+            Outcome::Success | Outcome::Warning(_) => entry.tally.count(true, entry.asked.elapsed()),
+            Outcome::Failure(_) => entry.tally.count(false, Duration::ZERO),
+            Outcome::Error(_) | Outcome::Unread(_) => {}
+        }
         let kind = entry.kind.as_str();
         let (reading, message, event) = match outcome {
             Outcome::Success => (Reading::Success, String::new(), None),

@@ -10,6 +10,8 @@ mod machine;
 mod spec;
 
 pub use check::{Exec, ExecError, ExecOutcome, HookAnswer, Outcome, http_hook};
-pub use driver::{Driver, EventKind, InitialVerdicts, Limits, Precedence, ProbeEvent, Verdict, Verdicts};
+pub use driver::{
+    BUCKETS, Driver, EventKind, InitialVerdicts, Limits, Precedence, ProbeEvent, Tallied, Tally, Verdict, Verdicts,
+};
 pub use machine::{Machine, Reading, State, Time};
 pub use spec::{Check, Kind, Probe, Scheme, Spec};

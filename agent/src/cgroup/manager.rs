@@ -10,7 +10,7 @@
 use super::container::page_size_name;
 use super::enforce;
 use super::hierarchy::{Hierarchy, Level, V2_CONTROLLERS};
-use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, class_parts, cpu_weight, directory};
+use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, Weights, class_parts, cpu_weight, directory};
 use super::qos::Qos;
 use super::read::{self, Found};
 use super::slices::Slices;
@@ -125,10 +125,20 @@ impl Manager {
         .await
     }
 
-    /// The weight of all pods of a class together.
-    pub async fn weigh(&self, qos: Qos, cpu_shares: u64) -> Result<()> {
-        self.blocking(move |inner| inner.make(&inner.class(qos)?, &Limits { cpu_shares: Some(cpu_shares), ..Limits::default() }))
-            .await
+    /// What the pods of each class have together. What is kept for pods must be kept for those around them too.
+    pub async fn weigh(&self, weights: Weights) -> Result<()> {
+        self.blocking(move |inner| {
+            let Weights { burstable_cpu_shares, burstable_memory, guaranteed_memory } = weights;
+            let kept = |bytes: u64| Some(bytes).filter(|_| inner.node.memory_qos);
+            if inner.node.memory_qos {
+                let both = Limits { memory_min: kept(guaranteed_memory.saturating_add(burstable_memory)), ..Limits::default() };
+                inner.make(&inner.class(Qos::Guaranteed)?, &both)?;
+            }
+            let burstable =
+                Limits { cpu_shares: Some(burstable_cpu_shares), memory_low: kept(burstable_memory), ..Limits::default() };
+            inner.make(&inner.class(Qos::Burstable)?, &burstable)
+        })
+        .await
     }
 
     /// Whether the kernel can bound swap. Asks below `kubepods`, which must have been made.

@@ -18,8 +18,8 @@ pub use container::{Extras, HostMemory, MemoryQos, SwapBehavior, extras, page_si
 pub use error::{Class, Error};
 pub use manager::{Manager, Version};
 pub use plan::{
-    Asked, Driver, Limits, NodeCgroups, PodCgroup, amount, asked, asked_by_containers, cpu_quota, cpu_shares, cpu_weight,
-    overhead, plan, pod_limits,
+    Asked, Driver, Limits, NodeCgroups, PodCgroup, Weights, amount, asked, asked_by_containers, cpu_quota, cpu_shares,
+    cpu_weight, overhead, plan, pod_limits,
 };
 pub use qos::{Qos, qos};
 pub use read::Found;

@@ -30,6 +30,11 @@ pub struct NodeCgroups {
     pub cpu_cfs_period_us: u64,
     /// `podPidsLimit`; `None` is no limit.
     pub pod_pids_limit: Option<u64>,
+    /// `MemoryQoS` is on, and `memoryReservationPolicy` is `TieredReservation`: memory that is asked for is protected.
+    pub memory_qos: bool,
+    pub tiered: bool,
+    /// Sizes of huge pages in bytes.
+    pub page_sizes: Vec<u64>,
 }
 
 impl Default for NodeCgroups {
@@ -40,6 +45,9 @@ impl Default for NodeCgroups {
             cpu_cfs_quota: true,
             cpu_cfs_period_us: 100_000,
             pod_pids_limit: None,
+            memory_qos: false,
+            tiered: false,
+            page_sizes: Vec::new(),
         }
     }
 }
@@ -59,6 +67,15 @@ pub struct Limits {
     /// What is never taken back, and what is taken back last: v2 alone.
     pub memory_min: Option<u64>,
     pub memory_low: Option<u64>,
+}
+
+/// What the pods of each class ask for together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Weights {
+    pub burstable_cpu_shares: u64,
+    /// Nothing unless memory is protected by class.
+    pub burstable_memory: u64,
+    pub guaranteed_memory: u64,
 }
 
 /// One pod's cgroup.
@@ -318,6 +335,17 @@ fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
     let Some(spec) = &pod.spec else { return Limits::default() };
     let (requests, limits, (cpu_declared, memory_declared)) = bounds(spec);
     let mut out = Limits { pids: node.pod_pids_limit, hugetlb: hugetlb(spec), ..Limits::default() };
+    // Of those that it does not ask for it has none.
+    for size in &node.page_sizes {
+        out.hugetlb.entry(*size).or_insert(0);
+    }
+    if let (true, Ok(asked @ 1..)) = (node.tiered, u64::try_from(requests.memory.units())) {
+        match qos {
+            Qos::Guaranteed => out.memory_min = Some(asked),
+            Qos::Burstable => out.memory_low = Some(asked),
+            Qos::BestEffort => {}
+        }
+    }
     if qos == Qos::BestEffort {
         out.cpu_shares = Some(MIN_SHARES);
         return out;
@@ -336,14 +364,15 @@ fn limits(pod: &Pod, qos: Qos, node: &NodeCgroups) -> Limits {
 
 /// Huge pages by size: containers together, or the greatest init container.
 fn hugetlb(spec: &PodSpec) -> BTreeMap<u64, u64> {
-    let of = |c: &Container| -> BTreeMap<u64, u64> {
-        let list = c.resources.iter().flat_map(|r| r.limits.iter().flatten());
+    let sizes = |resources: Option<&ResourceRequirements>| -> BTreeMap<u64, u64> {
+        let list = resources.into_iter().flat_map(|r| r.limits.iter().flatten());
         list.filter_map(|(name, q)| {
             let bytes = q.0.parse::<Quantity>().ok()?.units();
             Some((super::container::page_size_of(name)?, u64::try_from(bytes).ok()?))
         })
         .collect()
     };
+    let of = |c: &Container| sizes(c.resources.as_ref());
     let mut sums: BTreeMap<u64, u64> = BTreeMap::new();
     for container in &spec.containers {
         for (size, bytes) in of(container) {
@@ -356,6 +385,8 @@ fn hugetlb(spec: &PodSpec) -> BTreeMap<u64, u64> {
             *sum = if is_sidecar(init) { *sum + bytes } else { (*sum).max(bytes) };
         }
     }
+    // What the pod says as a whole goes before what its containers say.
+    sums.extend(sizes(spec.resources.as_ref()));
     sums
 }
 

@@ -7,7 +7,8 @@ use super::Dispatcher;
 use super::entry::Entry;
 use crate::admission::resize::{Rank, Verdict};
 use crate::admission::{self, NodeView, resize};
-use crate::cgroup::{self, Qos};
+use crate::cgroup::{self, Qos, Weights};
+use crate::metrics::resizes::Trigger;
 use crate::observe::PodRuntime;
 use crate::pod::allocation::Allocation;
 use crate::pod::resize::{Grant, Pending, Record};
@@ -32,8 +33,12 @@ pub(super) struct Room {
     held: Option<Arc<Allocation>>,
     /// Pods that end for it.
     victims: BTreeSet<String>,
-    /// What it adds to the weight of the Burstable pods.
+    /// What it adds to its class: cpu to the weight of the Burstable pods, memory to what is kept for both.
+    class: Option<Qos>,
     cpu: i64,
+    memory: u64,
+    /// As it was asked for last; nothing before the first look.
+    seen: Option<Arc<Allocation>>,
 }
 
 impl Room {
@@ -52,7 +57,19 @@ impl Room {
         let since = since.and_then(|c| Some(c.last_transition_time.as_ref()?.0));
         let granted = Arc::new(granted);
         let (grants, receiver) = watch::channel(Grant { allocation: granted.clone(), pending: None });
-        let room = Room { grants, granted, asked: None, pending: None, since, held: None, victims: BTreeSet::new(), cpu: 0 };
+        let room = Room {
+            grants,
+            granted,
+            asked: None,
+            pending: None,
+            since,
+            held: None,
+            victims: BTreeSet::new(),
+            class: None,
+            cpu: 0,
+            memory: 0,
+            seen: None,
+        };
         (room, receiver)
     }
 
@@ -64,9 +81,23 @@ impl Room {
             self.since = None;
             self.refuse(None);
         }
-        let burstable = cgroup::qos(pod) == Qos::Burstable;
-        let requests = burstable.then(|| admission::requests(&self.granted.apply(pod)));
-        self.cpu = requests.and_then(|r| r.get("cpu").map(Quantity::milli)).unwrap_or(0);
+        let qos = cgroup::qos(pod);
+        let asks = qos != Qos::BestEffort;
+        let requests = if asks { admission::requests(&self.granted.apply(pod)) } else { Default::default() };
+        self.class = asks.then_some(qos);
+        self.cpu = requests.get("cpu").map_or(0, Quantity::milli);
+        self.memory = requests.get("memory").and_then(|q| u64::try_from(q.units()).ok()).unwrap_or(0);
+    }
+
+    /// What was asked for before, where the pod now asks for something else.
+    fn asked_anew(&mut self) -> Option<(Arc<Allocation>, Arc<Allocation>)> {
+        let now = self.asked.as_ref().unwrap_or(&self.granted);
+        if self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, now)) {
+            return None;
+        }
+        let now = now.clone();
+        let before = self.seen.replace(now.clone())?;
+        (!before.same(&now)).then_some((before, now))
     }
 
     /// As it was granted, and all that it has not given up yet.
@@ -106,31 +137,49 @@ fn of_runtime(pod: &Pod, runtime: Option<&PodRuntime>) -> Allocation {
     granted
 }
 
-/// Writes the weight of the Burstable pods whenever it is another one. A failure is a warning, and tried again with the next change.
-pub(super) async fn weigh(cgroups: cgroup::Manager, mut weights: watch::Receiver<Option<u64>>) {
+/// Writes the weights of the classes whenever they are others. A failure is a warning, and tried again with the next change.
+pub(super) async fn weigh(cgroups: cgroup::Manager, mut weights: watch::Receiver<Option<Weights>>) {
     while weights.changed().await.is_ok() {
-        let shares = *weights.borrow_and_update();
-        if let Some(shares) = shares
-            && let Err(error) = cgroups.weigh(Qos::Burstable, shares).await
+        let weights = *weights.borrow_and_update();
+        if let Some(weights) = weights
+            && let Err(error) = cgroups.weigh(weights).await
         {
-            tracing::warn!(error = %crate::api::watch::chain(&error), "cannot set the weight of burstable pods");
+            tracing::warn!(error = %crate::api::watch::chain(&error), "cannot set the weights of the classes of pods");
         }
     }
     std::future::pending().await
 }
 
 impl Dispatcher {
-    /// The class of Burstable pods weighs what they ask for together.
+    /// The class of Burstable pods weighs what they ask for together, and each class is protected as its pods are.
     pub(super) fn weigh(&self) {
-        let counted = self.actors.values().filter(|entry| entry.holds_room());
-        let shares = Some(cgroup::cpu_shares(counted.map(|entry| entry.room.cpu).sum()));
-        self.weights.send_if_modified(|known| std::mem::replace(known, shares) != shares);
+        let (mut cpu, mut weights) = (0, Weights::default());
+        for room in self.actors.values().filter(|entry| entry.holds_room()).map(|entry| &entry.room) {
+            match room.class {
+                Some(Qos::Burstable) => {
+                    cpu += room.cpu;
+                    weights.burstable_memory = weights.burstable_memory.saturating_add(room.memory);
+                }
+                _ => weights.guaranteed_memory = weights.guaranteed_memory.saturating_add(room.memory),
+            }
+        }
+        weights.burstable_cpu_shares = cgroup::cpu_shares(cpu);
+        if !self.shared.cgroups.node().tiered {
+            // Nobody is protected: no reason to write anything when memory alone is another.
+            (weights.burstable_memory, weights.guaranteed_memory) = (0, 0);
+        }
+        self.weights.send_if_modified(|known| known.replace(weights) != Some(weights));
     }
 
     /// Nobody can be judged before all pods are known.
     pub(super) fn resizes(&mut self) {
         let mut waiting: Vec<(Rank, String)> = Vec::new();
+        let live = self.actors.values().filter(|entry| entry.holds_room()).count();
+        let fewer = live < std::mem::replace(&mut self.live, live);
         for (uid, entry) in &mut self.actors {
+            if let Some((before, now)) = entry.room.asked_anew() {
+                self.shared.resize_counts.requested(&before, &now);
+            }
             if entry.room.held.is_some() && entry.settled() >= entry.room.granted.generation {
                 entry.room.held = None;
             }
@@ -143,17 +192,30 @@ impl Dispatcher {
                 waiting.push((resize::rank(&granted, &pod, entry.room.since), uid.clone()));
             }
         }
-        if waiting.is_empty() {
-            return;
+        if !waiting.is_empty() {
+            waiting.sort();
+            let view = self.view();
+            for (_, uid) in waiting {
+                self.resize(&view, &uid, fewer);
+            }
         }
-        waiting.sort();
-        let view = self.view();
-        for (_, uid) in waiting {
-            self.resize(&view, &uid);
-        }
+        self.count_resizes();
     }
 
-    fn resize(&mut self, view: &NodeView, uid: &str) {
+    fn count_resizes(&self) {
+        let (mut deferred, mut infeasible, mut held) = (0, 0, 0);
+        for room in self.actors.values().filter(|entry| entry.holds_room()).map(|entry| &entry.room) {
+            match &room.pending {
+                Some(pending) if pending.infeasible => infeasible += 1,
+                Some(_) => deferred += 1,
+                None => {}
+            }
+            held += usize::from(room.held.is_some());
+        }
+        self.shared.resize_counts.standing(deferred, infeasible, held);
+    }
+
+    fn resize(&mut self, view: &NodeView, uid: &str, fewer: bool) {
         let Some(entry) = self.actors.get(uid) else { return };
         if entry.room.victims.iter().any(|victim| self.actors.get(victim).is_some_and(Entry::is_live)) {
             return;
@@ -168,6 +230,14 @@ impl Dispatcher {
         let (infeasible, cause, message) = match verdict {
             Verdict::Granted => {
                 tracing::info!(pod = %entry.id, generation, "a resize is granted");
+                if let Some(waited) = entry.room.pending.as_ref().filter(|pending| !pending.infeasible) {
+                    let trigger = match fewer {
+                        _ if waited.generation != generation => Trigger::PodUpdated,
+                        true => Trigger::PodsRemoved,
+                        false => Trigger::PodResized,
+                    };
+                    self.shared.resize_counts.accepted(trigger);
+                }
                 if let Some(entry) = self.actors.get_mut(uid) {
                     entry.room.grant();
                     entry.room.look(&asked);
@@ -186,6 +256,9 @@ impl Dispatcher {
             Verdict::Infeasible { message } => (true, "Infeasible".to_owned(), message),
         };
         let Some(entry) = self.actors.get_mut(uid) else { return };
+        if infeasible && entry.room.pending.as_ref().is_none_or(|p| !p.infeasible || p.generation != generation) {
+            self.shared.resize_counts.infeasible();
+        }
         let since = *entry.room.since.get_or_insert_with(Time::now);
         entry.room.refuse(Some(Pending { infeasible, cause, message, generation, since }));
     }

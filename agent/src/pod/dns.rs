@@ -43,7 +43,7 @@ pub fn config(
     let mut warnings = Vec::new();
     let falls_back = policy == "Cluster" && cluster_dns.is_empty();
     if falls_back {
-        warnings.push(("MissingClusterDNS", missing_cluster_dns(pod)));
+        warnings.push((MISSING, missing_cluster_dns(pod)));
     }
     let mut dns = match policy {
         "None" => DnsConfig::default(),
@@ -85,13 +85,13 @@ pub fn config(
     Ok((dns, warnings))
 }
 
+/// The reason of the warning that there is no DNS of the cluster: said of the Node too.
+pub const MISSING: &str = "MissingClusterDNS";
+pub const FALLS_BACK: &str = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. \
+                              Falling back to \"Default\" policy.";
+
 fn missing_cluster_dns(pod: &api::Pod) -> String {
-    let id = crate::pod::desired::id_of(pod);
-    format!(
-        "pod: {:?}. kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" policy. Falling back to \
-         \"Default\" policy.",
-        id.to_string()
-    )
+    format!("pod: {:?}. {FALLS_BACK}", crate::pod::desired::id_of(pod).to_string())
 }
 
 fn unique(all: impl Iterator<Item = String>) -> Vec<String> {

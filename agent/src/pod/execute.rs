@@ -18,7 +18,7 @@ use crate::pod::container::{ConfigError, ImageFacts, NodeLimits};
 use crate::pod::desired::{Desired, Role};
 use crate::pod::observed::Observed;
 use crate::pod::plan::Action;
-use crate::pod::resize::{Real, Record};
+use crate::pod::resize::Record;
 use crate::pod::stage::{Progress, Stage};
 use crate::pod::status::NodeFacts;
 use crate::pod::traffic::Leaving;
@@ -41,6 +41,7 @@ pub struct Shared {
     pub volumes: volume::Manager,
     pub user_ids: userns::Range,
     pub user_counts: userns::Counts,
+    pub resize_counts: crate::metrics::resizes::Resizes,
     pub cgroups: cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
@@ -117,7 +118,6 @@ pub const CONFIG_ERROR: &str = "CreateContainerConfigError";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tried {
     pub record: Record,
-    pub real: BTreeMap<String, Real>,
     pub failed: Option<Failed>,
 }
 
@@ -243,6 +243,10 @@ impl Job {
         let (resolv, warnings) = dns::config(&self.desired.pod, host_file.as_deref(), servers, domain, &self.shared.node.ips)?;
         if matches!(self.action, Action::RunSandbox { .. }) {
             for (reason, warning) in warnings {
+                if reason == dns::MISSING {
+                    let node = &self.shared.config.node_name;
+                    self.shared.events.node(node, Some(node.clone()), Severity::Warning, reason, dns::FALLS_BACK);
+                }
                 self.warn(None, reason, warning);
             }
         }

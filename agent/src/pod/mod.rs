@@ -55,6 +55,7 @@ pub struct Deps {
     pub user_ids: crate::userns::Range,
     /// Takes what came of those pods.
     pub user_counts: crate::userns::Counts,
+    pub resize_counts: crate::metrics::resizes::Resizes,
     pub cgroups: crate::cgroup::Manager,
     pub probes: ferrolet_probes::Driver,
     pub probe_events: mpsc::Receiver<ferrolet_probes::ProbeEvent>,

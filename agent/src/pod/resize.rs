@@ -57,6 +57,9 @@ pub struct Record {
     pub since: Option<Time>,
     /// By container id: what was set since it was made.
     pub actuated: BTreeMap<String, Resources>,
+    /// By container id: what was read back after that.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub real: BTreeMap<String, Real>,
 }
 
 /// What waits, and why.
@@ -82,13 +85,12 @@ pub struct Grant {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resized {
     pub record: Record,
-    /// By container id: what was read back.
-    pub real: BTreeMap<String, Real>,
     pub pending: Option<Pending>,
 }
 
 /// Read back from the runtime or the kernel; `None` where it does not say, or where there is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Real {
     pub cpu_request_milli: Option<i64>,
     pub cpu_limit_milli: Option<i64>,

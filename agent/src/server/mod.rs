@@ -55,6 +55,7 @@ pub struct Deps {
     pub statics: crate::static_pods::Watched,
     pub statuses: crate::static_pods::Statuses,
     pub metrics: Arc<Metrics>,
+    pub probes: ferrolet_probes::Driver,
     pub health: health::Checks,
 }
 

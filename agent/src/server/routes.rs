@@ -48,6 +48,7 @@ pub fn app(deps: Deps) -> Router {
         .route("/runningpods", get(running_pods))
         .route("/runningpods/", get(running_pods))
         .route("/metrics", get(metrics))
+        .route("/metrics/probes", get(probe_metrics))
         .route("/configz", get(configz))
         .with_state(deps)
         .merge(health)
@@ -166,7 +167,15 @@ async fn running_pods(State(deps): State<Deps>) -> Result<Json<Value>, Refusal> 
 }
 
 async fn metrics(State(deps): State<Deps>) -> Response {
-    let text = deps.metrics.scrape(&deps.cri).await;
+    page(deps.metrics.scrape(&deps.cri).await)
+}
+
+async fn probe_metrics(State(deps): State<Deps>) -> Response {
+    let tallies = deps.probes.tallies().await;
+    page(crate::metrics::probes::page(&tallies, &find::pods(&deps)))
+}
+
+fn page(text: String) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

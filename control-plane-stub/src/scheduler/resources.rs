@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use ferrolet_quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// Milli for cpu, units for all others.
@@ -57,7 +57,8 @@ fn requests(container: &Container, unsaid: bool) -> Amounts {
     asked
 }
 
-/// What a pod reserves on its node.
+/// What a pod reserves on its node: what it asks for, and as much as it still has while it is resized. What can never be granted does
+/// not count.
 pub fn of_pod(pod: &Pod) -> Amounts {
     sum(pod, false)
 }
@@ -68,37 +69,70 @@ pub fn for_scoring(pod: &Pod) -> Amounts {
 }
 
 fn sum(pod: &Pod, unsaid: bool) -> Amounts {
-    pod.spec.as_ref().map(|spec| sum_of(spec, unsaid)).unwrap_or_default()
+    pod.spec.as_ref().map(|spec| sum_of(spec, pod.status.as_ref(), unsaid)).unwrap_or_default()
 }
 
-/// As `of_pod`, for a spec alone.
-pub fn of_spec(spec: &PodSpec) -> Amounts {
-    sum_of(spec, false)
+/// What the node says that containers, and the pod as a whole, have.
+struct Had<'a> {
+    status: Option<&'a PodStatus>,
+    /// The spec asks for what can never be granted.
+    infeasible: bool,
 }
 
-fn sum_of(spec: &PodSpec, unsaid: bool) -> Amounts {
+impl Had<'_> {
+    fn of(status: Option<&PodStatus>) -> Had<'_> {
+        let conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let mut pending = conditions.filter(|c| c.type_ == "PodResizePending");
+        Had { status, infeasible: pending.any(|c| c.reason.as_deref() == Some("Infeasible")) }
+    }
+
+    /// The most of both, as long as a resize is under way.
+    fn most(&self, asked: Amounts, granted: Option<&BTreeMap<String, Text>>, real: Option<&ResourceRequirements>) -> Amounts {
+        let Some(real) = real else { return asked };
+        let mut all = if self.infeasible { Amounts::new() } else { asked };
+        max(&mut all, &amounts(granted));
+        max(&mut all, &amounts(real.requests.as_ref()));
+        all
+    }
+
+    fn container(&self, container: &Container, unsaid: bool) -> Amounts {
+        let asked = requests(container, unsaid);
+        let lists = self.status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+        let mut known = lists.into_iter().flatten().flatten().flatten();
+        match known.find(|c| c.name == container.name) {
+            Some(known) => self.most(asked, known.allocated_resources.as_ref(), known.resources.as_ref()),
+            None => asked,
+        }
+    }
+}
+
+fn sum_of(spec: &PodSpec, status: Option<&PodStatus>, unsaid: bool) -> Amounts {
+    let had = Had::of(status);
     let mut running = Amounts::new();
     for container in &spec.containers {
-        add(&mut running, &requests(container, unsaid));
+        add(&mut running, &had.container(container, unsaid));
     }
     let mut sidecars = Amounts::new();
     let mut peak = Amounts::new();
     for container in spec.init_containers.iter().flatten() {
-        let asked = requests(container, unsaid);
         if container.restart_policy.as_deref() == Some("Always") {
+            let asked = had.container(container, unsaid);
             add(&mut running, &asked);
             add(&mut sidecars, &asked);
             max(&mut peak, &sidecars);
         } else {
             let mut while_it_runs = sidecars.clone();
-            add(&mut while_it_runs, &asked);
+            add(&mut while_it_runs, &requests(container, unsaid));
             max(&mut peak, &while_it_runs);
         }
     }
     max(&mut running, &peak);
     // Resources given to the pod as a whole take the place of the sum.
-    for (name, n) in amounts(spec.resources.as_ref().and_then(|r| r.requests.as_ref())) {
-        running.insert(name, n);
+    if let Some(whole) = &spec.resources {
+        let (granted, real) = (status.and_then(|s| s.allocated_resources.as_ref()), status.and_then(|s| s.resources.as_ref()));
+        for (name, n) in had.most(amounts(whole.requests.as_ref()), granted, real) {
+            running.insert(name, n);
+        }
     }
     add(&mut running, &amounts(spec.overhead.as_ref()));
     running.retain(|_, n| *n > 0);

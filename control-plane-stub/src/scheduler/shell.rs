@@ -94,7 +94,7 @@ fn wakes_by_pod(old: Option<&Pod>, new: Option<&Pod>) -> Vec<Wake> {
     }
     let holds = |p: Option<&Pod>| p.is_some_and(|p| meta::node_name(p).is_some() && !meta::is_finished(p));
     let labels = |p: Option<&Pod>| p.and_then(|p| p.metadata.labels.clone());
-    let resources = |p: Option<&Pod>| p.and_then(|p| p.spec.as_ref()).map(super::resources::of_spec);
+    let resources = |p: Option<&Pod>| p.map(super::resources::of_pod);
     match (holds(old), holds(new)) {
         (true, false) => wakes.push(Wake::Room),
         (false, true) => wakes.push(Wake::Neighbour),

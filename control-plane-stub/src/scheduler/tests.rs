@@ -58,6 +58,31 @@ fn requests_follow_the_rule_for_init_containers_and_sidecars() {
 }
 
 #[test]
+fn a_pod_that_is_resized_reserves_the_most_of_what_it_asks_for_and_has() {
+    let spec = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}]});
+    let amounts = |cpu: &str| json!({"cpu": cpu, "memory": "1Gi"});
+    let status = |granted: &str, real: &str, reason: Option<&str>| {
+        let pending = reason.map(|r| json!({"type": "PodResizePending", "status": "True", "reason": r}));
+        json!({
+            "conditions": pending.into_iter().collect::<Vec<_>>(),
+            "containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+                "allocatedResources": amounts(granted), "resources": {"requests": amounts(real)}}],
+        })
+    };
+    let cpu = |spec: Value, status: Value| of_pod(&pod(json!({"spec": spec, "status": status})))["cpu"];
+    assert_eq!(cpu(spec("1"), json!({})), 1000);
+    assert_eq!(cpu(spec("2"), status("1", "1", None)), 2000, "what it asks for");
+    assert_eq!(cpu(spec("1"), status("1", "3", None)), 3000, "what it has not given up");
+    assert_eq!(cpu(spec("1"), status("2", "1", None)), 2000, "what it was granted");
+    assert_eq!(cpu(spec("5"), status("1", "1", Some("Deferred"))), 5000);
+    assert_eq!(cpu(spec("5"), status("1", "2", Some("Infeasible"))), 2000);
+    let whole = |cpu: &str| json!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": cpu}}});
+    let had = json!({"allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": "3"}}});
+    assert_eq!(cpu(whole("2"), had), 3000);
+    assert_eq!(cpu(whole("2"), json!({})), 2000);
+}
+
+#[test]
 fn refusals_in_words() {
     let plain = || node("n", json!({}), &[]);
     let tainted =

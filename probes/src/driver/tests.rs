@@ -395,3 +395,29 @@ async fn cancelled_it_ends_and_closes_the_verdicts() {
     driver.set("u", Vec::new(), InitialVerdicts::new()).await;
     assert!(driver.verdicts("v").await.borrow().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn checks_are_counted_over_all_containers_of_a_name() {
+    let script = Script::new(|id, n| match (id, n) {
+        ("broken", _) => Answer::Broken,
+        (_, 0) => Answer::After(Duration::from_millis(30), 0),
+        (_, n) => Answer::Code(i32::from(n == 1)),
+    });
+    let (driver, _events, _cancel) = start(&script, Limits::default());
+    assert_eq!(driver.tallies().await, []);
+    driver.set("u", vec![probe("c", "c1", Kind::Readiness, 10, (1, 3))], InitialVerdicts::new()).await;
+    driver.set("v", vec![probe("c", "broken", Kind::Readiness, 10, (1, 3))], InitialVerdicts::new()).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(script.times("c1").len(), 3);
+    let all = driver.tallies().await;
+    assert_eq!(all.len(), 1, "a check that cannot be made is none: {all:?}");
+    let tally = all[0].tally;
+    assert_eq!((tally.successful, tally.failed), (2, 1));
+    assert_eq!(tally.within.iter().sum::<u32>(), 2);
+    assert!(tally.seconds >= 0.03 && tally.within[3] == 1, "{tally:?}");
+    driver.set("u", vec![probe("c", "c2", Kind::Readiness, 10, (1, 3))], InitialVerdicts::new()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(driver.tallies().await[0].tally.successful, 3, "the next container of the name");
+    driver.remove("u").await;
+    assert_eq!(driver.tallies().await, []);
+}

@@ -238,6 +238,36 @@ async fn on_a_unified_hierarchy_a_pods_cgroup_lives_and_dies() {
     let Some(own) = Own::new("/sys/fs/cgroup/unified", "unified") else { return };
     assert_eq!(own.manager.version(), Version::V2);
     lives_and_dies(&own).await;
+    let huge = pod(&own.manager, serde_json::json!({"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"cpu": "1"}}));
+    own.manager.create(&huge).await.unwrap();
+    let file = own.mounts[0].join(&huge.path).join("hugetlb.2MB.max");
+    if file.exists() {
+        assert_eq!(read(&file), (4 << 20).to_string(), "by the kernel");
+    }
+    own.manager.remove(&huge).await.unwrap();
+}
+
+fn shares(burstable_cpu_shares: u64) -> Weights {
+    Weights { burstable_cpu_shares, ..Weights::default() }
+}
+
+#[tokio::test]
+async fn what_is_kept_for_pods_is_kept_for_those_around_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["", "kubepods", "kubepods/burstable"] {
+        fake(dir.path(), folder, &[("cgroup.controllers", "memory\n"), ("cgroup.subtree_control", "memory\n")]);
+        fake(dir.path(), folder, &[("memory.min", "0"), ("memory.low", "0")]);
+    }
+    let weights = Weights { burstable_cpu_shares: 2, burstable_memory: 300, guaranteed_memory: 500 };
+    let value = |file: &str| read(dir.path().join("kubepods").join(file));
+    let plain = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
+    plain.weigh(weights).await.unwrap();
+    assert_eq!((value("memory.min"), value("burstable/memory.low")), ("0".into(), "0".into()));
+    let manager = Manager::at(dir.path(), NodeCgroups { memory_qos: true, ..NodeCgroups::default() }).unwrap();
+    manager.weigh(weights).await.unwrap();
+    assert_eq!((value("memory.min"), value("burstable/memory.low")), ("800".into(), "300".into()));
+    manager.weigh(shares(2)).await.unwrap();
+    assert_eq!((value("memory.min"), value("burstable/memory.low")), ("0".into(), "0".into()));
 }
 
 #[tokio::test]
@@ -248,7 +278,7 @@ async fn a_class_has_a_weight_and_swap_is_looked_for() {
     }
     fake(dir.path(), "cpu/kubepods/burstable", &[("cpu.shares", "1024")]);
     let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
-    manager.weigh(Qos::Burstable, 307).await.unwrap();
+    manager.weigh(shares(307)).await.unwrap();
     assert_eq!(read(dir.path().join("cpu/kubepods/burstable/cpu.shares")), "307");
     assert!(!manager.bounds_swap().await);
     fs::write(dir.path().join("memory/memory.memsw.limit_in_bytes"), "").unwrap();
@@ -260,9 +290,9 @@ async fn a_class_has_a_weight_and_swap_is_looked_for() {
     }
     fake(dir.path(), "kubepods/burstable", &[("cpu.weight", "100")]);
     let manager = Manager::at(dir.path(), NodeCgroups::default()).unwrap();
-    manager.weigh(Qos::Burstable, 1024).await.unwrap();
+    manager.weigh(shares(1024)).await.unwrap();
     assert_eq!(read(dir.path().join("kubepods/burstable/cpu.weight")), "100");
-    manager.weigh(Qos::Burstable, 2).await.unwrap();
+    manager.weigh(shares(2)).await.unwrap();
     assert_eq!(read(dir.path().join("kubepods/burstable/cpu.weight")), "1");
     assert!(!manager.bounds_swap().await);
     fake(dir.path(), "kubepods", &[("memory.swap.max", "max")]);

@@ -122,3 +122,20 @@ proptest! {
         prop_assert!((1..=10_000).contains(&cpu_weight(cpu_shares(a))));
     }
 }
+
+#[test]
+fn memory_that_is_asked_for_is_kept_where_that_is_configured() {
+    let node = NodeCgroups { memory_qos: true, tiered: true, page_sizes: vec![2 << 20, 1 << 30], ..NodeCgroups::default() };
+    let limits = |resources: serde_json::Value, node: &NodeCgroups| {
+        let pod = serde_json::json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "c", "resources": resources}]}});
+        plan(&serde_json::from_value(pod).unwrap(), node).unwrap().limits
+    };
+    let full = serde_json::json!({"cpu": "1", "memory": "1Mi"});
+    let guaranteed = limits(serde_json::json!({"requests": full, "limits": full}), &node);
+    assert_eq!((guaranteed.memory_min, guaranteed.memory_low), (Some(1 << 20), None));
+    let burstable = limits(serde_json::json!({"requests": full, "limits": {"hugepages-2Mi": "4Mi"}}), &node);
+    assert_eq!((burstable.memory_min, burstable.memory_low), (None, Some(1 << 20)));
+    assert_eq!(burstable.hugetlb, [(2 << 20, 4 << 20), (1 << 30, 0)].into(), "what is not asked for is none");
+    let plain = limits(serde_json::json!({"requests": full, "limits": full}), &NodeCgroups { tiered: false, ..node });
+    assert_eq!((plain.memory_min, plain.memory_low), (None, None));
+}

@@ -265,7 +265,7 @@ async fn on_v1_slices_live_and_die_and_keep_their_limits() {
     ] {
         assert_eq!(systemd.read(controller, &pod.path, file), value, "{file}");
     }
-    manager.weigh(super::super::Qos::Burstable, 777).await.unwrap();
+    manager.weigh(super::super::Weights { burstable_cpu_shares: 777, ..Default::default() }).await.unwrap();
     assert_eq!(systemd.show("kubepods-burstable.slice", "CPUShares"), "777");
     assert_eq!(systemd.show("kubepods-besteffort.slice", "CPUShares"), "2");
     assert_eq!(systemd.show("kubepods.slice", "MemoryLimit"), (1 << 30).to_string());

@@ -173,6 +173,8 @@ impl World {
             objects,
             user_ids: crate::userns::Range::whole(crate::userns::UNIT, 110).unwrap(),
             user_counts: self.user_counts.clone(),
+            resize_counts: crate::metrics::resizes::Resizes::new(&crate::metrics::Metrics::new("n", Vec::new()).unwrap())
+                .unwrap(),
             cgroups: cgroup::Manager::at(&self.dir.path().join("cgroup"), cgroup::NodeCgroups::default()).unwrap(),
             kube,
             probes,

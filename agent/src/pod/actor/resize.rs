@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(super) fn known(inputs: &mut Inputs) -> Resized {
     let grant = inputs.grants.borrow_and_update().clone();
     let record = Record { allocation: Arc::unwrap_or_clone(grant.allocation), ..std::mem::take(&mut inputs.record) };
-    Resized { record, pending: grant.pending, ..Resized::default() }
+    Resized { record, pending: grant.pending }
 }
 
 impl Actor {
@@ -35,12 +35,12 @@ impl Actor {
 
     /// What came of a try. Another grant may have come meanwhile: then it is not over.
     pub(super) fn resized(&mut self, tried: Tried, now: Time) {
-        let Tried { record, real, failed } = tried;
+        let Tried { record, failed } = tried;
         let own = &mut self.local.resize;
         let current = own.record.allocation.same(&record.allocation);
         own.record.actuated = record.actuated;
         own.record.unsettled = !current || record.unsettled;
-        own.real = real;
+        own.record.real = record.real;
         match failed {
             None => self.backoffs.succeeded(&Subject::Resize),
             Some(_) if !current => {}

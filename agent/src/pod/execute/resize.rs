@@ -34,19 +34,21 @@ impl Job {
         let mut record = self.observed.local.resize.record.clone();
         let known: BTreeSet<&str> = self.observed.containers.iter().map(|c| c.id.as_str()).collect();
         record.actuated.retain(|id, _| known.contains(id.as_str()));
+        record.real.clear();
         record.unsettled = true;
+        let begun = std::time::Instant::now();
         let done = self.resize_all(&mut record).await;
-        let mut real = BTreeMap::new();
+        self.shared.resize_counts.carried_out(begun.elapsed(), done.is_ok());
         let failed = match done {
             Ok(plan) => {
                 record.unsettled = false;
-                real = self.read_back(&plan).await;
+                record.real = self.read_back(&plan).await;
                 self.write_record(record.clone()).await.err()
             }
             Err(message) => Some(message),
         };
         let failed = failed.map(|message| Failed { reason: ERROR, message });
-        Ok(Outcome::Resized(Box::new(Tried { record, real, failed })))
+        Ok(Outcome::Resized(Box::new(Tried { record, failed })))
     }
 
     /// Adds to the record what was done, also where it fails later on.

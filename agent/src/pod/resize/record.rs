@@ -78,6 +78,8 @@ mod tests {
         record
             .actuated
             .insert("id".into(), Resources { requests: [("cpu".to_owned(), "1".to_owned())].into(), ..Default::default() });
+        let real = crate::pod::resize::Real { cpu_limit_milli: Some(10), ..Default::default() };
+        record.real.insert("id".into(), real);
         write(&pods.path().join("a"), &record).unwrap();
         write(&pods.path().join("a"), &record).unwrap();
         for (name, text) in [("b", "{"), ("c", "7")] {

@@ -62,7 +62,7 @@ pub(super) fn has(i: &Inputs<'_>, spec: &api::Container, n: &Container) -> api::
     if !n.running() {
         return all;
     }
-    let real = i.observed.local.resize.real.get(&n.id).copied().unwrap_or_default();
+    let real = i.observed.local.resize.record.real.get(&n.id).copied().unwrap_or_default();
     if let Some(given) = resize::given(n, i.observed) {
         let amounts = Amounts::of(given);
         let Real { cpu_request_milli, cpu_limit_milli, memory_limit } = real;

@@ -181,7 +181,7 @@ fn a_resize_shows_what_the_container_has_and_that_it_waits() {
     let s = w.next();
     assert_eq!((going(&s), main(&s).resources.clone()), (None, spec.resources));
     let real = crate::pod::resize::Real { cpu_request_milli: Some(150), ..Default::default() };
-    w.observed.local.resize.real.insert(id, real);
+    w.observed.local.resize.record.real.insert(id, real);
     assert_eq!(main(&w.next()).resources.as_ref().unwrap().requests.as_ref().unwrap()["cpu"].0, "150m");
 }
 
