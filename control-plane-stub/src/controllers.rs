@@ -18,9 +18,10 @@ pub mod queue;
 pub mod replicaset;
 pub mod runner;
 pub mod shell;
+pub mod volumes;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -57,6 +58,7 @@ pub fn spawn_all(registry: &Registry, params: Params, cancel: &CancellationToken
     workloads(registry, &mut pods, cancel, &mut tasks);
     endpoints(registry, &mut pods, &mut nodes, cancel, &mut tasks);
     keep_nodes(registry, &mut pods, &mut nodes, &params, cancel, &mut tasks);
+    bind_volumes(registry, &mut pods, cancel, &mut tasks);
     lifetimes(registry, &params, cancel, &mut tasks);
     tasks.extend([pods.spawn(cancel), nodes.spawn(cancel)]);
     tasks
@@ -197,6 +199,26 @@ fn keep_nodes(
     leases.wake(&queue, move |old, new| shell::node::wakes_by_lease(&reader, old, new));
     tasks.push(runner::spawn("node", 1, keys, move |key| shell.clone().sync(key), cancel));
     tasks.extend([recorder, leases.spawn(cancel)]);
+}
+
+/// One key at a time, so that no volume is given away twice.
+fn bind_volumes(registry: &Registry, pods: &mut Informer<Pod>, cancel: &CancellationToken, tasks: &mut Vec<JoinHandle<()>>) {
+    let mut volumes = Informer::<PersistentVolume>::new(registry, &kinds::PERSISTENT_VOLUME);
+    let mut claims = Informer::<PersistentVolumeClaim>::new(registry, &kinds::PERSISTENT_VOLUME_CLAIM);
+    let shell = shell::volumes::Shell {
+        registry: registry.clone(),
+        volumes: volumes.reader(),
+        claims: claims.reader(),
+        pods: pods.reader(),
+    };
+    let (queue, keys) = mpsc::channel(WAKES);
+    let reader = volumes.reader();
+    claims.wake(&queue, move |old, new| shell::volumes::wakes(&reader, old, new));
+    let reader = claims.reader();
+    volumes.wake(&queue, move |old, new| shell::volumes::wakes_by_volume(&reader, old, new));
+    pods.wake(&queue, |_, new: Option<&Pod>| new.map(|pod| volumes::own_claims(pod).collect()).unwrap_or_default());
+    tasks.push(runner::spawn("volumes", 1, keys, move |key| shell.clone().sync(key), cancel));
+    tasks.extend([volumes.spawn(cancel), claims.spawn(cancel)]);
 }
 
 /// Garbage collection and namespaces: both follow the metadata of all kinds.

@@ -77,7 +77,12 @@ impl Containerd {
         })
     }
 
-    fn log(&self) -> PathBuf {
+    /// Which one it is, as in `2.1.9`.
+    pub fn version(&self) -> &str {
+        &self.tools.runtime.version
+    }
+
+    pub fn log(&self) -> PathBuf {
         self.dir.join("containerd.log")
     }
 

@@ -9,6 +9,7 @@ pub mod preempt;
 mod requests;
 pub mod resize;
 mod selector;
+pub use selector::fits_any;
 pub mod sysctls;
 
 use crate::cgroup::Qos;

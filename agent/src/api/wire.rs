@@ -7,7 +7,7 @@ pub mod place;
 
 use super::snapshot::ObjectKey;
 use ferrolet_netproxy::wire as lean;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Secret};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -41,6 +41,12 @@ impl Wire for ConfigMap {
 impl Wire for Secret {
     const BASE: &'static str = "/api/v1";
     const PLURAL: &'static str = "secrets";
+    const MANY: bool = true;
+}
+
+impl Wire for PersistentVolumeClaim {
+    const BASE: &'static str = "/api/v1";
+    const PLURAL: &'static str = "persistentvolumeclaims";
     const MANY: bool = true;
 }
 

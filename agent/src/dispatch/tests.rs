@@ -13,6 +13,7 @@ mod rules;
 mod standing;
 mod starts;
 mod statics;
+mod volumes;
 mod world;
 
 use ferrolet_cri::fake::{Fault, ImageConfig, Profile};

@@ -1,4 +1,4 @@
-//! The ConfigMaps and Secrets of this node's pods: one watch an object, however many pods use it.
+//! The ConfigMaps and Secrets of this node's pods: one watch an object, however many pods use it; and the claims that pods wait for.
 //!
 //! Owns the watches and what they said last. A pod holds what it names and is woken when any of it changes; what nobody holds is
 //! not asked for any more, nor kept. What was known outlives an API server that is away, so that a container can start again.
@@ -6,13 +6,13 @@
 mod lanes;
 mod refs;
 
-pub use refs::{Kind, Ref, of, shows_itself};
+pub use refs::{Kind, Ref, claims, of, shows_itself};
 
 use crate::api::snapshot::ObjectKey;
 use crate::api::watch::{self, Change, Sink};
 use crate::api::wire::{Selector, Wire};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use lanes::{Lane, Lanes};
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// How long a refusal is not believed: the API server learns of a pod's right to its objects a moment after the pod is bound.
 const REFUSED: Duration = Duration::from_secs(1);
+/// How often a claim is looked at that a pod waits for.
+const CLAIMS: Duration = Duration::from_millis(500);
 
 /// `configMapAndSecretChangeDetectionStrategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,9 @@ pub struct Error(String);
 pub trait Configures: Wire + kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug {
     #[doc(hidden)]
     fn shelf(inner: &Inner) -> &Shelf<Self>;
+    /// Nodes may read it by name and not watch it: it is read again and again this often while somebody holds it.
+    const POLLED: Option<Duration> = None;
+
     /// Will never change.
     fn is_immutable(&self) -> bool;
 }
@@ -69,6 +74,18 @@ impl Configures for Secret {
     }
 }
 
+impl Configures for PersistentVolumeClaim {
+    const POLLED: Option<Duration> = Some(CLAIMS);
+
+    fn shelf(inner: &Inner) -> &Shelf<Self> {
+        &inner.claims
+    }
+
+    fn is_immutable(&self) -> bool {
+        false
+    }
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -82,6 +99,7 @@ pub struct Inner {
     lanes: Lanes,
     config_maps: Shelf<ConfigMap>,
     secrets: Shelf<Secret>,
+    claims: Shelf<PersistentVolumeClaim>,
 }
 
 /// The entries of one kind that somebody holds.
@@ -126,7 +144,8 @@ impl Store {
     /// `another` gives a client with a connection of its own.
     pub fn new(kube: kube::Client, strategy: Strategy, another: impl Fn() -> kube::Client + Send + Sync + 'static) -> Store {
         let lanes = Lanes::new(Box::new(another));
-        Store { inner: Arc::new(Inner { kube, strategy, lanes, config_maps: Shelf::default(), secrets: Shelf::default() }) }
+        let (config_maps, secrets, claims) = (Shelf::default(), Shelf::default(), Shelf::default());
+        Store { inner: Arc::new(Inner { kube, strategy, lanes, config_maps, secrets, claims }) }
     }
 
     /// Holds these objects, and those held before that are not among them no longer.
@@ -137,6 +156,7 @@ impl Store {
                 let entry: Arc<dyn Any + Send + Sync> = match r.kind {
                     Kind::ConfigMap => self.entry::<ConfigMap>(&r.key, &held.changed),
                     Kind::Secret => self.entry::<Secret>(&r.key, &held.changed),
+                    Kind::Claim => self.entry::<PersistentVolumeClaim>(&r.key, &held.changed),
                 };
                 held.entries.insert(r, entry);
             }
@@ -148,15 +168,22 @@ impl Store {
         let key = ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() };
         let entry = locked(K::shelf(&self.inner)).get(&key).and_then(Weak::upgrade);
         match entry {
-            Some(entry) if self.inner.strategy == Strategy::Watch => entry.get().await,
+            Some(entry) if self.strategy::<K>() == Strategy::Watch => entry.get().await,
             found => {
                 let read = read::<K>(&self.inner.kube, &key).await;
-                if let (Err(_), Some(entry)) = (&read, found) {
-                    entry.denied.store(true, Ordering::SeqCst);
+                match (&read, found) {
+                    (Err(_), Some(entry)) => entry.denied.store(true, Ordering::SeqCst),
+                    // What comes after this is a change, also for an entry that has not heard anything yet.
+                    (Ok(object), Some(entry)) if K::POLLED.is_some() => entry.learn(object.as_deref().cloned()),
+                    _ => {}
                 }
                 read
             }
         }
+    }
+
+    fn strategy<K: Configures>(&self) -> Strategy {
+        K::POLLED.map_or(self.inner.strategy, Strategy::Poll)
     }
 
     /// How many objects somebody holds.
@@ -187,7 +214,7 @@ impl Store {
         });
         shelf.insert(key.clone(), Arc::downgrade(&entry));
         let follow = Follow { entry: Arc::downgrade(&entry), stop: stop.clone() };
-        match self.inner.strategy {
+        match self.strategy::<K>() {
             Strategy::Watch => drop(tokio::spawn(watch::run(client, Selector::one(key), follow, stop))),
             Strategy::Poll(every) => {
                 let poll = poll(client, key.clone(), every, follow);

@@ -1,4 +1,4 @@
-//! Which ConfigMaps and Secrets a pod names. Pure.
+//! Which ConfigMaps, Secrets and claims a pod names. Pure.
 
 use crate::api::snapshot::ObjectKey;
 use k8s_openapi::api::core::v1 as api;
@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 pub enum Kind {
     ConfigMap,
     Secret,
+    /// PersistentVolumeClaim
+    Claim,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,20 @@ pub fn of(pod: &api::Pod) -> BTreeSet<Ref> {
     }
     for secret in spec.image_pull_secrets.iter().flatten() {
         found.add(Kind::Secret, &secret.name);
+    }
+    found.refs
+}
+
+/// The claims of its volumes.
+pub fn claims(pod: &api::Pod) -> BTreeSet<Ref> {
+    let mut found = Found { namespace: pod.metadata.namespace.clone().unwrap_or_default(), refs: BTreeSet::new() };
+    let own = pod.metadata.name.as_deref().unwrap_or_default();
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            found.add(Kind::Claim, &claim.claim_name);
+        } else if volume.ephemeral.is_some() {
+            found.add(Kind::Claim, &format!("{own}-{}", volume.name));
+        }
     }
     found.refs
 }

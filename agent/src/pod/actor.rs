@@ -157,6 +157,8 @@ struct Actor {
     told: BTreeSet<String>,
     /// The ConfigMaps and Secrets that the pod names.
     objects: crate::objects::Held,
+    /// Changes when another pod's volumes have been removed.
+    removed: watch::Receiver<u64>,
     /// What volumes show changed while they were being prepared.
     outdated: bool,
 }
@@ -207,6 +209,7 @@ impl Actor {
             reporter,
             told: BTreeSet::new(),
             objects: Default::default(),
+            removed: shared.volumes.removed(),
             outdated: false,
             shared,
             inputs,
@@ -387,6 +390,7 @@ impl Actor {
             Ok(()) = self.inputs.gate.changed() => {}
             Ok(()) = self.inputs.ended.changed() => self.ended(),
             () = self.objects.changed() => self.other_objects(),
+            Ok(()) = self.removed.changed(), if self.waits_for_a_volume() => self.volumes_outdated(),
             Ok(()) = self.verdicts.changed() => {}
             Ok(()) = self.reporter.taken.changed() => {
                 let taken = self.reporter.taken.borrow_and_update().clone();
@@ -425,10 +429,10 @@ impl Actor {
         let subject = action.subject();
         match result {
             Ok(Outcome::Resized(tried)) => self.resized(*tried, now),
-            Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now, None),
-            Ok(Outcome::NotPulled { container, failed, credentials }) => {
-                tracing::debug!(pod = %self.desired.id, container, error = failed.message, "pull failed");
-                self.backoffs.not_pulled(&container, now, (failed.reason, failed.message), credentials);
+            Ok(Outcome::StillHeld { container }) => self.backoffs.looked(&container, now),
+            Ok(Outcome::NotPulled { container, image, failed, credentials }) => {
+                tracing::debug!(pod = %self.desired.id, container, image, error = failed.message, "pull failed");
+                self.backoffs.not_pulled(&container, now, (failed.reason, failed.message), (credentials, image));
                 self.local.images.remove(&container);
             }
             Ok(outcome) => {
@@ -450,11 +454,13 @@ impl Actor {
         match outcome {
             Outcome::Volumes(prepared) => {
                 self.local.volumes_ready = true;
+                self.local.recursive_read_only = prepared.recursive_read_only;
                 self.local.renew_at = match self.outdated {
                     true => Some(Time::now()),
                     false => prepared.renew_at.and_then(|t| Time::try_from(t).ok()),
                 };
                 self.prepared = Arc::new(prepared);
+                self.hold_objects();
             }
             Outcome::Image { container, attempt, facts } => {
                 self.local.images.insert(container.clone(), attempt);

@@ -65,10 +65,11 @@ pub struct Backoffs {
     pub looks: BTreeMap<String, Look>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
     pub at: Time,
     pub credentials: u64,
+    pub image: String,
 }
 
 impl Backoffs {
@@ -95,16 +96,22 @@ impl Backoffs {
     }
 
     /// A failed pull, to be looked at before its delay is over.
-    pub fn not_pulled(&mut self, container: &str, now: Time, failed: (&str, String), credentials: u64) {
+    pub fn not_pulled(&mut self, container: &str, now: Time, failed: (&str, String), tried: (u64, String)) {
         self.failed(Subject::Image(container.to_owned()), now, failed.0, failed.1);
-        self.looked(container, now, Some(credentials));
+        let (credentials, image) = tried;
+        self.looks.insert(container.to_owned(), Look { at: after(now, IMAGE_LOOK), credentials, image });
     }
 
     /// Nothing has changed by now; look again in a while.
-    pub fn looked(&mut self, container: &str, now: Time, credentials: Option<u64>) {
-        if let Some(credentials) = credentials.or_else(|| self.looks.get(container).map(|l| l.credentials)) {
-            self.looks.insert(container.to_owned(), Look { at: after(now, IMAGE_LOOK), credentials });
+    pub fn looked(&mut self, container: &str, now: Time) {
+        if let Some(look) = self.looks.get_mut(container) {
+            look.at = after(now, IMAGE_LOOK);
         }
+    }
+
+    /// The image that a container waits for: its own, or another that it mounts.
+    pub fn awaited<'a>(&'a self, container: &str, own: &'a str) -> &'a str {
+        self.looks.get(container).map_or(own, |look| &look.image)
     }
 
     pub fn succeeded(&mut self, subject: &Subject) {

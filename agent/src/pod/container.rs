@@ -32,6 +32,8 @@ pub struct ImageFacts {
     pub image_ref: String,
     pub uid: Option<i64>,
     pub username: String,
+    /// The runtime's ids of the images that the container mounts, by volume.
+    pub volumes: std::collections::BTreeMap<String, String>,
 }
 
 /// Why a container cannot be described.
@@ -49,6 +51,8 @@ pub enum ConfigError {
     UserNamespace(String),
     #[error("cannot find volume {volume:?} to mount into container {container:?}")]
     Volume { volume: String, container: String },
+    #[error("failed to resolve recursive read-only mode: {0}")]
+    Recursive(String),
     #[error(transparent)]
     Hostname(#[from] hosts::TooLong),
     #[error("open {path}: {why}")]
@@ -187,6 +191,7 @@ pub struct ContainerInput<'a> {
     pub image: &'a ImageFacts,
     pub env: Vec<cri::EnvVar>,
     pub mounts: Vec<cri::Mount>,
+    pub devices: Vec<cri::Device>,
     /// The id of the container whose processes it is to see.
     pub target: Option<&'a str>,
     pub node: &'a NodeLimits,
@@ -220,6 +225,7 @@ pub fn container(i: ContainerInput<'_>) -> Result<cri::ContainerConfig, ConfigEr
         security: security::of(&i)?,
         env: i.env,
         mounts: i.mounts,
+        devices: i.devices,
         ..Default::default()
     })
 }
@@ -322,11 +328,52 @@ pub fn limits(amounts: &Amounts, wanted: &Wanted, node: &NodeLimits) -> cri::Lin
     }
 }
 
-/// Where each of the container's volumes goes; `host_path` finds a volume's place.
-pub fn volume_mounts(spec: &api::Container, host_path: impl Fn(&str) -> Option<String>) -> Result<Vec<cri::Mount>, ConfigError> {
+/// Whether what is mounted below a read-only mount is to be read-only too.
+pub fn recursive_read_only(m: &api::VolumeMount, supported: bool) -> Result<bool, ConfigError> {
+    let refused = |why: String| {
+        let why = format!("volume {:?} requested recursive read-only mode, but it is not {why}", m.name);
+        Err(ConfigError::Recursive(why))
+    };
+    let Some(mode) = m.recursive_read_only.as_deref().filter(|mode| *mode != "Disabled") else { return Ok(false) };
+    if m.read_only != Some(true) {
+        return refused("read-only".to_owned());
+    }
+    if let Some(propagation) = m.mount_propagation.as_deref().filter(|p| *p != "None") {
+        return refused(format!("compatible with propagation {propagation:?}"));
+    }
+    match mode {
+        "IfPossible" => Ok(supported),
+        "Enabled" if supported => Ok(true),
+        "Enabled" => refused("supported by the runtime".to_owned()),
+        other => Err(ConfigError::Recursive(format!("unknown recursive read-only mode {other:?}"))),
+    }
+}
+
+/// What is mounted of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounted {
+    Path(String),
+    /// An image, by the runtime's id and by the pod's name for it.
+    Image {
+        id: String,
+        reference: String,
+    },
+}
+
+/// Where each of the container's volumes goes; `found` finds what a volume is, `recursive` says what the runtime can do.
+pub fn volume_mounts(
+    spec: &api::Container,
+    recursive: bool,
+    found: impl Fn(&str) -> Option<Mounted>,
+) -> Result<Vec<cri::Mount>, ConfigError> {
     let each = spec.volume_mounts.iter().flatten().map(|m| {
-        let found =
-            host_path(&m.name).ok_or_else(|| ConfigError::Volume { volume: m.name.clone(), container: spec.name.clone() })?;
+        let found = found(&m.name).ok_or_else(|| ConfigError::Volume { volume: m.name.clone(), container: spec.name.clone() })?;
+        let (host_path, image) = match found {
+            Mounted::Path(path) => (path, None),
+            Mounted::Image { id, reference } => {
+                (String::new(), Some(cri::ImageSpec { image: id, user_specified_image: reference, ..Default::default() }))
+            }
+        };
         let propagation = match m.mount_propagation.as_deref() {
             Some("HostToContainer") => cri::MountPropagation::HostToContainer,
             Some("Bidirectional") => cri::MountPropagation::Bidirectional,
@@ -335,11 +382,45 @@ pub fn volume_mounts(spec: &api::Container, host_path: impl Fn(&str) -> Option<S
         let path = if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
         Ok(cri::Mount {
             container_path: path,
-            host_path: found,
+            host_path,
             readonly: m.read_only == Some(true),
+            recursive_read_only: recursive_read_only(m, recursive)?,
             propagation,
+            image,
             ..Default::default()
         })
+    });
+    each.collect()
+}
+
+/// Why a runtime of this version cannot mount images, or a part of one, if that is known of it. One that does not know the field
+/// for the part would mount the whole.
+pub fn no_image_volumes(name: &str, version: &str, part: bool) -> Option<String> {
+    let first = match (name, part) {
+        ("containerd", false) => (2, 1),
+        ("containerd", true) => (2, 2),
+        ("cri-o", false) => (1, 31),
+        ("cri-o", true) => (1, 33),
+        _ => return None,
+    };
+    let mut parts = version.trim_start_matches('v').split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else { return None };
+    let what = if part { "mounts of a part of an image" } else { "image volumes" };
+    let text = || format!("{what} need {name} {}.{}, and this node runs {version}", first.0, first.1);
+    ((major, minor) < first).then(text)
+}
+
+/// The block devices that the container names; `device` finds the host's, and whether it may only be read.
+pub fn volume_devices(
+    spec: &api::Container,
+    device: impl Fn(&str) -> Option<(String, bool)>,
+) -> Result<Vec<cri::Device>, ConfigError> {
+    let each = spec.volume_devices.iter().flatten().map(|d| {
+        let found = device(&d.name);
+        let (host_path, read_only) =
+            found.ok_or_else(|| ConfigError::Volume { volume: d.name.clone(), container: spec.name.clone() })?;
+        let permissions = if read_only { "r" } else { "mrw" }.to_owned();
+        Ok(cri::Device { container_path: d.device_path.clone(), host_path, permissions })
     });
     each.collect()
 }

@@ -84,6 +84,25 @@ pub enum PullPolicy {
     Never,
 }
 
+impl PullPolicy {
+    /// The API's default: `latest`, said or implied, is always asked for.
+    pub fn of(text: Option<&str>, image: &str) -> PullPolicy {
+        match text {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            Some("IfNotPresent") => PullPolicy::IfNotPresent,
+            _ if crate::images::reference::tag_is_latest(image) => PullPolicy::Always,
+            _ => PullPolicy::IfNotPresent,
+        }
+    }
+}
+
+/// The pod's volumes that are images, by name.
+pub fn image_volumes(pod: &api::Pod) -> impl Iterator<Item = (&str, &api::ImageVolumeSource)> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    volumes.filter_map(|v| Some((v.name.as_str(), v.image.as_ref()?)))
+}
+
 /// The API's wish to delete the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deletion {
@@ -223,6 +242,11 @@ impl Desired {
     }
 
     /// The container as the API has it.
+    /// Of all containers, ephemeral ones among them.
+    pub fn all_specs(&self) -> impl Iterator<Item = &api::Container> {
+        self.pod.spec.iter().flat_map(super::containers).chain(&self.looking)
+    }
+
     pub fn spec_of(&self, name: &str) -> Option<&api::Container> {
         let spec = self.pod.spec.as_ref()?;
         let all = super::containers(spec).chain(&self.looking);
@@ -303,14 +327,7 @@ fn container(
         };
         Some(RestartRule { matches, exit_codes: codes.values.clone().unwrap_or_default(), all })
     });
-    let pull = match c.image_pull_policy.as_deref() {
-        Some("Always") => PullPolicy::Always,
-        Some("Never") => PullPolicy::Never,
-        Some("IfNotPresent") => PullPolicy::IfNotPresent,
-        // The API's default: `latest`, said or implied, is always asked for.
-        _ if crate::images::reference::tag_is_latest(&image) => PullPolicy::Always,
-        _ => PullPolicy::IfNotPresent,
-    };
+    let pull = PullPolicy::of(c.image_pull_policy.as_deref(), &image);
     let probe_grace = |p: &Option<api::Probe>| seconds(p.as_ref().and_then(|p| p.termination_grace_period_seconds));
     let known = status.into_iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
     let ran_before = known.filter(|s| s.name == c.name && s.container_id.as_deref().is_some_and(|id| !id.is_empty()));

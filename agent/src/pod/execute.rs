@@ -91,6 +91,8 @@ pub enum Outcome {
     /// A pull that failed, and what it was tried with.
     NotPulled {
         container: String,
+        /// What was to be pulled: the container's own image or one that it mounts.
+        image: String,
         failed: Failed,
         credentials: u64,
     },
@@ -221,13 +223,30 @@ impl Job {
     async fn prepare_volumes(&self) -> Result<Outcome, Failed> {
         let pending = |names: &[&str]| self.at(Stage::Volumes(names.iter().map(|n| (*n).to_owned()).collect()));
         match self.shared.volumes.prepare_telling(&self.desired.pod, &self.context(), &pending).await {
-            Ok(prepared) => Ok(Outcome::Volumes(prepared)),
+            Ok(mut prepared) => {
+                prepared.recursive_read_only = self.recursive_read_only().await?;
+                Ok(Outcome::Volumes(prepared))
+            }
             Err(error) => {
                 let message = format!("Unable to attach or mount volumes: {}", chain(&error));
-                self.warn(None, "FailedMount", message.clone());
+                self.warn(None, error.reason(), message.clone());
                 Err(Failed { reason: "ContainerCreating", message })
             }
         }
+    }
+
+    /// Whether the pod's handler can do what some mount asks for. Asked only if one does.
+    async fn recursive_read_only(&self) -> Result<bool, Failed> {
+        let asks =
+            |m: &k8s_openapi::api::core::v1::VolumeMount| m.recursive_read_only.as_deref().is_some_and(|mode| mode != "Disabled");
+        let mut mounts = self.desired.all_specs().flat_map(|c| c.volume_mounts.iter().flatten());
+        if !mounts.any(asks) {
+            return Ok(false);
+        }
+        let waits = |e: String| Failed { reason: "ContainerCreating", message: e };
+        let handler = self.runtime_handler().await.map_err(waits)?;
+        let status = self.shared.cri.status(false).await.map_err(|e| waits(e.to_string()))?;
+        Ok(status.handlers.get(&handler).is_some_and(|h| h.recursive_read_only_mounts))
     }
 
     /// The same for the sandbox itself, for pulls and for each container.

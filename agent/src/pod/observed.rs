@@ -80,6 +80,8 @@ pub struct Local {
     /// No new pod starts before this.
     pub gate_open: bool,
     pub volumes_ready: bool,
+    /// The pod's runtime handler can make mounts read-only with all that is mounted below; only known where a mount asks for it.
+    pub recursive_read_only: bool,
     /// When volumes want to be written anew (tokens).
     pub renew_at: Option<Time>,
     /// By container: the attempt for which the image was made sure of.

@@ -2,13 +2,13 @@
 //! mount is crossed.
 
 use super::{Error, Result};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Says what was tried where.
 pub(super) fn failed(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Error {
@@ -90,6 +90,23 @@ pub(super) fn entries(folder: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>
         Ok(())
     })?;
     Ok(out)
+}
+
+/// A folder any user of the pod may write to, or those of its group.
+pub(super) fn open_to_pod(folder: BorrowedFd<'_>, gid: Option<u32>) -> Result<()> {
+    let stat = rustix::fs::fstat(folder).map_err(failed("stat", path_of(folder)))?;
+    let mut mode = 0o777;
+    if let Some(gid) = gid {
+        mode |= 0o2000;
+        if stat.st_gid != gid {
+            let group = Some(Gid::from_raw(gid));
+            rustix::fs::fchown(folder, None, group).map_err(failed("set group of", path_of(folder)))?;
+        }
+    }
+    if stat.st_mode & 0o7777 != mode || gid.is_some_and(|gid| stat.st_gid != gid) {
+        rustix::fs::fchmod(folder, Mode::from_raw_mode(mode)).map_err(failed("set mode of", path_of(folder)))?;
+    }
+    Ok(())
 }
 
 /// Removes `name` in `parent` and all below it. Nothing there is success; a mount below is an error.

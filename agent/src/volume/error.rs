@@ -32,6 +32,26 @@ pub enum Error {
     Path { volume: String, path: String },
     #[error("MountVolume.SetUp failed for volume {volume:?} : hostPath type check failed: {path} is not {expected}")]
     HostPath { volume: String, path: String, expected: &'static str },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : local volume {path}")]
+    Local { volume: String, path: String, source: io::Error },
+    #[error("MapVolume.SetUpDevice failed for volume {volume:?} : {path} is not a block device")]
+    Device { volume: String, path: String },
+    /// A claim without a volume that the pod may have.
+    #[error("volume {volume:?}: error processing PVC {claim}")]
+    Claim {
+        volume: String,
+        claim: String,
+        #[source]
+        why: Box<super::kinds::ClaimError>,
+    },
+    #[error("{}Volume.NodeAffinity check failed for volume {volume:?} : {why}", if *.block { "Map" } else { "Mount" })]
+    Affinity { block: bool, volume: String, why: String },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {IN_USE}")]
+    Taken { volume: String },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : the program {program} is not installed on this node")]
+    Program { volume: String, program: &'static str },
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {program}: {why}")]
+    Mount { volume: String, program: &'static str, why: String },
     #[error("volume {volume:?}: {field} is not supported")]
     Unsupported { volume: String, field: String },
     #[error("volume {volume:?}: {field} {value:?} is invalid: {why}")]
@@ -46,7 +66,18 @@ pub enum Error {
     Interrupted,
 }
 
+/// Said of a volume that is for one pod alone and has one.
+pub const IN_USE: &str = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+
 impl Error {
+    /// The reason of the event that tells of it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::Device { .. } | Error::Affinity { block: true, .. } => "FailedMapVolume",
+            _ => "FailedMount",
+        }
+    }
+
     pub fn class(&self) -> Class {
         match self {
             Error::Field { .. } | Error::Path { .. } | Error::Unsupported { .. } | Error::Invalid { .. } | Error::Uid(_) => {
@@ -59,6 +90,13 @@ impl Error {
             | Error::Token { .. }
             | Error::TokenAnswer { .. }
             | Error::HostPath { .. }
+            | Error::Local { .. }
+            | Error::Device { .. }
+            | Error::Claim { .. }
+            | Error::Affinity { .. }
+            | Error::Taken { .. }
+            | Error::Program { .. }
+            | Error::Mount { .. }
             | Error::UserNamespace { .. }
             | Error::Io { .. }
             | Error::Interrupted => Class::Transient,

@@ -3,24 +3,23 @@
 //! Owns `<root>/pods/<uid>` on disk and nothing in memory: what is there is looked up again at each call. The API is asked
 //! on the async side, all file work runs on the blocking pool under a lock on a folder that no pod can see.
 
-use super::beneath::{failed, make_folder, open_folder, open_root, path_of, remove_tree};
+use super::beneath::{make_folder, open_folder, open_root, path_of, remove_tree};
 use super::fields::PodContext;
-use super::payload::{Payload, checked, conflict};
-use super::source::{Collector, Named};
-use super::unsupported::unsupported_source;
-use super::{Error, Result, atomic, inside, local, mounts, subpath, userns};
+use super::kinds::{self, Ask, Ready, Shown, Used, checked};
+use super::place::{Place, blocking, checked_uid, label, lock, pods};
+use super::{Error, Result, inside, mounts, subpath, userns};
 use crate::objects::Store;
 use crate::pod::containers;
 use crate::userns::{Block, Range};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
-use rustix::fs::FlockOperation;
+use k8s_openapi::api::core::v1::{EnvVar, Pod, Volume, VolumeDevice, VolumeMount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::sync::watch;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +29,8 @@ pub struct Manager {
 
 struct Inner {
     root_dir: PathBuf,
+    /// How often a pod's volumes have been removed.
+    removed: watch::Sender<u64>,
     kube: kube::Client,
     objects: Store,
 }
@@ -39,8 +40,12 @@ struct Inner {
 pub struct Prepared {
     /// Where each volume lies on the host.
     pub host_paths: BTreeMap<String, PathBuf>,
-    /// Volumes that are to be mounted read-only whatever the mount says: they show API objects.
+    /// The host's device of each volume that is one.
+    pub devices: BTreeMap<String, PathBuf>,
+    /// Volumes that are to be mounted read-only whatever the mount says.
     pub read_only: BTreeSet<String>,
+    /// What the runtime can do for mounts that ask for it; found out by whoever prepares.
+    pub recursive_read_only: bool,
     /// When `prepare` must be called again at the latest, because a token nears its end.
     pub renew_at: Option<SystemTime>,
 }
@@ -58,26 +63,10 @@ pub struct SubPath<'a> {
     pub sub: &'a str,
 }
 
-/// One volume, ready.
-struct Ready {
-    path: PathBuf,
-    read_only: bool,
-    renew_at: Option<SystemTime>,
-}
-
-/// How a volume of files is laid out.
-struct Files {
-    kind: &'static str,
-    /// On a tmpfs, so that it never reaches a disk.
-    in_memory: bool,
-    payload: Payload,
-    renew_at: Option<SystemTime>,
-}
-
 impl Manager {
     /// `root_dir` is the agent's, `/var/lib/kubelet` by default.
     pub fn new(root_dir: impl Into<PathBuf>, kube: kube::Client, objects: Store) -> Manager {
-        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), kube, objects }) }
+        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), removed: watch::Sender::new(0), kube, objects }) }
     }
 
     /// The pod's own folder.
@@ -115,80 +104,29 @@ impl Manager {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            out.host_paths.insert(name, ready.path);
+            match ready.shown {
+                Shown::Path(path) => drop(out.host_paths.insert(name, path)),
+                Shown::Device(path) => drop(out.devices.insert(name, path)),
+                Shown::Nothing => {}
+            }
         }
         Ok(out)
     }
 
     async fn volume(&self, pod: &Pod, uid: &str, volume: &Volume, context: &PodContext) -> Result<Ready> {
-        let name = &volume.name;
-        label(name, name)?;
-        if let Some(field) = unsupported_source(volume) {
-            return Err(Error::Unsupported { volume: name.clone(), field: field.to_owned() });
-        }
-        let gid = fs_group(pod);
-        if let Some(source) = volume.host_path.clone() {
-            let name = name.clone();
-            let path = blocking(move || local::host_path(&name, &source)).await?;
-            return Ok(Ready { path, read_only: false, renew_at: None });
-        }
-        let place = Place { root_dir: self.inner.root_dir.clone(), uid: uid.to_owned(), name: name.clone() };
-        let nested = nested_mount_points(pod, name);
-        if let Some(source) = &volume.empty_dir {
-            let memory = source.medium.as_deref() == Some("Memory");
-            let size = if memory { local::memory_size(pod, source, name, context)? } else { None };
-            let path = blocking(move || {
-                let folder = place.open("kubernetes.io~empty-dir", memory, size)?;
-                local::open_to_pod(folder.fd.as_fd(), gid)?;
-                make_nested(&folder.fd, &nested)?;
-                Ok(folder.path)
-            });
-            return Ok(Ready { path: path.await?, read_only: false, renew_at: None });
-        }
-        let files = self.files(pod, volume, &place, context).await?;
-        if let Some(path) = conflict(&files.payload) {
-            return Err(Error::Path { volume: name.clone(), path: path.to_owned() });
-        }
-        let renew_at = files.renew_at;
-        let path = blocking(move || {
-            let folder = place.open(files.kind, files.in_memory, None)?;
-            local::open_to_pod(folder.fd.as_fd(), gid)?;
-            atomic::write(folder.fd.as_fd(), &files.payload, gid)?;
-            make_nested(&folder.fd, &nested)?;
-            Ok(folder.path)
-        });
-        Ok(Ready { path: path.await?, read_only: true, renew_at })
-    }
-
-    /// The content of a volume that shows API objects.
-    async fn files(&self, pod: &Pod, volume: &Volume, place: &Place, context: &PodContext) -> Result<Files> {
-        let name = volume.name.as_str();
-        let (fs_group, fs_user) = (fs_group(pod), fs_user(pod));
-        let collector =
-            Collector { kube: &self.inner.kube, objects: &self.inner.objects, pod, context, volume: name, fs_group, fs_user };
-        if let Some(c) = &volume.config_map {
-            let named = Named { name: &c.name, items: c.items.as_ref(), default_mode: c.default_mode, optional: c.optional };
-            let payload = collector.config_map(&named).await?;
-            return Ok(Files { kind: "kubernetes.io~configmap", in_memory: false, payload, renew_at: None });
-        }
-        if let Some(s) = &volume.secret {
-            let object = s.secret_name.as_deref().unwrap_or_default();
-            let named = Named { name: object, items: s.items.as_ref(), default_mode: s.default_mode, optional: s.optional };
-            let payload = collector.secret(&named).await?;
-            return Ok(Files { kind: "kubernetes.io~secret", in_memory: true, payload, renew_at: None });
-        }
-        if let Some(d) = &volume.downward_api {
-            let payload = collector.downward(d.items.as_deref().unwrap_or_default(), d.default_mode)?;
-            return Ok(Files { kind: "kubernetes.io~downward-api", in_memory: true, payload, renew_at: None });
-        }
-        if let Some(p) = &volume.projected {
-            let kind = "kubernetes.io~projected";
-            let (wanted, place) = (token_paths(name, p)?, place.clone());
-            let tokens = blocking(move || place.current(kind, &wanted)).await?;
-            let (payload, renew_at) = collector.projected(p, &tokens).await?;
-            return Ok(Files { kind, in_memory: true, payload, renew_at });
-        }
-        Err(Error::Unsupported { volume: name.to_owned(), field: "source".to_owned() })
+        let name = label(&volume.name, &volume.name)?;
+        let ask = Ask {
+            kube: &self.inner.kube,
+            objects: &self.inner.objects,
+            pod,
+            context,
+            volume: name,
+            place: Place { root_dir: self.inner.root_dir.clone(), uid: uid.to_owned(), name: name.to_owned() },
+            gid: fs_group(pod),
+            nested: nested_mount_points(pod, name),
+            used: used(pod, name),
+        };
+        kinds::prepare(volume, &ask).await
     }
 
     /// Unmounts and removes all of the pod's volumes and its folder. Nothing there is success.
@@ -201,7 +139,14 @@ impl Manager {
             mounts::unmount_below(&path_of(pods.as_fd()).join(&uid))?;
             remove_tree(pods.as_fd(), &uid)
         })
-        .await
+        .await?;
+        self.inner.removed.send_modify(|times| *times += 1);
+        Ok(())
+    }
+
+    /// Changes when a pod's volumes have been removed: what another waits for may be free.
+    pub fn removed(&self) -> watch::Receiver<u64> {
+        self.inner.removed.subscribe()
     }
 
     /// A host path for one `volumeMount.subPath`, which cannot lead out of the volume. To be called again for each container
@@ -257,108 +202,25 @@ impl Manager {
     }
 }
 
-/// Where a volume's folder belongs.
-#[derive(Debug, Clone)]
-struct Place {
-    root_dir: PathBuf,
-    uid: String,
-    name: String,
-}
-
-/// An open volume folder; `_lock` keeps other writers away until it is dropped.
-struct Folder {
-    fd: OwnedFd,
-    path: PathBuf,
-    _lock: OwnedFd,
-}
-
-impl Place {
-    fn pod(&self) -> Result<OwnedFd> {
-        Ok(make_folder(pods(&self.root_dir)?.as_fd(), &self.uid, 0o750)?.0)
-    }
-
-    /// Opens the volume's folder, making what is missing, with a tmpfs on it where wanted.
-    fn open(&self, kind: &str, in_memory: bool, size: Option<u64>) -> Result<Folder> {
-        let volumes = make_folder(self.pod()?.as_fd(), "volumes", 0o750)?.0;
-        let parent = make_folder(volumes.as_fd(), kind, 0o750)?.0;
-        lock(&parent)?;
-        let mut fd = make_folder(parent.as_fd(), &self.name, 0o777)?.0;
-        if in_memory && local::ensure_tmpfs(parent.as_fd(), fd.as_fd(), size)? {
-            // What was opened is the folder below the new mount.
-            fd = make_folder(parent.as_fd(), &self.name, 0o777)?.0;
-        }
-        let path = self.root_dir.join("pods").join(&self.uid).join("volumes").join(kind).join(&self.name);
-        Ok(Folder { fd, path, _lock: parent })
-    }
-
-    /// The files of these paths that are in the volume now, with the time they were written.
-    fn current(&self, kind: &str, paths: &[String]) -> Result<BTreeMap<String, (Vec<u8>, SystemTime)>> {
-        let mut out = BTreeMap::new();
-        let mut at = open_root(&self.root_dir)?;
-        for part in ["pods", &self.uid, "volumes", kind, &self.name] {
-            let Some(fd) = at else { return Ok(out) };
-            at = open_folder(fd.as_fd(), part)?;
-        }
-        let Some(folder) = at else { return Ok(out) };
-        for path in paths {
-            if let Some((data, written)) = atomic::read(folder.as_fd(), path)? {
-                out.insert(path.clone(), (data, written));
-            }
-        }
-        Ok(out)
-    }
-}
-
-/// The folder of all pods' folders.
-fn pods(root_dir: &Path) -> Result<OwnedFd> {
-    let io = |source| Error::Io { op: "make folder", path: root_dir.to_owned(), source };
-    std::fs::create_dir_all(root_dir).map_err(io)?;
-    let root = open_root(root_dir)?.ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
-    Ok(make_folder(root.as_fd(), "pods", 0o750)?.0)
-}
-
-pub(super) fn lock(folder: &OwnedFd) -> Result<()> {
-    rustix::fs::flock(folder, FlockOperation::LockExclusive).map_err(failed("lock", path_of(folder.as_fd())))
-}
-
-pub(super) fn checked_uid(uid: &str) -> Result<&str> {
-    if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        return Err(Error::Uid(uid.to_owned()));
-    }
-    Ok(uid)
-}
-
-/// Names of volumes and containers are DNS labels in the API; nothing else may become a folder's name.
-fn label<'a>(volume: &str, name: &'a str) -> Result<&'a str> {
-    if name.is_empty() || name.len() > 253 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        let why = "not a DNS label";
-        return Err(Error::Invalid { volume: volume.to_owned(), field: "name", value: name.to_owned(), why });
-    }
-    Ok(name)
-}
-
-/// Runs file work where it may block. Dropping the future does not stop the work; the lock keeps a second try waiting.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Interrupted))
-}
-
-fn token_paths(volume: &str, source: &ProjectedVolumeSource) -> Result<Vec<String>> {
-    let tokens = source.sources.iter().flatten().filter_map(|s| s.service_account_token.as_ref());
-    tokens.map(|t| checked(volume, &t.path)).collect()
-}
-
 fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
     u32::try_from(context.fs_group?).ok()
 }
 
-/// The one user that all containers run as, if it is stated for each.
-fn fs_user(pod: &Pod) -> Option<u32> {
-    let spec = pod.spec.as_ref()?;
-    let default = spec.security_context.as_ref().and_then(|c| c.run_as_user);
-    let mut users = containers(spec).map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(default));
-    let first = users.next()??;
-    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
+/// How containers name the volume.
+fn used(pod: &Pod, volume: &str) -> Used {
+    let mut used = Used::default();
+    let mut by = |mounts: &Option<Vec<VolumeMount>>, devices: &Option<Vec<VolumeDevice>>, env: &Option<Vec<EnvVar>>| {
+        used.mounted |= mounts.iter().flatten().any(|m| m.name == volume);
+        used.device |= devices.iter().flatten().any(|d| d.name == volume);
+        let files = env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.file_key_ref.as_ref());
+        used.read |= files.into_iter().any(|f| f.volume_name == volume);
+    };
+    let spec = pod.spec.iter();
+    spec.clone().flat_map(containers).for_each(|c| by(&c.volume_mounts, &c.volume_devices, &c.env));
+    let ephemeral = spec.flat_map(|s| s.ephemeral_containers.iter().flatten());
+    ephemeral.for_each(|c| by(&c.volume_mounts, &c.volume_devices, &c.env));
+    used
 }
 
 /// Folders inside this volume on which other volumes of the same container are mounted: the runtime could not make them in
@@ -376,7 +238,7 @@ fn nested_mount_points(pod: &Pod, volume: &str) -> Vec<String> {
     out.into_iter().collect()
 }
 
-fn make_nested(volume: &OwnedFd, paths: &[String]) -> Result<()> {
+pub(super) fn make_nested(volume: &OwnedFd, paths: &[String]) -> Result<()> {
     for path in paths {
         // A name that the volume itself shows is a link and fails here: it can serve as the mount point as it is.
         let mut folder = volume.try_clone().map_err(|source| Error::Io { op: "open", path: path_of(volume.as_fd()), source })?;

@@ -4,23 +4,22 @@
 //! point: they look again. Nothing here ever follows a symbolic link that a pod could have made, and nothing is removed
 //! across a mount. What a pod asks for and this agent cannot do is named by `unsupported`, never passed over.
 
-mod atomic;
 mod beneath;
 mod error;
 pub mod fields;
 mod inside;
-mod local;
+mod kinds;
 mod manager;
 mod mounts;
-mod payload;
-mod source;
+mod ownership;
+mod place;
 mod subpath;
-mod token;
 mod unsupported;
 mod userns;
 
-pub use error::{Class, Error};
+pub use error::{Class, Error, IN_USE};
 pub use fields::{FieldError, PodContext, field_value, resource_value};
+pub use kinds::checked as checked_path;
 pub use manager::{Manager, Prepared, SubPath};
 pub use unsupported::{Unsupported, unsupported};
 

@@ -2,6 +2,7 @@
 
 use super::beneath::{failed, path_of, proc_path};
 use super::{Error, Result};
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::{CString, OsString};
@@ -20,6 +21,29 @@ pub(super) fn tmpfs(folder: BorrowedFd<'_>, size: Option<u64>) -> Result<()> {
         other => other,
     }
     .map_err(failed("mount tmpfs on", path_of(folder)))
+}
+
+/// Mounts huge pages of this size right on the folder.
+pub(super) fn huge_pages(folder: BorrowedFd<'_>, page: u64) -> Result<()> {
+    let options = CString::new(format!("mode=0777,pagesize={page}")).unwrap_or_default();
+    let mounted = rustix::mount::mount("nodev", proc_path(folder), "hugetlbfs", MountFlags::empty(), options.as_c_str());
+    mounted.map_err(failed("mount huge pages on", path_of(folder)))
+}
+
+/// Binds one open file or folder onto another, and so that nothing can be written through it.
+pub(super) fn bind_read_only(source: BorrowedFd<'_>, target: BorrowedFd<'_>, on_top: &Path) -> Result<()> {
+    bind(source, target)?;
+    // What the file system was mounted with must be said again, or it is lost: a set-id program is no less dangerous here.
+    let stat = rustix::fs::fstatvfs(source).map_err(failed("stat", on_top))?;
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+    for (has, flag) in [
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        flags.set(flag, stat.f_flag.contains(has));
+    }
+    rustix::mount::mount_remount(on_top, flags, c"").map_err(failed("make read-only", on_top))
 }
 
 /// Binds one open file or folder onto another.

@@ -5,7 +5,7 @@
 //! name no longer matters.
 
 use super::beneath::{failed, is_mount_point, make_folder, path_of};
-use super::payload::checked;
+use super::kinds::checked;
 use super::{Result, mounts};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! Which volumes of a pod this agent cannot provide. Pure.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
 
 /// A field of the pod that asks for something that is not there yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,30 +29,16 @@ pub fn unsupported(pod: &Pod) -> Vec<Unsupported> {
             out.push(Unsupported { field: format!("spec.volumes[{i}].projected.sources[{j}].{kind}"), reason });
         }
     }
-    containers(&mut out, "initContainers", spec.init_containers.as_deref().unwrap_or_default());
-    containers(&mut out, "containers", &spec.containers);
     out
-}
-
-fn containers(out: &mut Vec<Unsupported>, list: &str, containers: &[Container]) {
-    for (i, container) in containers.iter().enumerate() {
-        if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
-            let reason = format!("container {:?}: block devices are not supported by this agent", container.name);
-            out.push(Unsupported { field: format!("spec.{list}[{i}].volumeDevices"), reason });
-        }
-    }
 }
 
 /// The name of the volume's source if it is one that is not done here, or if there is none at all.
 pub(super) fn unsupported_source(volume: &Volume) -> Option<&'static str> {
     let v = volume;
-    if v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some() || v.host_path.is_some()
-    {
+    let of_files = v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some();
+    let of_claims = v.persistent_volume_claim.is_some() || v.ephemeral.is_some();
+    if of_files || of_claims || v.host_path.is_some() || v.empty_dir.is_some() || v.nfs.is_some() || v.image.is_some() {
         return None;
-    }
-    if let Some(empty_dir) = &v.empty_dir {
-        let medium = empty_dir.medium.as_deref().unwrap_or_default();
-        return (!matches!(medium, "" | "Memory")).then_some("emptyDir.medium");
     }
     let others = [
         ("awsElasticBlockStore", v.aws_elastic_block_store.is_some()),
@@ -61,17 +47,13 @@ pub(super) fn unsupported_source(volume: &Volume) -> Option<&'static str> {
         ("cephfs", v.cephfs.is_some()),
         ("cinder", v.cinder.is_some()),
         ("csi", v.csi.is_some()),
-        ("ephemeral", v.ephemeral.is_some()),
         ("fc", v.fc.is_some()),
         ("flexVolume", v.flex_volume.is_some()),
         ("flocker", v.flocker.is_some()),
         ("gcePersistentDisk", v.gce_persistent_disk.is_some()),
         ("gitRepo", v.git_repo.is_some()),
         ("glusterfs", v.glusterfs.is_some()),
-        ("image", v.image.is_some()),
         ("iscsi", v.iscsi.is_some()),
-        ("nfs", v.nfs.is_some()),
-        ("persistentVolumeClaim", v.persistent_volume_claim.is_some()),
         ("photonPersistentDisk", v.photon_persistent_disk.is_some()),
         ("portworxVolume", v.portworx_volume.is_some()),
         ("quobyte", v.quobyte.is_some()),

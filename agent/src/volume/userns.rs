@@ -4,7 +4,7 @@
 //! pods. A record that cannot be read stops the choice: the ids in it may be in use.
 
 use super::beneath::{entries, failed, make_folder, open_folder, path_of};
-use super::manager::{checked_uid, lock};
+use super::place::{checked_uid, lock};
 use super::{Error, Result};
 use crate::userns::{Block, Range};
 use rustix::fs::{FileType, Mode, OFlags};

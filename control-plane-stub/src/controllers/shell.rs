@@ -8,6 +8,7 @@ pub mod garbage;
 pub mod namespace;
 pub mod node;
 pub mod replicaset;
+pub mod volumes;
 
 use serde_json::Value;
 

@@ -358,3 +358,22 @@ async fn two_families_and_where_traffic_is_to_go() {
     world.registry.modify(&kinds::SERVICE, "default", "web", None, narrow).await.unwrap();
     world.until("one family without hints", || async { seen().await == json!([["IPv4", "10.244.0.2", null]]) }).await;
 }
+
+#[tokio::test]
+async fn claims_get_volumes_and_volumes_know_when_claims_go() {
+    let w = World::start().await;
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    w.create(&kinds::PERSISTENT_VOLUME_CLAIM, claim).await;
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "2Gi"},
+        "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp"}}});
+    w.registry.create(&kinds::PERSISTENT_VOLUME, "", volume, &WriteOptions::default()).await.unwrap();
+    let phase = async |kind: &'static Kind, name: &str| w.get(kind, name).await.map(|o| o["status"]["phase"].clone());
+    w.until("the claim is bound", async || phase(&kinds::PERSISTENT_VOLUME_CLAIM, "c").await == Some(json!("Bound"))).await;
+    let bound = w.get(&kinds::PERSISTENT_VOLUME_CLAIM, "c").await.unwrap();
+    assert_eq!((&bound["spec"]["volumeName"], &bound["status"]["capacity"]["storage"]), (&json!("v"), &json!("2Gi")));
+    let volume = w.get(&kinds::PERSISTENT_VOLUME, "v").await.unwrap();
+    assert_eq!(volume["spec"]["claimRef"]["uid"], bound["metadata"]["uid"]);
+    w.registry.delete(&kinds::PERSISTENT_VOLUME_CLAIM, "default", "c", &DeleteOptions::default()).await.unwrap();
+    w.until("the volume is released", async || phase(&kinds::PERSISTENT_VOLUME, "v").await == Some(json!("Released"))).await;
+}

@@ -1,4 +1,9 @@
-//! What volumes show of API objects, while the pod runs.
+//! Volumes: what they show of API objects while the pod runs, and the kinds that have more than that to them.
+
+mod claims;
+mod escapes;
+mod images;
+mod remains;
 
 use crate::shared::{LIMIT, Ns, test};
 use anyhow::{Result, bail};
@@ -7,7 +12,12 @@ use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    vec![test("volumes::running_pods_see_changes", running_pods_see_changes)]
+    let mut all = vec![test("volumes::running_pods_see_changes", running_pods_see_changes)];
+    all.extend(claims::trials());
+    all.extend(escapes::trials());
+    all.extend(images::trials());
+    all.extend(remains::trials());
+    all
 }
 
 const POD: &str = "apiVersion: v1

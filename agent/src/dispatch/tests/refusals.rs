@@ -22,10 +22,10 @@ async fn a_refused_pod_says_so_in_its_status() {
     let w = World::start(Profile::containerd_2()).await;
     let mut spec = with(json!({}));
     spec["resourceClaims"] = json!([{"name": "x"}]);
-    spec["volumes"] = json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]);
+    spec["volumes"] = json!([{"name": "v", "csi": {"driver": "d"}}]);
     w.create("p", spec);
     let pod = w.until("refused", |w| w.pod("p").filter(|p| waiting(p) == "CreateContainerConfigError")).await;
-    for field in ["spec.resourceClaims: ", "spec.volumes[0].nfs: "] {
+    for field in ["spec.resourceClaims: ", "spec.volumes[0].csi: "] {
         assert!(message(&pod).contains(field), "{field} in {}", message(&pod));
         w.until("told", |w| w.api.messages().iter().any(|m| m.starts_with(field)).then_some(())).await;
     }

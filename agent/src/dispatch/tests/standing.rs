@@ -15,6 +15,7 @@ fn plain() -> Value {
 fn volume(config_map: &str) -> Value {
     let mut spec = plain();
     spec["volumes"] = json!([{"name": "config", "configMap": {"name": config_map}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "config", "mountPath": "/config"}]);
     spec
 }
 

@@ -170,6 +170,7 @@ async fn volumes_of_a_running_pod_follow_what_they_show() {
     w.api.put("configmaps", "c", map("1", "1"));
     let mut spec = json!({"containers": [{"name": "web", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]});
     spec["volumes"] = json!([{"name": "v", "configMap": {"name": "c"}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
     w.create("p", spec);
     w.until("ready", |w| w.pod("p").filter(ready)).await;
     let file = w.root().join("pods/uid-p/volumes/kubernetes.io~configmap/v/k");

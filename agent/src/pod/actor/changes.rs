@@ -50,11 +50,16 @@ impl Actor {
     /// Until nothing runs any more.
     pub(super) fn hold_objects(&mut self) {
         if self.lifecycle.rank() < 2 {
-            self.shared.objects.hold(&mut self.objects, objects::of(&self.desired.pod));
+            let mut refs = objects::of(&self.desired.pod);
+            // Only what is waited for: a volume that the pod has stays its own.
+            if !self.local.volumes_ready {
+                refs.append(&mut objects::claims(&self.desired.pod));
+            }
+            self.shared.objects.hold(&mut self.objects, refs);
         }
     }
 
-    /// A ConfigMap or Secret has changed: what failed for want of it is tried again now.
+    /// A ConfigMap, Secret or claim has changed: what failed for want of it is tried again now.
     pub(super) fn other_objects(&mut self) {
         let now = Time::now();
         for (subject, failure) in &mut self.backoffs.failures {
@@ -66,7 +71,13 @@ impl Actor {
         self.volumes_outdated();
     }
 
-    fn volumes_outdated(&mut self) {
+    /// Another pod has what this one wants for itself.
+    pub(super) fn waits_for_a_volume(&self) -> bool {
+        let failure = self.backoffs.failures.get(&Subject::Volumes);
+        failure.is_some_and(|f| f.message.ends_with(crate::volume::IN_USE))
+    }
+
+    pub(super) fn volumes_outdated(&mut self) {
         let now = Time::now();
         if let Some(failure) = self.backoffs.failures.get_mut(&Subject::Volumes) {
             failure.until = now;

@@ -23,7 +23,9 @@ impl Actor {
                 Some("CrashLoopBackOff") => {
                     (Severity::Warning, format!("Back-off restarting failed container {} in pod {}", c.name, self.desired.id))
                 }
-                Some("ImagePullBackOff") => (Severity::Normal, format!("Back-off pulling image {:?}", c.image)),
+                Some("ImagePullBackOff") => {
+                    (Severity::Normal, format!("Back-off pulling image {:?}", self.backoffs.awaited(&c.name, &c.image)))
+                }
                 _ => continue,
             };
             let path = execute::field_path(&self.desired, &c.name);

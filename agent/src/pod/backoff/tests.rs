@@ -78,14 +78,14 @@ fn a_failed_pull_is_looked_at_before_its_delay_is_over() {
     let mut b = Backoffs::default();
     let s = Subject::Image("c".into());
     for _ in 0..3 {
-        b.not_pulled("c", at(0), ("RegistryUnavailable", "no".into()), 7);
+        b.not_pulled("c", at(0), ("RegistryUnavailable", "no".into()), (7, "i".into()));
     }
     assert_eq!(b.failures[&s].until, at(40));
     assert_eq!((b.blocked(&s, at(0)), b.tried_with("c", at(0))), (Some(at(10)), Some(7)));
     assert_eq!((b.blocked(&s, at(10)), b.tried_with("c", at(10))), (None, Some(7)));
-    b.looked("c", at(10), None);
+    b.looked("c", at(10));
     assert_eq!(b.blocked(&s, at(11)), Some(at(20)));
-    b.looked("c", at(35), None);
+    b.looked("c", at(35));
     assert_eq!((b.blocked(&s, at(36)), b.tried_with("c", at(40))), (Some(at(40)), None));
     b.succeeded(&s);
     assert_eq!((b.blocked(&s, at(36)), b.looks.len()), (None, 0));

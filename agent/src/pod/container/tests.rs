@@ -22,13 +22,14 @@ fn config(d: &Desired, image: &ImageFacts) -> Result<cri::ContainerConfig, Confi
         image,
         env: vec![cri::EnvVar::new("A", "x")],
         mounts: Vec::new(),
+        devices: Vec::new(),
         target: None,
         node: &NODE,
     })
 }
 
 fn image(uid: Option<i64>, username: &str) -> ImageFacts {
-    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into() }
+    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into(), volumes: Default::default() }
 }
 
 #[test]
@@ -71,9 +72,9 @@ fn volumes_must_be_there() {
         json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "data", "readOnly": true}]}]}),
     );
     let spec = d.spec_of("c").unwrap();
-    let found = volume_mounts(spec, |_| Some("/host".into())).unwrap();
+    let found = volume_mounts(spec, false, |_| Some(Mounted::Path("/host".into()))).unwrap();
     assert_eq!((found[0].container_path.as_str(), found[0].readonly), ("/data", true));
-    assert!(matches!(volume_mounts(spec, |_| None), Err(ConfigError::Volume { .. })));
+    assert!(matches!(volume_mounts(spec, false, |_| None), Err(ConfigError::Volume { .. })));
 }
 
 #[test]
@@ -124,4 +125,62 @@ fn a_sandbox_says_what_the_pod_and_its_runtime_class_need() {
     assert_eq!(of(&s.overhead.unwrap()), (Some(102), Some(10_000), Some(100_000), Some(1 << 20)));
     let plain = sandbox(&desired(json!({})), 0, "c.l", Path::new("/l"), &NODE).unwrap();
     assert_eq!((of(&plain.resources.unwrap()), plain.overhead.is_none()), ((Some(2), None, Some(100_000), None), true));
+}
+
+#[test]
+fn recursive_read_only_mounts() {
+    let of = |mount: serde_json::Value, supported| {
+        let mut mount = mount;
+        (mount["name"], mount["mountPath"]) = ("v".into(), "/v".into());
+        recursive_read_only(&serde_json::from_value(mount).unwrap(), supported).map_err(|e| e.to_string())
+    };
+    let start = "failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, but it is not ";
+    let refused = |text: &str| Err(format!("{start}{text}"));
+    assert_eq!(of(json!({"readOnly": true}), true), Ok(false));
+    assert_eq!(of(json!({"readOnly": true, "recursiveReadOnly": "Disabled"}), true), Ok(false));
+    for supported in [true, false] {
+        assert_eq!(of(json!({"readOnly": true, "recursiveReadOnly": "IfPossible"}), supported), Ok(supported));
+    }
+    let enabled = json!({"readOnly": true, "recursiveReadOnly": "Enabled", "mountPropagation": "None"});
+    assert_eq!(of(enabled.clone(), true), Ok(true));
+    assert_eq!(of(enabled.clone(), false), refused("supported by the runtime"));
+    assert_eq!(of(json!({"recursiveReadOnly": "Enabled"}), true), refused("read-only"));
+    let mut both = enabled;
+    both["mountPropagation"] = json!("HostToContainer");
+    assert_eq!(of(both, true), refused("compatible with propagation \"HostToContainer\""));
+}
+
+#[test]
+fn images_and_devices() {
+    let d = desired(json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "volumeDevices": [{"name": "d", "devicePath": "/dev/d"}, {"name": "r", "devicePath": "/dev/r"}]}]}));
+    let spec = d.spec_of("c").unwrap();
+    let image = || Mounted::Image { id: "sha256:1".into(), reference: "i:1".into() };
+    let mounts = volume_mounts(spec, false, |_| Some(image())).unwrap();
+    let found = mounts[0].image.clone().unwrap();
+    assert_eq!(
+        (mounts[0].host_path.as_str(), found.image.as_str(), found.user_specified_image.as_str()),
+        ("", "sha256:1", "i:1")
+    );
+    let devices = volume_devices(spec, |name| Some((format!("/dev/loop-{name}"), name == "r"))).unwrap();
+    let seen = devices.iter().map(|d| (d.container_path.as_str(), d.host_path.as_str(), d.permissions.as_str()));
+    assert_eq!(seen.collect::<Vec<_>>(), [("/dev/d", "/dev/loop-d", "mrw"), ("/dev/r", "/dev/loop-r", "r")]);
+    assert!(volume_devices(spec, |_| None).unwrap_err().to_string().contains("cannot find volume \"d\""));
+}
+
+#[test]
+fn runtimes_that_cannot_mount_images() {
+    let text = "image volumes need containerd 2.1, and this node runs 1.6.20~ds1";
+    assert_eq!(no_image_volumes("containerd", "1.6.20~ds1", false).as_deref(), Some(text));
+    let can =
+        [("containerd", "v2.1.9"), ("containerd", "3.0.0-rc.1"), ("cri-o", "1.31.0"), ("other", "0.1"), ("containerd", "x")];
+    for (name, version) in can {
+        assert_eq!(no_image_volumes(name, version, false), None, "{name} {version}");
+    }
+    for (name, version) in [("containerd", "v2.0.5"), ("cri-o", "1.30.1")] {
+        assert!(no_image_volumes(name, version, false).is_some());
+    }
+    let text = "mounts of a part of an image need containerd 2.2, and this node runs 2.1.9+unknown";
+    assert_eq!(no_image_volumes("containerd", "2.1.9+unknown", true).as_deref(), Some(text));
+    assert_eq!(no_image_volumes("containerd", "v2.2.0", true), None);
 }

@@ -97,11 +97,6 @@ pub(super) fn check(spec: &api::PodSpec) -> Vec<Unsupported> {
 }
 
 fn container(f: &mut Found, path: &str, c: &api::Container, init: bool) {
-    f.add_if(c.volume_devices.iter().flatten().next().is_some(), format!("{path}.volumeDevices"), NOT_YET);
-    for (i, m) in c.volume_mounts.iter().flatten().enumerate() {
-        let at = format!("{path}.volumeMounts[{i}]");
-        f.add_if(m.recursive_read_only.as_deref() == Some("Enabled"), format!("{at}.recursiveReadOnly"), NOT_YET);
-    }
     if let Some(lifecycle) = &c.lifecycle {
         for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             let Some(hook) = hook else { continue };

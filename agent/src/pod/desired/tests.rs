@@ -17,10 +17,6 @@ fn what_cannot_be_done_is_named() {
     };
     for (spec, field) in [
         (json!({"os": {"name": "windows"}}), "spec.os.name"),
-        (
-            c(json!({"volumeMounts": [{"name": "v", "mountPath": "/x", "recursiveReadOnly": "Enabled"}]})),
-            "spec.containers[0].volumeMounts[0].recursiveReadOnly",
-        ),
         (c(json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}})), "spec.containers[0].resources.limits[nvidia.com/gpu]"),
         (c(json!({"resources": {"requests": {"cpu": "lots"}}})), "spec.containers[0].resources.requests[cpu]"),
     ] {

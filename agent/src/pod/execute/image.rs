@@ -5,11 +5,12 @@ use crate::images::auth::{self, Credential};
 use crate::images::records::{self, Access};
 use crate::images::{Known, PullError, Pulled, Wanted, reference};
 use crate::pod::container::ImageFacts;
-use crate::pod::desired::PullPolicy;
+use crate::pod::desired::{PullPolicy, image_volumes};
 use crate::pod::stage::Stage;
 use ferrolet_cri::types::{Image, ImageSpec};
 use ferrolet_cri::{Code, Error};
 use k8s_openapi::api::core::v1::Secret;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
@@ -17,6 +18,35 @@ use tokio::sync::OnceCell;
 const PULL: &str = "ErrImagePull";
 const UNAVAILABLE: &str = "RegistryUnavailable";
 const SIGNATURE: &str = "SignatureValidationFailed";
+
+/// An image that is needed.
+struct Asked<'a> {
+    /// The container that runs it; `None`: it is mounted, and events are about the pod.
+    about: Option<&'a str>,
+    image: &'a str,
+    pull: PullPolicy,
+}
+
+/// What came of it.
+enum Ensured {
+    There(Image),
+    /// Nothing has changed that would let a pull succeed.
+    Held,
+    Not {
+        failed: Failed,
+        credentials: u64,
+    },
+}
+
+impl Ensured {
+    fn outcome(self, container: &str, image: &str) -> Outcome {
+        let (container, image) = (container.to_owned(), image.to_owned());
+        match self {
+            Ensured::Not { failed, credentials } => Outcome::NotPulled { container, image, failed, credentials },
+            Ensured::There(_) | Ensured::Held => Outcome::StillHeld { container },
+        }
+    }
+}
 
 impl Job {
     /// Makes sure of the image. While an earlier failure is to be waited for it only looks whether its cause has ended.
@@ -34,67 +64,90 @@ impl Job {
         ensured
     }
 
+    /// The images that the container mounts, then its own, as kubelet does it.
     async fn ensure_image(&self, container: &str, attempt: u32) -> Result<Outcome, Failed> {
-        let Some(wanted) = self.desired.container(container) else {
+        let (Some(wanted), Some(spec)) = (self.desired.container(container), self.desired.spec_of(container)) else {
             return Err(Failed::new(PULL, format!("container {container:?} is not in the pod")));
         };
-        let asked = &wanted.image;
+        let mut volumes = BTreeMap::new();
+        for (volume, source) in image_volumes(&self.desired.pod) {
+            if !spec.volume_mounts.iter().flatten().any(|m| m.name == volume) {
+                continue;
+            }
+            let image = source.reference.as_deref().unwrap_or_default();
+            let asked = Asked { about: None, image, pull: PullPolicy::of(source.pull_policy.as_deref(), image) };
+            match self.ensure(&asked).await? {
+                Ensured::There(found) => drop(volumes.insert(volume.to_owned(), found.id)),
+                other => return Ok(other.outcome(container, image)),
+            }
+        }
+        let asked = Asked { about: Some(container), image: &wanted.image, pull: wanted.pull };
+        match self.ensure(&asked).await? {
+            Ensured::There(found) => {
+                let facts = ImageFacts { image_ref: found.id, uid: found.uid, username: found.username, volumes };
+                Ok(Outcome::Image { container: container.to_owned(), attempt, facts })
+            }
+            other => Ok(other.outcome(container, &wanted.image)),
+        }
+    }
+
+    async fn ensure(&self, what: &Asked<'_>) -> Result<Ensured, Failed> {
+        let asked = what.image;
         let image = reference::with_default_tag(asked).map_err(|e| {
             let message = format!("Failed to apply default image tag {asked:?}: {e}");
-            self.warn_new(container, "InspectFailed", &message);
+            self.warn_new(what.about, "InspectFailed", &message);
             Failed { reason: "InvalidImageName", message }
         })?;
         let present = self.shared.cri.image_status(&ImageSpec::new(&image)).await.map_err(|e| {
             let message = format!("Failed to inspect image {asked:?}: {}", e.rpc_text());
-            self.warn_new(container, "InspectFailed", &message);
+            self.warn_new(what.about, "InspectFailed", &message);
             Failed { reason: "ImageInspectError", message }
         })?;
         // Asked for at most once, and only where something depends on them.
         let secrets = OnceCell::new();
-        let usable = match (wanted.pull, &present) {
+        let usable = match (what.pull, &present) {
             (PullPolicy::Always, _) | (_, None) => false,
             (_, Some(found)) => self.may_use(asked, &image, found, &secrets).await,
         };
-        let found = match (wanted.pull, present) {
+        match (what.pull, present) {
             (_, Some(found)) if usable => {
-                let message = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
-                self.normal(Some(container), "Pulled", message);
-                found
+                // Of an image that is mounted it was told when the pull that is waited for was first tried.
+                if what.about.is_some() || self.held.is_none() {
+                    let message = format!("Container image {asked:?} already present on machine and can be accessed by the pod");
+                    self.normal(what.about, "Pulled", message);
+                }
+                Ok(Ensured::There(found))
             }
             // Also where it is there and the pod may not use it: that it is there is nothing to tell.
             (PullPolicy::Never, _) => {
                 let message = format!("Container image {asked:?} is not present with pull policy of Never");
-                self.warn_new(container, "ErrImageNeverPull", &message);
-                return Err(Failed { reason: "ErrImageNeverPull", message });
+                self.warn_new(what.about, "ErrImageNeverPull", &message);
+                Err(Failed { reason: "ErrImageNeverPull", message })
             }
             _ => {
                 let secrets = secrets.get_or_init(|| self.pull_secrets()).await;
                 let credentials = auth::mark(&secrets.found);
                 let tried = self.held.as_ref().and_then(|h| h.credentials);
                 if tried.is_some_and(|tried| tried == credentials || secrets.unknown) {
-                    return Ok(Outcome::StillHeld { container: container.to_owned() });
+                    return Ok(Ensured::Held);
                 }
                 for name in &secrets.missing {
                     let message =
                         format!("Unable to retrieve image pull secret {name:?}; attempting to pull the image may not succeed.");
                     self.warn(None, "FailedToRetrieveImagePullSecret", message);
                 }
-                match self.fetch(container, asked, &image, &secrets.found).await {
-                    Ok(found) => found,
-                    Err(failed) => {
-                        return Ok(Outcome::NotPulled { container: container.to_owned(), failed, credentials });
-                    }
-                }
+                Ok(match self.fetch(what.about, asked, &image, &secrets.found).await {
+                    Ok(found) => Ensured::There(found),
+                    Err(failed) => Ensured::Not { failed, credentials },
+                })
             }
-        };
-        let facts = ImageFacts { image_ref: found.id, uid: found.uid, username: found.username };
-        Ok(Outcome::Image { container: container.to_owned(), attempt, facts })
+        }
     }
 
     /// Unless it was told last time.
-    fn warn_new(&self, container: &str, reason: &str, message: &str) {
+    fn warn_new(&self, about: Option<&str>, reason: &str, message: &str) {
         if self.held.as_ref().is_none_or(|h| h.message != message) {
-            self.warn(Some(container), reason, message);
+            self.warn(about, reason, message);
         }
     }
 
@@ -116,8 +169,8 @@ impl Job {
         }
     }
 
-    async fn fetch(&self, container: &str, asked: &str, image: &str, secrets: &[Secret]) -> Result<Image, Failed> {
-        self.normal(Some(container), "Pulling", format!("Pulling image {asked:?}"));
+    async fn fetch(&self, about: Option<&str>, asked: &str, image: &str, secrets: &[Secret]) -> Result<Image, Failed> {
+        self.normal(about, "Pulling", format!("Pulling image {asked:?}"));
         let begun = Instant::now();
         match self.pull_with_any(asked, image, secrets).await {
             Ok(pulled) => {
@@ -127,15 +180,15 @@ impl Job {
                     millis(begun.elapsed()),
                     pulled.image.size_bytes
                 );
-                self.normal(Some(container), "Pulled", message);
+                self.normal(about, "Pulled", message);
                 Ok(pulled.image)
             }
-            Err(error) => self.pull_failed(container, asked, error),
+            Err(error) => self.pull_failed(about, asked, error),
         }
     }
 
-    fn pull_failed(&self, container: &str, asked: &str, error: String) -> Result<Image, Failed> {
-        self.warn(Some(container), "Failed", format!("Failed to pull image {asked:?}: {error}"));
+    fn pull_failed(&self, about: Option<&str>, asked: &str, error: String) -> Result<Image, Failed> {
+        self.warn(about, "Failed", format!("Failed to pull image {asked:?}: {error}"));
         Err(judge(asked, error))
     }
 

@@ -3,7 +3,8 @@
 use super::stop::Ending;
 use super::{CONFIG_ERROR, Failed, Job, Outcome};
 use crate::cgroup;
-use crate::pod::container::{self, ContainerInput};
+use crate::pod::container::{self, ContainerInput, Mounted};
+use crate::pod::desired::image_volumes;
 use crate::pod::env::{self, Fetched, FoundInFile};
 use crate::pod::hosts;
 use crate::pod::stage::Stage;
@@ -92,13 +93,21 @@ impl Job {
             return Err(Failed::new(CONFIG_ERROR, format!("the image of container {name:?} is not known")));
         };
         let env = self.environment(spec).await?;
-        let mut mounts = container::volume_mounts(spec, |volume| {
-            self.prepared.host_paths.get(volume).map(|p| p.to_string_lossy().into_owned())
+        self.check_image_volumes(spec).await?;
+        let mut mounts = container::volume_mounts(spec, self.prepared.recursive_read_only, |volume| {
+            let path = || self.prepared.host_paths.get(volume).map(|p| Mounted::Path(p.to_string_lossy().into_owned()));
+            let reference = |id: &String| Mounted::Image { id: id.clone(), reference: self.reference_of(volume) };
+            image.volumes.get(volume).map(reference).or_else(path)
         })
         .map_err(|e| config_error(&e))?;
         for (m, mount) in spec.volume_mounts.iter().flatten().zip(&mut mounts) {
             mount.readonly |= self.prepared.read_only.contains(&m.name);
         }
+        let devices = container::volume_devices(spec, |volume| {
+            let path = self.prepared.devices.get(volume)?;
+            Some((path.to_string_lossy().into_owned(), self.prepared.read_only.contains(volume)))
+        })
+        .map_err(|e| config_error(&e))?;
         self.sub_paths(spec, &env, &mut mounts).await.map_err(|e| config_error(&e))?;
         let pod_dir = self.shared.volumes.pod_dir(&self.desired.id.uid).map_err(|e| config_error(&e))?;
         self.managed_files(&pod_dir, spec, instance.attempt, &mut mounts).await.map_err(|e| config_error(&e))?;
@@ -114,6 +123,7 @@ impl Job {
             image,
             env,
             mounts,
+            devices,
             target: instance.target,
             node: &self.shared.limits,
         };
@@ -136,6 +146,28 @@ impl Job {
         created.map_err(|e| Failed::new("CreateContainerError", e.message()))
     }
 
+    /// The pod's own name for the image of a volume.
+    fn reference_of(&self, volume: &str) -> String {
+        let found = image_volumes(&self.desired.pod).find(|(name, _)| *name == volume);
+        found.and_then(|(_, image)| image.reference.clone()).unwrap_or_default()
+    }
+
+    /// A runtime that does not know the field would mount nothing, or fail with words that say nothing.
+    async fn check_image_volumes(&self, spec: &api::Container) -> Result<(), Failed> {
+        let is_image = |name: &str| image_volumes(&self.desired.pod).any(|(volume, _)| volume == name);
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|t| !t.is_empty());
+        let mounts = spec.volume_mounts.iter().flatten().filter(|m| is_image(&m.name));
+        let asked: Vec<(&str, bool)> = mounts.map(|m| (m.name.as_str(), given(&m.sub_path) || given(&m.sub_path_expr))).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let version = self.shared.cri.version().await.map_err(|e| Failed::new(CONFIG_ERROR, e))?;
+        let (name, version) = (version.runtime_name, version.runtime_version);
+        let why = |part| container::no_image_volumes(&name, &version, part);
+        let refused = asked.iter().find_map(|(volume, part)| Some((volume, why(*part)?)));
+        refused.map_or(Ok(()), |(volume, why)| Err(Failed::new(CONFIG_ERROR, format!("volume {volume:?}: {why}"))))
+    }
+
     /// Puts the part of the volume that each mount asks for in the place of the whole.
     async fn sub_paths(&self, spec: &api::Container, env: &[cri::EnvVar], mounts: &mut [cri::Mount]) -> Result<(), String> {
         for (index, (m, mount)) in spec.volume_mounts.iter().flatten().zip(mounts).enumerate() {
@@ -144,6 +176,10 @@ impl Job {
                 (Some(sub), _) if !sub.is_empty() => sub.to_owned(),
                 _ => continue,
             };
+            if mount.image.is_some() {
+                mount.image_sub_path = crate::volume::checked_path(&m.name, &sub).map_err(|e| super::chain(&e))?;
+                continue;
+            }
             let root = std::path::PathBuf::from(&mount.host_path);
             let wanted = SubPath { volume: &m.name, container: &spec.name, index, root: &root, sub: &sub };
             let found = self.shared.volumes.sub_path(&self.desired.id.uid, &wanted).await;

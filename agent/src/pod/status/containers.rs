@@ -3,6 +3,7 @@
 use super::{Inputs, of_round_before, resize, whole_seconds};
 use crate::pod::again::runs_again;
 use crate::pod::backoff::{self, FIRST_SHOWN, Failure, Subject};
+use crate::pod::container;
 use crate::pod::desired::{Container as Spec, PullPolicy, Role};
 use crate::pod::ephemeral::{self, NoTarget};
 use crate::pod::observed::{Container, State, UNKNOWN_CODE};
@@ -43,7 +44,7 @@ fn one(i: &Inputs<'_>, c: &Spec, old: Option<&api::ContainerStatus>) -> api::Con
         None => missing(i, c, old),
     };
     if let Some(spec) = i.desired.spec_of(&c.name) {
-        s.volume_mounts = mounts(spec);
+        s.volume_mounts = mounts(spec, i.observed.local.recursive_read_only);
         if let Some(n) = newest {
             s.stop_signal = n.stop_signal.clone();
             s.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone());
@@ -330,7 +331,7 @@ fn waits_for(i: &Inputs<'_>, c: &Spec, newest: Option<&Container>, again: bool) 
         return Some((f.reason.clone(), f.message.clone()));
     }
     let f = failures.get(&Subject::Image(c.name.clone()))?;
-    Some(image_waits(c, f, i.now))
+    Some(image_waits(c, i.backoffs.awaited(&c.name, &c.image), f, i.now))
 }
 
 /// The ephemeral containers that wait for the container they are to look into.
@@ -350,13 +351,13 @@ fn no_target(i: &Inputs<'_>, c: &Spec) -> Option<NoTarget> {
 }
 
 /// A failed pull shows its error first, and after a moment that it is being waited.
-fn image_waits(c: &Spec, f: &Failure, now: Time) -> (String, String) {
+fn image_waits(c: &Spec, image: &str, f: &Failure, now: Time) -> (String, String) {
     let plain = !backoff::is_pull(&f.reason) || c.pull == PullPolicy::Never;
     let shown_until = backoff::failed_at(f).map(|at| after(at, FIRST_SHOWN));
     if plain || shown_until.is_some_and(|t| now < t) {
         return (f.reason.clone(), f.message.clone());
     }
-    let message = format!("Back-off pulling image {:?}: {}: {}", c.image, f.reason, f.message);
+    let message = format!("Back-off pulling image {image:?}: {}: {}", f.reason, f.message);
     ("ImagePullBackOff".into(), message)
 }
 
@@ -370,7 +371,7 @@ pub(crate) fn go_duration(d: std::time::Duration) -> String {
     }
 }
 
-fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
+fn mounts(spec: &api::Container, supported: bool) -> Option<Vec<api::VolumeMountStatus>> {
     let all: Vec<_> = spec
         .volume_mounts
         .iter()
@@ -379,7 +380,10 @@ fn mounts(spec: &api::Container) -> Option<Vec<api::VolumeMountStatus>> {
             name: m.name.clone(),
             mount_path: m.mount_path.clone(),
             read_only: m.read_only.filter(|r| *r),
-            recursive_read_only: m.read_only.filter(|r| *r).map(|_| "Disabled".to_owned()),
+            recursive_read_only: m.read_only.filter(|r| *r).map(|_| {
+                let whole = container::recursive_read_only(m, supported) == Ok(true);
+                if whole { "Enabled" } else { "Disabled" }.to_owned()
+            }),
             ..Default::default()
         })
         .collect();

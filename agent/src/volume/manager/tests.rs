@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Mutex;
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// An API server of a few objects, which counts the tokens it gave.
 #[derive(Default)]
@@ -24,6 +25,11 @@ impl Api {
             async move { Ok::<_, std::convert::Infallible>(response.unwrap()) }
         });
         kube::Client::new(service, "default")
+    }
+
+    /// An object that is in no namespace.
+    fn put_cluster(&self, kind: &str, name: &str, object: Value) {
+        self.objects.lock().unwrap().insert(format!("/api/v1/{kind}/{name}"), object);
     }
 
     fn put(&self, kind: &str, name: &str, object: Value) {
@@ -100,6 +106,13 @@ fn may_mount(test: &str) -> bool {
 }
 
 fn pod(volumes: Value, mounts: Value) -> Pod {
+    let mut mounts = mounts;
+    for volume in volumes.as_array().unwrap() {
+        let name = &volume["name"];
+        if mounts.as_array().unwrap().iter().all(|m| m["name"] != *name) {
+            mounts.as_array_mut().unwrap().push(json!({"name": name, "mountPath": format!("/of/{}", name.as_str().unwrap())}));
+        }
+    }
     let pod = json!({
         "metadata": {"name": "p", "namespace": "ns", "uid": "u-1", "labels": {"app": "web"}},
         "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts,
@@ -171,7 +184,7 @@ async fn what_is_missing_is_named() {
             Class::Permanent,
             "MountVolume.SetUp failed for volume \"v\" : path \"../p\" must be relative and must not contain `..`",
         ),
-        (json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]), Class::Permanent, "volume \"v\": nfs is not supported"),
+        (json!([{"name": "v", "csi": {"driver": "s"}}]), Class::Permanent, "volume \"v\": csi is not supported"),
         (
             json!([{"name": "v", "hostPath": {"path": "/dev/null", "type": "Directory"}}]),
             Class::Transient,
@@ -335,3 +348,5 @@ async fn sub_paths_are_bound_and_follow_updates() {
     b.manager.teardown("u-1").await.unwrap();
     assert!(!b.root.0.path().join("pods/u-1").exists());
 }
+
+mod claims;

@@ -12,24 +12,22 @@ fn each_is_named_by_its_field() {
         "containers": [{"name": "c", "volumeDevices": [{"name": "d", "devicePath": "/dev/x"}]}],
         "volumes": [
             {"name": "a", "configMap": {"name": "x"}},
-            {"name": "b", "persistentVolumeClaim": {"claimName": "x"}},
-            {"name": "c", "nfs": {"server": "s", "path": "/"}},
+            {"name": "b", "csi": {"driver": "x"}},
+            {"name": "c", "iscsi": {"targetPortal": "s", "iqn": "i", "lun": 0}},
             {"name": "d", "emptyDir": {"medium": "HugePages"}},
             {"name": "e", "emptyDir": {"medium": "Memory"}},
             {"name": "f", "hostPath": {"path": "/x"}},
             {"name": "g", "projected": {"sources": [{"secret": {"name": "s"}}, {"clusterTrustBundle": {"path": "p"}}]}},
-            {"name": "h", "image": {"reference": "r"}},
+            {"name": "h", "rbd": {"image": "i", "monitors": []}},
             {"name": "i"}
         ]
     });
     let expected = [
-        "spec.volumes[1].persistentVolumeClaim",
-        "spec.volumes[2].nfs",
-        "spec.volumes[3].emptyDir.medium",
+        "spec.volumes[1].csi",
+        "spec.volumes[2].iscsi",
         "spec.volumes[6].projected.sources[1].clusterTrustBundle",
-        "spec.volumes[7].image",
+        "spec.volumes[7].rbd",
         "spec.volumes[8].source",
-        "spec.containers[0].volumeDevices",
     ];
     assert_eq!(fields(spec), expected);
 }

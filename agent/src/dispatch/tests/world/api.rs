@@ -209,7 +209,7 @@ impl Api {
                 self.publish();
                 removed.map_or_else(|| missing(name), |p| (200, p))
             }
-            ("GET", [kind, name] | ["apis", "node.k8s.io", "v1", kind, name]) => {
+            ("GET", [kind, name] | ["apis", "node.k8s.io", "v1", kind, name] | ["api", "v1", kind, name]) => {
                 let found = self.lock().others.get(&((*kind).to_owned(), (*name).to_owned())).cloned();
                 found.map_or_else(|| missing(name), |o| (200, o))
             }

@@ -17,6 +17,7 @@ fn on(node: &NodeLimits, spec: Value, image: &ImageFacts) -> Result<cri::Contain
         image,
         env: Vec::new(),
         mounts: Vec::new(),
+        devices: Vec::new(),
         target: None,
         node,
     });
@@ -33,7 +34,7 @@ fn contexts(pod: Value, own: Value) -> Value {
 }
 
 fn image(uid: Option<i64>, username: &str) -> ImageFacts {
-    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into() }
+    ImageFacts { image_ref: "sha256:1".into(), uid, username: username.into(), volumes: Default::default() }
 }
 
 #[test]

@@ -18,7 +18,11 @@ use std::time::Duration;
 
 unsafe extern "C" {
     fn signal(signum: i32, handler: usize) -> usize;
+    fn mkfifo(path: *const std::ffi::c_char, mode: u32) -> i32;
+    fn renameat2(from: i32, old: *const std::ffi::c_char, to: i32, new: *const std::ffi::c_char, flags: u32) -> i32;
 }
+const AT_FDCWD: i32 = -100;
+const RENAME_EXCHANGE: u32 = 2;
 const SIGTERM: i32 = 15;
 static TERMINATING: AtomicBool = AtomicBool::new(false);
 
@@ -26,7 +30,7 @@ extern "C" fn on_term(_: i32) {
     TERMINATING.store(true, Ordering::SeqCst);
 }
 
-const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | stat FILE.. | write FILE TEXT | lines N |
+const HELP: &str = "web serve [--port P] [--udp P] [--lines P] [--sctp P] [--grpc P] | env | echo TEXT.. | cat FILE.. | ls DIR | stat FILE.. | hostile DIR | swap NAME NAME | write FILE TEXT | lines N |
 sleep SECONDS | exit CODE | end CODE FILE TEXT (writes, then exits) | stdin (copies stdin to stdout) | ignore-term SECONDS | life FILE NAME SECONDS|- SECONDS CODE |
 steps FILE CODE.. (ends with the first code, at the next run with the second, then stays) | get HOST:PORT PATH | forks (without end) | line BYTES (one line, then stays) | sctp HOST:PORT FROM-PORT | crash";
 
@@ -67,6 +71,8 @@ fn run(command: &str, args: &[String]) -> Outcome {
                 println!("{} {} {:o} {path}", file.uid(), file.gid(), file.mode() & 0o7777);
             }
         }
+        "hostile" => hostile(std::path::Path::new(first()?))?,
+        "swap" => return swap(args),
         "write" => std::fs::write(first()?, args[1..].join(" "))?,
         "lines" => (0..first()?.parse::<u64>()?).for_each(|i| println!("line {i}")),
         "sleep" => sleep(first()?.parse()?, true),
@@ -93,6 +99,45 @@ fn run(command: &str, args: &[String]) -> Outcome {
         }
         "crash" => std::process::abort(),
         _ => println!("{HELP}"),
+    }
+    Ok(0)
+}
+
+/// Fills a folder with what might lead or lock a careless reader out of it.
+fn hostile(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::symlink;
+    std::fs::create_dir_all(dir)?;
+    symlink("/etc", dir.join("absolute"))?;
+    symlink("../".repeat(40) + "etc", dir.join("up"))?;
+    symlink("/proc/self/root/etc", dir.join("magic"))?;
+    symlink("loop", dir.join("loop"))?;
+    let pipe = std::ffi::CString::new(dir.join("pipe").as_os_str().as_encoded_bytes())?;
+    // SAFETY: the path is a C string that lives through the call.
+    unsafe { mkfifo(pipe.as_ptr(), 0o666) };
+    let name = "n".repeat(255);
+    std::fs::write(dir.join(&name), "long")?;
+    // Deeper than any path can say.
+    let back = std::env::current_dir()?;
+    std::env::set_current_dir(dir)?;
+    for _ in 0..300 {
+        std::fs::create_dir("d".repeat(200))?;
+        std::env::set_current_dir("d".repeat(200))?;
+    }
+    std::env::set_current_dir(back)
+}
+
+/// Gives two names each other's place, over and over, until SIGTERM.
+fn swap(args: &[String]) -> Outcome {
+    let [one, other] = args else { return Err("NAME NAME are wanted".into()) };
+    let path = |text: &String| std::ffi::CString::new(text.as_str());
+    let (one, other) = (path(one)?, path(other)?);
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { signal(SIGTERM, on_term as *const () as usize) };
+    while !TERMINATING.load(Ordering::SeqCst) {
+        // SAFETY: both paths are C strings that live through the call.
+        if unsafe { renameat2(AT_FDCWD, one.as_ptr(), AT_FDCWD, other.as_ptr(), RENAME_EXCHANGE) } != 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
     }
     Ok(0)
 }

@@ -5,9 +5,9 @@
 //! step, so a reader sees the old content or the new, never a mixture. One writer at a time; it may die at any point, and
 //! the next call tidies up.
 
-use super::beneath::{entries, failed, make_folder, path_of, remove_tree};
 use super::payload::{File, Payload};
-use super::{Error, Result};
+use crate::volume::beneath::{entries, failed, make_folder, path_of, remove_tree};
+use crate::volume::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ fn is_same(volume: BorrowedFd<'_>, name: &str, payload: &Payload, gid: Option<u3
 /// Collects the paths of files below a folder; false if the folder is not there or holds anything else.
 fn names(parent: BorrowedFd<'_>, name: &str, prefix: &str, out: &mut BTreeSet<String>) -> Result<bool> {
     // The depth is that of a payload's paths, which are bounded.
-    let Ok(Some(folder)) = super::beneath::open_folder(parent, name) else { return Ok(false) };
+    let Ok(Some(folder)) = crate::volume::beneath::open_folder(parent, name) else { return Ok(false) };
     for (entry, kind) in entries(folder.as_fd())? {
         let entry = entry.to_string_lossy().into_owned();
         let path = format!("{prefix}{entry}");

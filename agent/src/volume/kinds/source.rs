@@ -1,10 +1,10 @@
 //! Collects the files of a volume from the API. Reads only.
 
-use super::fields::{PodContext, field_value, resource_value};
 use super::payload::{DEFAULT_MODE, File, Keys, Mapping, Payload, checked, mode};
 use super::token::{self, Life};
-use super::{Error, Result};
 use crate::objects;
+use crate::volume::fields::{PodContext, field_value, resource_value};
+use crate::volume::{Error, Result};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, ServiceAccount,

@@ -1,6 +1,6 @@
 //! What goes into a volume of files: names, bytes and modes, taken from API objects. Pure.
 
-use super::{Error, Result};
+use crate::volume::{Error, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, KeyToPath, Secret};
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ pub(super) fn mode(mode: i32) -> u32 {
 }
 
 /// The path without empty and `.` parts; refused where it could leave the volume or meet the names used inside it.
-pub(super) fn checked(volume: &str, path: &str) -> Result<String> {
+pub fn checked(volume: &str, path: &str) -> Result<String> {
     let refuse = || Error::Path { volume: volume.to_owned(), path: path.to_owned() };
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
     let bad = |p: &&str| p.contains('\0') || *p == ".." || p.len() > 255;
