@@ -40,6 +40,7 @@ use leftovers::Leftovers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -141,6 +142,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         uids: HashMap::new(),
         stale: false,
         sweep: Sweep::Due,
+        swept_once: false,
         sweeper: JoinSet::new(),
         mirrors: mirror::Mirrors::default(),
         statics,
@@ -200,6 +202,7 @@ struct Dispatcher {
     uids: HashMap<tokio::task::Id, String>,
     stale: bool,
     sweep: Sweep,
+    swept_once: bool,
     sweeper: JoinSet<Leftovers>,
     mirrors: mirror::Mirrors,
     statics: crate::static_pods::Watched,
@@ -221,13 +224,18 @@ struct Dispatcher {
     live: usize,
 }
 
-/// How far the one search for what gone pods left has come.
+/// How far the search for what gone pods left has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     Due,
     Listing,
     Removing,
+    /// Until it is time for the next one.
+    Resting(Instant),
 }
+
+/// Between two searches. A runtime that is killed while it starts something may go on with it when the pod has gone.
+const SWEEP_AGAIN: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(60) };
 
 impl Dispatcher {
     async fn run(
@@ -260,6 +268,10 @@ impl Dispatcher {
                 self.note_unstarted(&api, &statics);
             }
             whole = None;
+            let rested = match self.sweep {
+                Sweep::Resting(until) => until,
+                _ => Instant::now() + SWEEP_AGAIN,
+            };
             // Probe events and questions change nothing here.
             loop {
                 tokio::select! {
@@ -278,6 +290,12 @@ impl Dispatcher {
                         break;
                     }
                     () = self.over.notified() => break,
+                    () = tokio::time::sleep_until(rested) => {
+                        if let Sweep::Resting(_) = self.sweep {
+                            self.sweep = Sweep::Due;
+                        }
+                        break;
+                    }
                     Some(ask) = asks.recv() => self.tell(ask, &api, &statics, &runtime),
                     Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                         self.reap(done);
@@ -361,7 +379,7 @@ impl Dispatcher {
         }
     }
 
-    /// Looks once for what gone pods left, as soon as everything that is there is known.
+    /// Looks for what gone pods left, as soon as everything that is there is known, and from time to time after that.
     fn sweep(&mut self, known: bool) {
         if known && self.sweep == Sweep::Due {
             self.sweep = Sweep::Listing;
@@ -370,12 +388,16 @@ impl Dispatcher {
         }
     }
 
-    /// The host has been listed: whatever no pod of now owns goes.
+    /// The host has been listed: whatever no pod of now owns goes. After the first time those are cgroups, where something may run:
+    /// folders and logs are made by the agent alone.
     fn swept(&mut self, listed: Leftovers) {
         if self.sweep != Sweep::Listing {
+            self.swept_once = true;
+            self.sweep = Sweep::Resting(Instant::now() + SWEEP_AGAIN);
             return;
         }
         self.sweep = Sweep::Removing;
+        let listed = if self.swept_once { listed.only_cgroups() } else { listed };
         // Every pod of the API and of the runtime has an actor, or had one that has cleaned up already.
         let unowned = listed.without(|uid| self.actors.contains_key(uid) || self.finished.contains_key(uid));
         let (volumes, cgroups) = (self.shared.volumes.clone(), self.shared.cgroups.clone());

@@ -28,6 +28,8 @@ use tracing::{debug, info, warn};
 pub const NAME: &str = "ferrolet.sock";
 /// For a whole exchange.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Until a socket that could not be made is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST: u64 = 4 << 10;
 const LONGEST_ANSWER: u64 = 4 << 20;
 const AT_ONCE: usize = 8;
@@ -198,23 +200,32 @@ fn bind_in(root: &Path, folder: &Path, path: &Path) -> Result<Bound, Error> {
     make().map_err(failed("listen on", path))
 }
 
-/// Serves until cancelled. A daemon that cannot have its socket goes on without: nothing but its own commands need it.
+/// Serves until cancelled. A daemon that cannot have its socket, on a full disk, goes on without and tries again: nothing but its
+/// own commands need it.
 pub fn spawn(root: PathBuf, answers: impl Answers, cancel: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
-        match bind(&root).await {
-            Ok(bound) => {
-                info!(path = %bound.path.display(), "ferrolet trace and ferrolet pod are answered");
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    () = serve(&bound.listener, Arc::new(answers)) => {}
-                }
-            }
-            Err(error) => {
-                warn!(error = crate::api::watch::chain(&error), "ferrolet trace and ferrolet pod are not answered");
-                cancel.cancelled().await;
-            }
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = run(&root, Arc::new(answers)) => {}
         }
     })
+}
+
+async fn run(root: &Path, answers: Arc<impl Answers>) {
+    let mut told = false;
+    let bound = loop {
+        match bind(root).await {
+            Ok(bound) => break bound,
+            Err(error) if told => debug!(%error, "still no socket"),
+            Err(error) => {
+                told = true;
+                warn!(error = crate::api::watch::chain(&error), "ferrolet trace and ferrolet pod are not answered yet");
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    info!(path = %bound.path.display(), "ferrolet trace and ferrolet pod are answered");
+    serve(&bound.listener, answers).await;
 }
 
 async fn serve(listener: &UnixListener, answers: Arc<impl Answers>) {

@@ -1,7 +1,8 @@
 //! What pods of an earlier life left on this host: folders, logs and cgroups whose pod neither the API nor the runtime knows.
 //!
-//! Looked for once, after both lists were complete. The host is listed first and judged afterwards, so that what a pod
-//! makes meanwhile is never taken for a leftover. A failure is a warning, and the next start tries again.
+//! Looked for after both lists were complete, cgroups from time to time after that. The host is listed first and judged
+//! afterwards, so that what a pod makes meanwhile is never taken for a leftover. A failure is a warning, and the next look, or the
+//! next start, tries again.
 
 use crate::api::watch::chain;
 use crate::{cgroup, volume};
@@ -35,6 +36,10 @@ impl Leftovers {
             Vec::new()
         });
         Leftovers { folders, cgroups, logs }
+    }
+
+    pub fn only_cgroups(self) -> Leftovers {
+        Leftovers { cgroups: self.cgroups, ..Leftovers::default() }
     }
 
     /// Only what belongs to nobody. Pure.

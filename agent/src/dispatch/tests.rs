@@ -292,8 +292,10 @@ async fn what_gone_pods_left_on_the_host_is_removed_once_everything_is_known() {
         assert!(folder(&w, uid).exists() && cgroup(&w, &format!("besteffort/pod{uid}")).exists(), "{uid}");
     }
     assert!(folder(&w, "not a uid").exists() && logs(&w, "somebody's").exists() && logs(&w, "ns_linked_old").is_symlink());
-    // Only at the start: what comes later is left for the next one.
+    // Folders only at the start: what comes later is left for the next one. Something could run in a cgroup.
     std::fs::create_dir_all(folder(&w, "later")).unwrap();
+    std::fs::create_dir_all(cgroup(&w, "burstable/podlater/container")).unwrap();
+    w.until("removed", |w| (!cgroup(w, "burstable/podlater").exists()).then_some(())).await;
     w.create("r", json!({"containers": [{"name": "main", "image": "web:1", "imagePullPolicy": "IfNotPresent"}]}));
     w.until("ready", |w| w.pod("r").filter(ready)).await;
     assert!(folder(&w, "later").exists());

@@ -38,6 +38,19 @@ pub fn second_image(lab: &Lab) -> Result<()> {
     lab.nodes[0].containerd.import(&archive)
 }
 
+/// A Service of each kind, once: what the rules have for all Services of a kind stays with them from then on.
+pub fn first_services(lab: &Lab) -> Result<()> {
+    let of = |kind: &str, port: u16| {
+        let spec = format!("{{type: {kind}, selector: {{churn: serve}}, ports: [{{port: {port}, targetPort: 8080}}]}}");
+        format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: first-{port}}}\nspec: {spec}\n")
+    };
+    let spec = format!("{{terminationGracePeriodSeconds: 1, containers: [{{name: main, image: {WEB}, args: [serve]}}]}}");
+    let pod = format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: first, labels: {{churn: serve}}}}\nspec: {spec}\n");
+    lab.apply(&[of("ClusterIP", 80), of("NodePort", 81), pod].concat())?;
+    lab.kubectl(&["wait", "--for=condition=Ready", "pod/first", "--timeout=60s"])?;
+    lab.kubectl(&["delete", "pod/first", "service/first-80", "service/first-81", "--timeout=60s"]).map(drop)
+}
+
 impl Acts {
     pub fn new(random: Random) -> Acts {
         let (pods, services) = Default::default();

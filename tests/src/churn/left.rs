@@ -6,16 +6,44 @@ use crate::sys::sh;
 use anyhow::Result;
 use ferrolet_cri::types::{ContainerFilter, SandboxFilter};
 use ferrolet_cri::{Client, Options};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// All rules of the node, without their counters.
-pub fn rules(lab: &Lab) -> Result<String> {
+/// How many elements each set and map of the node's rules has. Chains that were needed once stay, and are bounded.
+pub type Elements = BTreeMap<String, usize>;
+
+pub fn elements(lab: &Lab) -> Result<Elements> {
     let net = format!("--net=/run/netns/{}", lab.nodes[0].netns);
-    sh("nsenter", &[&net, "nft", "--stateless", "list", "ruleset"])
+    let all: Value = serde_json::from_str(&sh("nsenter", &[&net, "nft", "-j", "list", "ruleset"])?)?;
+    let sets = all["nftables"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|o| [&o["set"], &o["map"]].into_iter().find(|s| s.is_object()));
+    let counted = sets.map(|s| {
+        let name = format!("{} {}", s["table"].as_str().unwrap_or_default(), s["name"].as_str().unwrap_or_default());
+        (name, s["elem"].as_array().map_or(0, Vec::len))
+    });
+    Ok(counted.filter(|(_, count)| *count > 0).collect())
+}
+
+/// Once they have not changed for two seconds.
+pub fn settled(lab: &Lab) -> Result<Elements> {
+    let (mut last, mut since) = (elements(lab)?, Instant::now());
+    while since.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = elements(lab)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
 }
 
 /// In words; empty if nothing.
-pub fn find(lab: &Lab, rules_before: &str) -> Result<Vec<String>> {
+pub fn find(lab: &Lab, before: &Elements) -> Result<Vec<String>> {
     let node = &lab.nodes[0];
     let mut found = of_runtime(lab)?;
     found.extend(lab.list("pods", "")?.iter().map(|p| format!("pod {}", p["metadata"]["name"])));
@@ -35,11 +63,9 @@ pub fn find(lab: &Lab, rules_before: &str) -> Result<Vec<String>> {
     found.extend(leftovers::pod_namespaces(&lab.name, 1).iter().map(|ns| format!("network namespace {ns}")));
     let roots = [node.dir.clone(), crate::cluster::run_dir(&lab.name)];
     found.extend(leftovers::shims_below(&roots).iter().map(|pid| format!("shim {pid}")));
-    let now = rules(lab)?;
-    if now != rules_before {
-        let new = now.lines().filter(|line| !rules_before.lines().any(|before| before == *line));
-        found.extend(new.map(|line| format!("rule {line}")));
-        found.push("the rules are not what they were".to_owned());
+    let now = elements(lab)?;
+    if now != *before {
+        found.push(format!("elements of rules: {now:?}, before {before:?}"));
     }
     Ok(found)
 }

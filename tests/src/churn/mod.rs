@@ -50,7 +50,8 @@ fn churn(lab: &mut Lab, length: Duration, seed: u64) -> Result<()> {
     lab.start_stub()?;
     lab.start_agent(0)?;
     lab.wait_ready()?;
-    let rules = left::rules(lab)?;
+    acts::first_services(lab)?;
+    let rules = left::settled(lab)?;
     let mut acts = Acts::new(Random::new(seed));
     head();
     let begun = Instant::now();
@@ -120,7 +121,7 @@ fn sample(lab: &Lab) -> Result<Sample> {
 }
 
 /// Waits until nothing is left of any pod, and until what the agent has no longer shrinks.
-fn rest(lab: &mut Lab, rules: &str) -> Result<Sample> {
+fn rest(lab: &mut Lab, rules: &left::Elements) -> Result<Sample> {
     wait_for("all of the pods to be gone", Duration::from_secs(90), || {
         let left = left::find(lab, rules)?;
         if left.is_empty() { Ok(()) } else { bail!("left: {left:#?}") }

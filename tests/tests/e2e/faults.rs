@@ -24,7 +24,6 @@ pub fn trials() -> Vec<Trial> {
         test("faults::agent_killed_at_many_moments_of_a_pods_start", agent_killed_while_starting),
         test("faults::agent_away_while_containers_end_and_pods_go", agent_away),
         test("faults::control_plane_killed_loses_nothing", stub_killed),
-        test("faults::control_plane_gone_for_a_minute", stub_gone),
         test("faults::containerd_killed_and_restarted", runtime_killed),
         test("faults::containerd_hangs", runtime_hangs),
         test("faults::a_hanging_probe_delays_nobody", hanging_probe),
@@ -124,39 +123,6 @@ fn stub_killed(ns: &mut Ns) -> Result<()> {
     load.finish_clean()?;
     let after = ns.get("pod", "server")?;
     if identity(&before) == identity(&after) { Ok(()) } else { bail!("{} became {}", identity(&before), identity(&after)) }
-}
-
-fn stub_gone(ns: &mut Ns) -> Result<()> {
-    let (before, load) = served(ns, "server")?;
-    ns.apply(&pod("dies", "serve", "", ""))?;
-    let dies = ns.ready("dies")?;
-    ns.lab.stub.take().context("no control plane")?.kill()?;
-    let gone = Instant::now();
-    let id = dies["status"]["containerStatuses"][0]["containerID"]
-        .as_str()
-        .and_then(|id| id.rsplit('/').next())
-        .context("no ID")?
-        .to_owned();
-    let pid_of = |ns: &Ns, id: &str| -> Result<i32> {
-        Ok(ns.lab.nodes[0].containerd.tasks()?.into_iter().find(|(task, _)| task == id).context("no task")?.1)
-    };
-    kill(Pid::from_raw(pid_of(ns, &id)?), Signal::SIGKILL)?;
-    // Restarted with nobody to tell.
-    wait_for("the container to be restarted", LIMIT, || {
-        let tasks = ns.lab.nodes[0].containerd.tasks()?;
-        if tasks.len() >= 4 && tasks.iter().all(|(task, _)| *task != id) { Ok(()) } else { bail!("{} processes", tasks.len()) }
-    })?;
-    // The fault itself: as long as it lasts, not a wait for anything.
-    std::thread::sleep(Duration::from_secs(60).saturating_sub(gone.elapsed()));
-    ns.lab.start_stub()?;
-    ns.pod("dies", "restarted once", |p| is_ready(p) && p["status"]["containerStatuses"][0]["restartCount"] == 1)?;
-    ns.lab.wait_ready()?;
-    ns.apply(&pod("after", "serve", "", ""))?;
-    ns.ready("after")?;
-    load.finish_clean()?;
-    let after = ns.get("pod", "server")?;
-    let ids = |p: &Value| p["status"]["containerStatuses"][0]["containerID"].clone();
-    if ids(&before) == ids(&after) && is_ready(&after) { Ok(()) } else { bail!("{before}\nbecame\n{after}") }
 }
 
 fn runtime_killed(ns: &mut Ns) -> Result<()> {

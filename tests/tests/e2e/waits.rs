@@ -20,7 +20,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// What `ferrolet pod` says on the first node.
-fn asked(ns: &Ns, args: &[&str]) -> Result<String> {
+pub fn asked(ns: &Ns, args: &[&str]) -> Result<String> {
     let root = ns.lab.nodes[0].root_dir().display().to_string();
     let mut all = vec!["pod", "--root-dir", &root];
     all.extend(args);

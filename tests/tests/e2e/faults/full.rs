@@ -3,6 +3,7 @@
 
 use super::beside::Beside;
 use crate::shared::{LIMIT, Ns, SMALL, contains, must_contain, pod};
+use crate::waits;
 use anyhow::{Context, Result, bail};
 use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
@@ -203,5 +204,7 @@ fn inodes(ns: &mut Ns) -> Result<()> {
     drop(filled);
     ns.ready("volume")?;
     ns.ready("plain")?;
+    // The agent that came up without room for its socket has it by now.
+    wait_for("ferrolet pod to be answered", LIMIT, || waits::asked(ns, &[]))?;
     beside.untouched(ns)
 }
