@@ -11,7 +11,7 @@ mod lag;
 
 use crate::pod::PodId;
 use crate::pod::explain::Trouble;
-use crate::pod::observed::{Container, Sandbox};
+use crate::pod::observed::{Container, Sandbox, State};
 use ferrolet_cri::{Client, Error, types as cri};
 use futures::StreamExt;
 use lag::Said;
@@ -374,8 +374,28 @@ fn put(next: &mut RuntimeSnapshot, uid: String, pod: Arc<PodRuntime>) -> bool {
     if pod.is_empty() {
         return next.pods.remove(&uid).is_some();
     }
+    let known = next.pods.get(&uid);
+    let pod = match known.and_then(|known| ended_stays(known, &pod).map(|kept| (known, kept))) {
+        Some((known, kept)) if **known == kept => known.clone(),
+        Some((_, kept)) => Arc::new(kept),
+        None => pod,
+    };
     let before = next.pods.insert(uid, pod.clone());
     before.is_none_or(|b| !Arc::ptr_eq(&b, &pod))
+}
+
+/// The new look with the containers as they are known that had ended already; `None` where it says nothing else of those.
+///
+/// A container never runs again under its id. Looks are numbered by their beginning, and one that began later may still have read
+/// earlier: then it brings back to life what has ended.
+fn ended_stays(known: &PodRuntime, new: &PodRuntime) -> Option<PodRuntime> {
+    let ended = |c: &&Container| matches!(c.state, State::Exited { .. });
+    let before = |c: &Container| known.containers.iter().filter(ended).find(|k| k.id == c.id);
+    if !new.containers.iter().any(|c| !ended(&c) && before(c).is_some()) {
+        return None;
+    }
+    let containers = new.containers.iter().map(|c| before(c).filter(|_| !ended(&c)).unwrap_or(c).clone()).collect();
+    Some(PodRuntime { containers, ..new.clone() })
 }
 
 #[cfg(test)]

@@ -127,6 +127,44 @@ fn an_older_look_never_hides_a_newer_one() {
 }
 
 #[test]
+fn what_has_ended_does_not_come_back_to_life() {
+    let container = |id: &str, state: State| Container {
+        id: id.into(),
+        sandbox_id: "s".into(),
+        name: "c".into(),
+        attempt: 0,
+        state,
+        created_at: crate::pod::Time::UNIX_EPOCH,
+        started_at: None,
+        image: String::new(),
+        image_id: String::new(),
+        hash: None,
+        backoff: Duration::ZERO,
+        round: 0,
+        user: None,
+        stop_signal: None,
+        resources: None,
+    };
+    let ended =
+        || State::Exited { code: 1, finished_at: crate::pod::Time::UNIX_EPOCH, reason: "Error".into(), message: String::new() };
+    let pod = |containers| Arc::new(PodRuntime { id: id(), sandboxes: vec![], containers, is_static: false });
+    let mut next = RuntimeSnapshot::default();
+    assert!(put(&mut next, "u".into(), pod(vec![container("a", State::Running)])));
+    assert!(put(&mut next, "u".into(), pod(vec![container("a", ended())])));
+    let known = next.pods["u"].clone();
+    for state in [State::Running, State::Created, State::Unknown] {
+        assert!(!put(&mut next, "u".into(), pod(vec![container("a", state)])));
+        assert!(Arc::ptr_eq(&known, &next.pods["u"]));
+    }
+    // What else that look says counts.
+    assert!(put(&mut next, "u".into(), pod(vec![container("a", State::Running), container("b", State::Running)])));
+    let states: Vec<_> = next.pods["u"].containers.iter().map(|c| c.state.clone()).collect();
+    assert_eq!(states, [ended(), State::Running]);
+    assert!(put(&mut next, "u".into(), pod(vec![container("b", State::Running)])));
+    assert_eq!(next.pods["u"].containers.len(), 1);
+}
+
+#[test]
 fn an_image_is_called_as_the_runtime_calls_it() {
     let of = |image: &str, asked: &str| {
         build::image_name(cri::ImageSpec { image: image.into(), user_specified_image: asked.into(), ..Default::default() })
