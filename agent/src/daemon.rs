@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, enforce, facts, report, status};
-use crate::{commands, dispatch, memory, observe, pod, server, static_pods, userns, volume};
+use crate::{commands, dispatch, memory, observe, pod, server, static_pods, threads, userns, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -157,6 +157,7 @@ async fn build(
     root: &CancellationToken,
     pods_token: &CancellationToken,
 ) -> Result<Built, Error> {
+    supervisor.watch("kept thread", threads::keep_one(root.clone()));
     folder(&config.root_dir, 0o750)?;
     folder(&config.pod_logs_dir, 0o755)?;
     let user_ids = userns::host::range(config.ids_per_pod, config.max_pods).await?;

@@ -20,5 +20,6 @@ pub mod server;
 pub mod services;
 pub mod static_pods;
 pub mod sysctls;
+pub mod threads;
 pub mod userns;
 pub mod volume;

@@ -3,7 +3,7 @@
 use ferrolet::api::watch::chain;
 use ferrolet::commands::{Command, cleanup, pod, trace};
 use ferrolet::config::{self, Args};
-use ferrolet::{daemon, memory};
+use ferrolet::{daemon, memory, threads};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use tracing::{error, info};
@@ -81,7 +81,12 @@ fn serve(args: &Args) -> ExitCode {
         }
     };
     // Two workers suffice: nothing computes for long, and each thread has its memory.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(32).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(32)
+        .thread_keep_alive(threads::KEEP)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(problem) => {

@@ -7,6 +7,7 @@ mod events;
 mod full;
 mod misbehaving;
 mod reboot;
+mod threads;
 
 use crate::shared::{LIMIT, Ns, is_ready, pod, test};
 use anyhow::{Context, Result, bail};
@@ -33,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
     all.extend(api::trials());
     all.extend(full::trials());
     all.extend(misbehaving::trials());
+    all.extend(threads::trials());
     all
 }
 

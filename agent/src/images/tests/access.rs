@@ -107,7 +107,7 @@ async fn who_has_pulled_may_use_and_others_may_not() {
 
 #[tokio::test]
 async fn what_was_always_there() {
-    let (fake, dir) = (Fake::start(Profile::containerd_2()).unwrap(), tempfile::tempdir().unwrap());
+    let fake = Fake::start(Profile::containerd_2()).unwrap();
     for (policy, expected) in [
         (Policy::Preloaded, None),
         (Policy::Never, None),
@@ -115,9 +115,11 @@ async fn what_was_always_there() {
         (Policy::Allowlisted(policy::Allowlist::parse(&["reg.local/*".into()]).unwrap()), None),
         (Policy::Allowlisted(policy::Allowlist::parse(&["other/*".into()]).unwrap()), Some(Access::Denied)),
     ] {
+        let dir = tempfile::tempdir().unwrap();
         let w = World::start(&fake, dir.path(), policy.clone());
         assert_eq!(w.access("sha256:1", &[credential("1", "x")]).await, expected, "{policy:?}");
     }
+    let dir = tempfile::tempdir().unwrap();
     // A record that cannot be read proves nothing, whatever it was.
     folder(dir.path()).write(&Intent::of(IMAGE)).unwrap();
     let w = World::start(&fake, dir.path(), Policy::Preloaded);

@@ -26,7 +26,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The cgroup folder of a container's process in the hierarchy of one controller.
-fn cgroup_of(pid: i32, controller: &str) -> Result<PathBuf> {
+pub(super) fn cgroup_of(pid: i32, controller: &str) -> Result<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let line = text.lines().find(|l| l.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == controller)));
     let path = line.and_then(|l| l.splitn(3, ':').nth(2)).with_context(|| format!("no {controller} in {text}"))?;

@@ -72,8 +72,7 @@ fn none_left(ns: &Ns, limit: Duration) -> Result<()> {
 fn any_moment(ns: &mut Ns) -> Result<()> {
     let main = |more: Value| json!({"terminationGracePeriodSeconds": 60, "containers": [with(life("main", "-", "0", 0), more)]});
     // It waits for a volume, for an image, to start again, and for its hook.
-    let missing =
-        json!({"volumes": [{"name": "v", "secret": {"secretName": "missing"}}], "containers": [{"name": "main", "image": WEB}]});
+    let missing = json!({"volumes": [{"name": "v", "secret": {"secretName": "missing"}}], "containers": [{"name": "main", "image": WEB, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
     ns.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "volume"}, "spec": missing}).to_string())?;
     Record::of(ns, "image", main(json!({"image": "registry.invalid/none:1"})))?;
     Record::of(ns, "crashing", main(json!({"args": ["exit", "1"]})))?;
