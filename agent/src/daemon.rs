@@ -164,7 +164,8 @@ async fn build(
     let cri = cri::Client::connect(&config.container_runtime_endpoint, cri_options(&config))?;
     let machine = Arc::new(facts::read(&facts::Roots::default()));
     let cgroups = cgroups(&config, &cri, &machine).await?;
-    enforce::check(&config, &machine, facts::file_system(&config.root_dir))?;
+    let node_fs = facts::file_system(&config.root_dir);
+    enforce::check(&config, &machine, node_fs)?;
     info!(
         node = config.node_name,
         addresses = ?config.node_ips,
@@ -223,7 +224,7 @@ async fn build(
     let (observed, task) = observe::spawn(cri.clone(), root.clone());
     supervisor.watch("observer", task);
     supervisor.watch("memory", memory::spawn(observed.snapshot.clone(), root.clone()));
-    let allocatable = status::node_allocatable(config, machine, facts::file_system(&config.root_dir));
+    let allocatable = status::node_allocatable(config, machine, node_fs);
     let deps = pod::Deps {
         registered: status::registered(config, machine, &allocatable),
         allocatable,

@@ -268,12 +268,12 @@ impl Dispatcher {
                 self.note_unstarted(&api, &statics);
             }
             whole = None;
-            let rested = match self.sweep {
-                Sweep::Resting(until) => until,
-                _ => Instant::now() + SWEEP_AGAIN,
-            };
             // Probe events and questions change nothing here.
             loop {
+                let rested = match self.sweep {
+                    Sweep::Resting(until) => Some(until),
+                    Sweep::Due | Sweep::Listing | Sweep::Removing => None,
+                };
                 tokio::select! {
                     changed = pods.changed(), if pods_open => {
                         pods_open = changed.is_ok();
@@ -290,10 +290,8 @@ impl Dispatcher {
                         break;
                     }
                     () = self.over.notified() => break,
-                    () = tokio::time::sleep_until(rested) => {
-                        if let Sweep::Resting(_) = self.sweep {
-                            self.sweep = Sweep::Due;
-                        }
+                    () = tokio::time::sleep_until(rested.unwrap_or_else(Instant::now)), if rested.is_some() => {
+                        self.sweep = Sweep::Due;
                         break;
                     }
                     Some(ask) = asks.recv() => self.tell(ask, &api, &statics, &runtime),
@@ -379,17 +377,23 @@ impl Dispatcher {
         }
     }
 
-    /// Looks for what gone pods left, as soon as everything that is there is known, and from time to time after that.
+    /// Looks for what gone pods left, as soon as everything that is there is known, and from time to time after that. Then it is
+    /// for cgroups, where something may run: folders and logs are made by the agent alone.
     fn sweep(&mut self, known: bool) {
-        if known && self.sweep == Sweep::Due {
-            self.sweep = Sweep::Listing;
+        if !known || self.sweep != Sweep::Due {
+            return;
+        }
+        self.sweep = Sweep::Listing;
+        let cgroups = self.shared.cgroups.clone();
+        if self.swept_once {
+            self.sweeper.spawn(Leftovers::list_cgroups(cgroups));
+        } else {
             let logs = self.shared.config.pod_logs_dir.clone();
-            self.sweeper.spawn(Leftovers::list(self.shared.volumes.clone(), self.shared.cgroups.clone(), logs));
+            self.sweeper.spawn(Leftovers::list(self.shared.volumes.clone(), cgroups, logs));
         }
     }
 
-    /// The host has been listed: whatever no pod of now owns goes. After the first time those are cgroups, where something may run:
-    /// folders and logs are made by the agent alone.
+    /// The host has been listed: whatever no pod of now owns goes.
     fn swept(&mut self, listed: Leftovers) {
         if self.sweep != Sweep::Listing {
             self.swept_once = true;
@@ -397,7 +401,6 @@ impl Dispatcher {
             return;
         }
         self.sweep = Sweep::Removing;
-        let listed = if self.swept_once { listed.only_cgroups() } else { listed };
         // Every pod of the API and of the runtime has an actor, or had one that has cleaned up already.
         let unowned = listed.without(|uid| self.actors.contains_key(uid) || self.finished.contains_key(uid));
         let (volumes, cgroups) = (self.shared.volumes.clone(), self.shared.cgroups.clone());

@@ -76,11 +76,7 @@ fn shape(snapshot: &RuntimeSnapshot) -> Shape {
 
 /// Some milliseconds of work.
 fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointers, and may be called at any time from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    ferrolet_netproxy::memory::give_back();
     let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
     for (start, end) in unchanged_files(&maps) {
         // SAFETY: mappings of this process that the kernel has just named: of files, not writable, and without one page that

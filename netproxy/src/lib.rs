@@ -12,7 +12,7 @@ pub mod diff;
 mod error;
 pub mod health;
 pub mod local;
-mod memory;
+pub mod memory;
 pub mod model;
 pub mod netlink;
 pub mod overlay;

@@ -20,14 +20,10 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Everything, owned or not.
+    /// Everything, owned or not, that an agent may have left.
     pub async fn list(volumes: volume::Manager, cgroups: cgroup::Manager, logs: PathBuf) -> Leftovers {
         let folders = volumes.list_pod_dirs().await.unwrap_or_else(|error| {
             warn!(error = %chain(&error), "cannot look for folders of pods that are gone");
-            Vec::new()
-        });
-        let cgroups = cgroups.list().await.unwrap_or_else(|error| {
-            warn!(error = %chain(&error), "cannot look for cgroups of pods that are gone");
             Vec::new()
         });
         let looked = tokio::task::spawn_blocking(move || log_folders(&logs)).await;
@@ -35,11 +31,16 @@ impl Leftovers {
             warn!(%error, "cannot look for logs of pods that are gone");
             Vec::new()
         });
-        Leftovers { folders, cgroups, logs }
+        Leftovers { folders, logs, ..Leftovers::list_cgroups(cgroups).await }
     }
 
-    pub fn only_cgroups(self) -> Leftovers {
-        Leftovers { cgroups: self.cgroups, ..Leftovers::default() }
+    /// Only what others than the agent may leave.
+    pub async fn list_cgroups(cgroups: cgroup::Manager) -> Leftovers {
+        let cgroups = cgroups.list().await.unwrap_or_else(|error| {
+            warn!(error = %chain(&error), "cannot look for cgroups of pods that are gone");
+            Vec::new()
+        });
+        Leftovers { cgroups, ..Leftovers::default() }
     }
 
     /// Only what belongs to nobody. Pure.

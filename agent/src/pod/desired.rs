@@ -241,16 +241,14 @@ impl Desired {
         self.containers.iter().filter(|c| c.role == Role::Ephemeral)
     }
 
-    /// The container as the API has it.
-    /// Of all containers, ephemeral ones among them.
+    /// All containers as the API has them, ephemeral ones among them.
     pub fn all_specs(&self) -> impl Iterator<Item = &api::Container> {
         self.pod.spec.iter().flat_map(super::containers).chain(&self.looking)
     }
 
+    /// The container as the API has it.
     pub fn spec_of(&self, name: &str) -> Option<&api::Container> {
-        let spec = self.pod.spec.as_ref()?;
-        let all = super::containers(spec).chain(&self.looking);
-        all.into_iter().find(|c| c.name == name)
+        self.all_specs().find(|c| c.name == name)
     }
 }
 

@@ -5,6 +5,8 @@ use super::{Error, Result};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -48,6 +50,32 @@ pub(super) fn make_folder(parent: BorrowedFd<'_>, name: &str, mode: u32) -> Resu
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|e| failed("set mode of", path())(e))?;
     }
     Ok((fd, made))
+}
+
+/// What is in a small file of the agent's own, of which no more than this is read; `None` if it is not there.
+pub(super) fn read_file(folder: BorrowedFd<'_>, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+    let path = || path_of(folder).join(name);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(failed("open", path())(errno)),
+    };
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text).map_err(|source| Error::Io { op: "read", path: path(), source })?;
+    Ok(Some(text))
+}
+
+/// Writes a small file in one step; `half` is the name that it has until then. The text is on the disk when this returns, its
+/// name with the folder's next `fsync`.
+pub(super) fn replace_file(folder: BorrowedFd<'_>, name: &str, half: &str, text: &[u8]) -> Result<()> {
+    let path = path_of(folder).join(name);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(folder, half, flags, Mode::from_raw_mode(0o600)).map_err(failed("make", &path))?;
+    let mut file = File::from(fd);
+    let written = file.write_all(text).and_then(|()| file.sync_all());
+    written.map_err(|source| Error::Io { op: "write", path: path.clone(), source })?;
+    rustix::fs::renameat(folder, half, folder, name).map_err(failed("rename", &path))
 }
 
 /// The path of an open folder as the kernel knows it: for messages, and for calls that know only paths.

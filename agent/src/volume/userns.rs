@@ -3,13 +3,11 @@
 //! The folders are the only record: a block is free once its pod's folder is gone. Whoever chooses holds a lock on the folder of all
 //! pods. A record that cannot be read stops the choice: the ids in it may be in use.
 
-use super::beneath::{entries, failed, make_folder, open_folder, path_of};
+use super::beneath::{entries, failed, make_folder, open_folder, path_of, read_file, replace_file};
 use super::place::{checked_uid, lock};
 use super::{Error, Result};
 use crate::userns::{Block, Range};
-use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
-use std::io::{Read, Write};
+use rustix::fs::FileType;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const NAME: &str = "userns";
@@ -40,32 +38,15 @@ pub(super) fn block(pods: &OwnedFd, uid: &str, range: &Range, random: u32) -> Re
 }
 
 fn read(folder: BorrowedFd<'_>, uid: &str) -> Result<Option<Block>> {
-    let path = path_of(folder).join(NAME);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(folder, NAME, flags, Mode::empty()) {
-        Ok(fd) => std::fs::File::from(fd),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(failed("open", path)(errno)),
-    };
-    let mut text = Vec::new();
-    file.take(MAX).read_to_end(&mut text).map_err(|source| Error::Io { op: "read", path, source })?;
     // Written in one step, an empty one says nothing: kubelet's own reading of it.
-    if text.is_empty() {
-        return Ok(None);
-    }
+    let Some(text) = read_file(folder, NAME, MAX)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     Block::of_file(&text).map(Some).map_err(|source| Error::UserNamespace { uid: uid.to_owned(), source })
 }
 
 /// There before anything uses the ids, whatever happens to the host.
 fn write(folder: BorrowedFd<'_>, text: &str) -> Result<()> {
-    let path = path_of(folder).join(NAME);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(folder, HALF, flags, Mode::from_raw_mode(0o600)).map_err(failed("make", &path))?;
-    let mut file = std::fs::File::from(fd);
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(|source| Error::Io { op: "write", path: path.clone(), source })?;
-    rustix::fs::renameat(folder, HALF, folder, NAME).map_err(failed("rename", &path))?;
-    rustix::fs::fsync(folder).map_err(failed("write", &path))
+    replace_file(folder, NAME, HALF, text.as_bytes())?;
+    rustix::fs::fsync(folder).map_err(failed("write", path_of(folder).join(NAME)))
 }
 
 #[cfg(test)]

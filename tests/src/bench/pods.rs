@@ -159,14 +159,19 @@ fn agent_pod(lab: &Lab, watch: &Watch, round: usize) -> Result<(Steps, f64)> {
     ))?;
     // Nothing else is started meanwhile: on two cores a kubectl that waits would take its time from the pod.
     watch.wait(&name, 1, LIMIT, |m| m.ready.is_some())?;
-    let line = wait_for("the agent's timeline", Duration::from_secs(30), || {
-        let text = std::fs::read_to_string(lab.nodes[0].agent_log())?;
-        let found = text.lines().find(|l| l.contains("pod ready") && l.contains(&format!("pod={name}_"))).map(str::to_owned);
-        found.context("no timeline of the pod in the agent's log")
-    })?;
+    let line = ready_line(lab, &name)?;
     lab.kubectl(&["delete", "pod", &name, "--wait=false"])?;
     let end = span(&watch.wait(&name, 1, LIMIT, |m| m.gone.is_some())?, |m| (m.deleting, m.gone))?;
     Ok((timeline(&line)?, ms(end)))
+}
+
+/// The agent's own timeline of a pod's start, which it logs when the pod is ready.
+pub(super) fn ready_line(lab: &Lab, pod: &str) -> Result<String> {
+    wait_for("the agent's timeline", LIMIT, || {
+        let text = std::fs::read_to_string(lab.nodes[0].agent_log())?;
+        let found = text.lines().rfind(|l| l.contains("pod ready") && l.contains(&format!("pod={pod}_"))).map(str::to_owned);
+        found.context("no timeline of the pod in the agent's log")
+    })
 }
 
 /// Reads `step_ms=12.3` fields of a log line.

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 6;
 
 /// The calls that change something.
-const WORK: [&str; 7] = [
+pub(super) const WORK: [&str; 7] = [
     "RunPodSandbox",
     "CreateContainer",
     "StartContainer",

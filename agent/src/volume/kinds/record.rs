@@ -4,12 +4,11 @@
 //! the folder of all pods.
 
 use super::bound::Bound;
-use crate::volume::beneath::{entries, failed, make_folder, open_folder, path_of};
+use crate::volume::beneath::{entries, failed, make_folder, open_folder, path_of, read_file, replace_file};
 use crate::volume::place::{Place, checked_uid, lock, pods};
 use crate::volume::{Error, Result};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const FOLDER: &str = "claims";
@@ -65,7 +64,7 @@ fn held_by_others(pods: &OwnedFd, uid: &str, bound: &Bound) -> Result<bool> {
         let Some(folder) = of_pod(pods.as_fd(), &other)? else { continue };
         for (volume, _) in entries(folder.as_fd())? {
             let found = read(folder.as_fd(), &volume.to_string_lossy())?;
-            if found.is_some_and(|found| (found.name, found.uid) == (bound.name.clone(), bound.uid.clone())) {
+            if found.is_some_and(|found| found.name == bound.name && found.uid == bound.uid) {
                 return Ok(true);
             }
         }
@@ -75,31 +74,17 @@ fn held_by_others(pods: &OwnedFd, uid: &str, bound: &Bound) -> Result<bool> {
 
 /// One that cannot be read says nothing: the API does.
 fn read(folder: BorrowedFd<'_>, name: &str) -> Result<Option<Bound>> {
-    let path = path_of(folder).join(name);
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Ok(fd) => std::fs::File::from(fd),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(failed("open", path)(errno)),
-    };
-    let mut text = Vec::new();
-    file.take(MAX).read_to_end(&mut text).map_err(|source| Error::Io { op: "read", path: path.clone(), source })?;
+    let Some(text) = read_file(folder, name, MAX)? else { return Ok(None) };
     match serde_json::from_slice(&text) {
         Ok(bound) => Ok(Some(bound)),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "a record of a volume cannot be read");
+            tracing::warn!(path = %path_of(folder).join(name).display(), %error, "a record of a volume cannot be read");
             Ok(None)
         }
     }
 }
 
 fn write(folder: BorrowedFd<'_>, name: &str, bound: &Bound) -> Result<()> {
-    let path = path_of(folder).join(name);
-    let io = |source| Error::Io { op: "write", path: path.clone(), source };
-    let text = serde_json::to_vec(bound).map_err(|e| io(e.into()))?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(folder, HALF, flags, Mode::from_raw_mode(0o600)).map_err(failed("make", &path))?;
-    let mut file = std::fs::File::from(fd);
-    file.write_all(&text).and_then(|()| file.sync_all()).map_err(io)?;
-    rustix::fs::renameat(folder, HALF, folder, name).map_err(failed("rename", &path))
+    let wrong = |e: serde_json::Error| Error::Io { op: "write", path: path_of(folder).join(name), source: e.into() };
+    replace_file(folder, name, HALF, &serde_json::to_vec(bound).map_err(wrong)?)
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::userns::UNIT;
+use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
 fn pods(dir: &Path) -> OwnedFd {

@@ -4,6 +4,7 @@
 //! so that what else the host does falls on both.
 
 use super::load;
+use crate::bench::pods::ready_line;
 use crate::bench::services::figures::{Table, percentile, sorted};
 use crate::cluster::{Lab, condition};
 use crate::images::WEB;
@@ -119,11 +120,7 @@ fn start(lab: &Lab, name: &str) -> Result<f64> {
     lab.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{terminationGracePeriodSeconds: 0, containers: [{{name: web, image: {WEB}, args: [serve]}}]}}\n"
     ))?;
-    let line = wait_for("the agent's timeline", LIMIT, || {
-        let text = std::fs::read_to_string(lab.nodes[0].agent_log())?;
-        let found = text.lines().rfind(|l| l.contains("pod ready") && l.contains(&format!("pod={name}_"))).map(str::to_owned);
-        found.context("no timeline of the pod in the agent's log")
-    })?;
+    let line = ready_line(lab, name)?;
     lab.kubectl(&["delete", "pod", name, "--timeout=30s"])?;
     let field = line.split_whitespace().find_map(|w| w.strip_prefix("ready_reported_ms="));
     Ok(field.context("no time in the timeline")?.trim_matches('"').parse()?)

@@ -1,26 +1,18 @@
 //! Each call of the runtime fails in turn, or is late beyond its deadline.
 
 use super::*;
+use crate::dispatch::tests::kills::WORK;
 use ferrolet_cri::Code;
 use ferrolet_cri::fake::{ImageConfig, Program};
 
+/// The calls that change nothing but what images are there.
+const LOOKS: [&str; 7] =
+    ["Version", "ListPodSandbox", "ListContainers", "PodSandboxStatus", "ContainerStatus", "ImageStatus", "PullImage"];
+
 /// All that a pod's life needs.
-const METHODS: [&str; 14] = [
-    "Version",
-    "ListPodSandbox",
-    "ListContainers",
-    "PodSandboxStatus",
-    "ContainerStatus",
-    "ImageStatus",
-    "PullImage",
-    "RunPodSandbox",
-    "CreateContainer",
-    "StartContainer",
-    "StopContainer",
-    "RemoveContainer",
-    "StopPodSandbox",
-    "RemovePodSandbox",
-];
+fn methods() -> impl Iterator<Item = &'static str> {
+    LOOKS.into_iter().chain(WORK)
+}
 
 /// Longer than any delay between two tries.
 const HEALED: Duration = Duration::from_secs(400);
@@ -81,28 +73,28 @@ async fn for_some(method: &str, times: u32, fault: Fault) {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_fails_once_is_made_again() {
-    for method in METHODS {
+    for method in methods() {
         for_some(method, 1, error()).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_fails_a_few_times_is_made_again() {
-    for method in METHODS {
+    for method in methods() {
         for_some(method, 3, error()).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_works_and_says_it_failed_is_seen_to_have_worked() {
-    for method in METHODS {
+    for method in methods() {
         for_some(method, 1, Fault::ErrorAfter(Code::Unknown, BROKEN.to_owned())).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn answers_without_content_are_no_answers() {
-    for method in METHODS {
+    for method in methods() {
         // Emptiness is a valid answer to what has none to give.
         if !method.starts_with("Stop")
             && !method.starts_with("Remove")
@@ -116,7 +108,7 @@ async fn answers_without_content_are_no_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_fails_for_a_minute_is_named_and_heals() {
-    for method in METHODS {
+    for method in methods() {
         let w = world().await;
         for part in ["start", "end"] {
             w.fake.clear_calls();
@@ -139,7 +131,7 @@ async fn a_call_that_fails_for_a_minute_is_named_and_heals() {
 /// Past its deadline; meanwhile another pod comes and goes as ever.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_holds_up_its_own_pod_alone() {
-    for method in METHODS {
+    for method in methods() {
         let w = world().await;
         // Nothing ends a pull but its end.
         let fault = if method == "PullImage" { Fault::Delay(seconds(600)) } else { Fault::Hang };
