@@ -1,7 +1,7 @@
 //! The lab's commands; `cargo demo` and `cargo verify` are short for two of them.
 
 use clap::{Parser, Subcommand};
-use ferrolet_tests::{bench, churn, demo, leftovers, load, verify};
+use ferrolet_tests::{bench, churn, conformance, demo, leftovers, load, verify};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +43,8 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Run Kubernetes' own end-to-end specs against a real control plane, whose programs lie in FERROLET_KUBE_BIN_DIR
+    Conformance(conformance::Options),
     /// The service data plane alone, told by lines on standard input (used by bench)
     #[command(hide = true)]
     BenchPlane,
@@ -90,6 +92,7 @@ fn run() -> anyhow::Result<()> {
         Command::Verify { only } => verify::run_all(only.as_deref()),
         Command::Bench { what } => bench::run(what),
         Command::Churn { minutes, seed } => churn::run(minutes, seed),
+        Command::Conformance(options) => conformance::run(&options),
         Command::BenchPlane => bench::services::plane::run(),
         Command::BenchProber => bench::probes::parts::prober(),
         Command::BenchProbed => bench::probes::parts::server(),
