@@ -14,7 +14,9 @@ use std::process::Command;
 /// The shell, network and name service tools that agnhost's published image has besides busybox.
 const PACKAGES: [&str; 5] = ["bash", "curl", "netcat-openbsd", "bind9-dnsutils", "iproute2"];
 /// Programs of those packages that busybox would have too, and where they lie.
-const PREFERRED: [(&str, &str); 7] = [
+const PREFERRED: [(&str, &str); 8] = [
+    // Debian's busybox hides variables whose names no shell could use, which specs look for.
+    ("sh", "bash"),
     ("nc", "nc.openbsd"),
     ("bash", "bash"),
     ("curl", "curl"),

@@ -8,6 +8,7 @@ use crate::netns::{CLUSTER_CIDR, FABRIC_IP, SERVICE_CIDR, pod_cidr};
 use crate::setup::which;
 use crate::sys::{Proc, run, wait_for};
 use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -145,8 +146,13 @@ impl Plane {
         let own = self.programs.join("etcd");
         let program =
             if own.exists() { own } else { which("etcd").context("there is no etcd in FERROLET_KUBE_BIN_DIR or PATH")? };
+        // In memory: a disk that is busy with other things for seconds would fail specs that wait for the control plane.
+        let data = self.dir.join("etcd");
+        std::fs::create_dir_all(&data)?;
+        mount(Some("tmpfs"), &data, Some("tmpfs"), MsFlags::empty(), Some("mode=0700,size=2g"))
+            .context("cannot mount a tmpfs")?;
         let flags = [
-            ("data-dir", self.dir.join("etcd").display().to_string()),
+            ("data-dir", data.display().to_string()),
             ("listen-client-urls", format!("http://{ETCD}")),
             ("advertise-client-urls", format!("http://{ETCD}")),
             ("listen-peer-urls", "http://127.0.0.1:2380".into()),
