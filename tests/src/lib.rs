@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod containerd;
 pub mod demo;
+pub mod fuzz;
 pub mod images;
 pub mod leftovers;
 pub mod load;
