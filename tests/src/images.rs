@@ -54,9 +54,12 @@ fn layer_descriptor(layer: &[u8]) -> Value {
 
 /// Manifest and configuration of an image of one layer.
 fn describe(image: &Image, layer: &Value) -> Result<(Vec<u8>, Vec<u8>)> {
+    // By its label it is another image than any that does the same under another name.
+    let labels = json!({"org.opencontainers.image.title": image.name});
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(), "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": {"Entrypoint": image.entrypoint, "Cmd": image.arguments, "User": image.user, "Env": [PATH], "WorkingDir": "/"},
+        "config": {"Entrypoint": image.entrypoint, "Cmd": image.arguments, "User": image.user, "Env": [PATH], "WorkingDir": "/",
+            "Labels": labels},
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
     }))?;
     let manifest = serde_json::to_vec(&json!({

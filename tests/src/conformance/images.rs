@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The shell, network and name service tools that agnhost's published image has besides busybox.
-const PACKAGES: [&str; 5] = ["bash", "curl", "netcat-openbsd", "bind9-dnsutils", "iproute2"];
+const PACKAGES: [&str; 6] = ["busybox-static", "bash", "curl", "netcat-openbsd", "bind9-dnsutils", "iproute2"];
 /// Programs of those packages that busybox would have too, and where they lie.
-const PREFERRED: [(&str, &str); 8] = [
-    // Debian's busybox hides variables whose names no shell could use, which specs look for.
-    ("sh", "bash"),
+const PREFERRED: [(&str, &str); 7] = [
     ("nc", "nc.openbsd"),
     ("bash", "bash"),
     ("curl", "curl"),
@@ -92,6 +90,7 @@ fn fill(root: &Path, programs: &Path, pause: &Path) -> Result<()> {
     std::fs::copy(programs.join("agnhost"), root.join("agnhost")).context("there is no agnhost in FERROLET_KUBE_BIN_DIR")?;
     std::fs::copy(pause, root.join("pause"))?;
     busybox(root)?;
+    localhost(root)?;
     let (source, nnp) = (root.join("tmp/nnp.c"), root.join("bin/nnp"));
     std::fs::write(&source, NNP)?;
     run(Command::new("cc").arg("-static").arg("-o").arg(&nnp).arg(&source))?;
@@ -100,14 +99,11 @@ fn fill(root: &Path, programs: &Path, pause: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Debian's static busybox under each of its names, but where a package has the better program.
+/// busybox under each of its names, but where a package has the better program. It is Debian's newest: an older one's shell
+/// hides variables whose names no shell could use, which specs look for.
 fn busybox(root: &Path) -> Result<()> {
-    let static_one = || setup::which("busybox").filter(|file| run(Command::new("ldd").arg(file)).is_err());
-    if static_one().is_none() {
-        setup::install(&["busybox-static"])?;
-    }
-    let file = static_one().context("the host's busybox is not static")?;
-    std::fs::copy(&file, root.join("bin/busybox"))?;
+    let file = root.join("bin/busybox");
+    std::fs::copy(root.join("usr/bin/busybox"), &file).context("cannot copy busybox")?;
     for name in run(Command::new(&file).arg("--list"))?.split_whitespace().filter(|name| *name != "busybox") {
         if !PREFERRED.iter().any(|(preferred, _)| *preferred == name) {
             symlink("busybox", root.join("bin").join(name))?;
@@ -116,5 +112,16 @@ fn busybox(root: &Path) -> Result<()> {
     for (name, program) in PREFERRED {
         symlink(format!("../usr/bin/{program}"), root.join("bin").join(name))?;
     }
+    Ok(())
+}
+
+/// The certificate and key for localhost that agnhost serves with where a spec asks for TLS.
+fn localhost(root: &Path) -> Result<()> {
+    let mut make = Command::new("openssl");
+    make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]);
+    make.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout"]);
+    run(make.arg(root.join("localhost.key")).arg("-out").arg(root.join("localhost.crt")))?;
+    // For whoever the container runs as.
+    std::fs::set_permissions(root.join("localhost.key"), std::fs::Permissions::from_mode(0o644))?;
     Ok(())
 }

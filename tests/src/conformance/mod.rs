@@ -31,6 +31,9 @@ pub struct Options {
     /// Not those whose name matches this
     #[arg(long, default_value = SKIP)]
     skip: String,
+    /// Its name; two runs side by side need two
+    #[arg(long, default_value = LAB)]
+    lab: String,
     /// How many nodes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
@@ -58,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("{PROGRAMS}={} has no {}", programs.display(), missing.join(", "));
     }
     std::fs::create_dir_all(&options.out)?;
-    let mut lab = Lab::create(LAB, options.nodes, bins::build(false)?, setup::prepare()?)?;
+    let mut lab = Lab::create(&options.lab, options.nodes, bins::build(false)?, setup::prepare()?)?;
     let result = with_lab(&mut lab, &programs, options);
     if result.is_err() {
         println!("{}", lab.log_tails(40));
