@@ -10,6 +10,7 @@ pub mod churn;
 pub mod cluster;
 pub mod containerd;
 pub mod demo;
+pub mod fuzz;
 pub mod images;
 pub mod leftovers;
 pub mod load;

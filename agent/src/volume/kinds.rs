@@ -9,6 +9,8 @@ mod bound;
 mod claim;
 mod empty_dir;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host_path;
 mod image;
 mod local;
