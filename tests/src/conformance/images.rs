@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The shell, network and name service tools that agnhost's published image has besides busybox.
-const PACKAGES: [&str; 6] = ["busybox-static", "bash", "curl", "netcat-openbsd", "bind9-dnsutils", "iproute2"];
+const PACKAGES: [&str; 7] = ["busybox-static", "libc-bin", "bash", "curl", "netcat-openbsd", "bind9-dnsutils", "iproute2"];
 /// Programs of those packages that busybox would have too, and where they lie.
 const PREFERRED: [(&str, &str); 8] = [
     // busybox's own shell would take its own programs, whatever lies in PATH.
