@@ -15,6 +15,7 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod probes;
+mod registries;
 mod resize;
 mod rules;
 mod runtime;
@@ -49,6 +50,7 @@ fn main() {
         standalone::trials(),
         together::trials(),
         credentials::trials(),
+        registries::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),
