@@ -11,7 +11,7 @@ use std::process::Command;
 /// Oldest kubectl that the lab accepts.
 const KUBECTL_MINOR: u32 = 32;
 /// Program, and the Debian or Ubuntu package that has it.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("nft", "nftables"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("cc", "build-essential"),
+    ("c++", "build-essential"),
     ("dpkg-deb", "dpkg"),
 ];
 const CNI_DIR: &str = "/usr/lib/cni";
@@ -149,7 +150,7 @@ fn newest_runc() -> Result<PathBuf> {
 }
 
 /// The folder in which packages of Debian's newest suite lie unpacked with all libraries they need.
-fn with_libraries(name: &str, packages: &[&str]) -> Result<PathBuf> {
+pub(crate) fn with_libraries(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = cache().join(name);
     if !root.exists() {
         println!("fetching into {}: {} and the libraries they need", root.display(), packages.join(" "));

@@ -127,9 +127,18 @@ impl Proc {
 }
 
 pub fn rss_kib(pid: i32) -> Result<u64> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// What of it belongs to the process alone, without pages of its program: proc(5) `RssAnon`.
+pub fn anonymous_kib(pid: i32) -> Result<u64> {
+    memory_kib(pid, "RssAnon:")
+}
+
+fn memory_kib(pid: i32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
-    line.split_whitespace().nth(1).context("no number")?.parse().context("VmRSS")
+    let line = status.lines().find(|l| l.starts_with(name)).with_context(|| format!("no {name}"))?;
+    line.split_whitespace().nth(1).context("no number")?.parse().with_context(|| name.to_owned())
 }
 
 /// The last lines of a file, for error messages.

@@ -11,6 +11,8 @@ pub(super) mod certificates;
 mod claim;
 mod empty_dir;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host_path;
 mod image;
 mod issue;

@@ -17,6 +17,9 @@ mod subpath;
 mod unsupported;
 mod userns;
 
+#[cfg(fuzzing)]
+pub use kinds::fuzzing;
+
 pub use error::{Class, Error, IN_USE};
 pub use fields::{FieldError, PodContext, field_value, resource_value};
 pub use kinds::checked as checked_path;

@@ -8,7 +8,7 @@ mod left;
 mod random;
 
 use crate::cluster::Lab;
-use crate::sys::{rss_kib, wait_for};
+use crate::sys::{anonymous_kib, wait_for};
 use crate::{bins, setup};
 use acts::Acts;
 use anyhow::{Context, Result, bail};
@@ -27,6 +27,7 @@ const THREAD_SLACK: usize = 1;
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
+    /// Anonymous: how many pages of its program are in memory tells of what it just did, not of what it keeps.
     kib: u64,
     descriptors: usize,
     threads: usize,
@@ -121,7 +122,7 @@ fn row(what: &str, begun: Instant, acts: &Acts, sample: Sample) {
 fn sample(lab: &Lab) -> Result<Sample> {
     let pid = lab.nodes[0].agent.as_ref().context("no agent")?.pid();
     let entries = |folder: &str| Ok::<_, anyhow::Error>(std::fs::read_dir(format!("/proc/{pid}/{folder}"))?.count());
-    Ok(Sample { kib: rss_kib(pid)?, descriptors: entries("fd")?, threads: entries("task")? })
+    Ok(Sample { kib: anonymous_kib(pid)?, descriptors: entries("fd")?, threads: entries("task")? })
 }
 
 /// Waits until nothing is left of any pod, and until what the agent has no longer shrinks.
