@@ -200,7 +200,7 @@ async fn what_goes_wrong_is_said() {
     assert!(error(&rsa, "RSA3072").await.contains("keyType \"RSA3072\" is none of"));
     assert!(rsa.requests.lock().unwrap().is_empty());
     // Somebody removes all requests: they are not made without end.
-    let forgets = Arc::new(Api { version: "v1", forgets: true, ..Api::default() });
+    let forgets = Arc::new(Api { version: "v1", forgets: true, status: Mutex::new(json!({})), ..Api::default() });
     get(&Certificates::new(), &forgets, "ED25519").await.unwrap_err();
     assert_eq!(forgets.requests.lock().unwrap().len(), 2);
 }
