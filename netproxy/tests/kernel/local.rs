@@ -60,7 +60,7 @@ fn pods_are_known_by_a_prefix_of_their_interfaces() {
     let run = Running::start(&lab.node, Config { local, ..config() });
     run.list(vec![service(json!({}))], Vec::new());
     let text = lab.node.nft("list table ip ferrolet");
-    assert!(text.contains("ip daddr @cluster-ips iifname != \"po*\" meta mark set meta mark"), "{text}");
+    assert!(text.contains("iifname != \"po*\" ip daddr @cluster-ips meta mark set meta mark"), "{text}");
 }
 
 #[test]
