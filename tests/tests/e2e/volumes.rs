@@ -62,8 +62,9 @@ fn not_offered(ns: &mut Ns) -> Result<()> {
     ns.apply(&source("trust", "{clusterTrustBundle: {name: roots, path: roots.pem}}"))?;
     ns.apply(&source("own", "{podCertificate: {signerName: example.com/s, keyType: ED25519, credentialBundlePath: own.pem}}"))?;
     ns.apply(&source("plain", "{downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}"))?;
-    ns.event("trust", "FailedMount", "the API server does not offer ClusterTrustBundle of certificates.k8s.io")?;
-    ns.event("own", "FailedMount", "the API server does not offer PodCertificateRequest of certificates.k8s.io")?;
+    // Who may not ask for what is not there is told that; who may is told that it is not there.
+    ns.event("trust", "FailedMount", "clustertrustbundles.certificates.k8s.io is forbidden")?;
+    ns.event("own", "FailedMount", "podcertificaterequests.certificates.k8s.io is forbidden")?;
     ns.ready("plain").map(drop)
 }
 
