@@ -209,6 +209,11 @@ impl Installed {
         }
     }
 
+    /// Chains that pick, whether anything leads to them or not.
+    pub fn picks(&self) -> usize {
+        self.picks.len()
+    }
+
     /// The endpoints of a front, by slot.
     pub fn slots(&self, key: &Key, front: &Front) -> Option<&[Backend]> {
         let placed = self.blocks.get(key)?;

@@ -38,6 +38,8 @@ const BATCH: usize = 4096;
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(30);
+/// After stale flows could not be removed.
+const RETRY_FLOWS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -334,7 +336,7 @@ impl Task {
                             "service rules are in the kernel"
                         );
                     }
-                    None
+                    core.flows_are_left().then_some(RETRY_FLOWS)
                 }
                 Err(e) => {
                     error!(error = %Chain(&e), "service rules could not be programmed, trying again");

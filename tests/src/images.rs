@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
@@ -43,39 +44,70 @@ pub fn build(image: &Image) -> Result<Blobs> {
         layer.append_data(&mut header(0o755, bytes.len() as u64, tar::EntryType::Regular), path, bytes.as_slice())?;
     }
     let layer = layer.into_inner()?;
+    let (manifest, config) = describe(image, &layer_descriptor(&layer))?;
+    Ok(Blobs { manifest, config, layer })
+}
+
+fn layer_descriptor(layer: &[u8]) -> Value {
+    descriptor("application/vnd.oci.image.layer.v1.tar", layer)
+}
+
+/// Manifest and configuration of an image of one layer.
+fn describe(image: &Image, layer: &Value) -> Result<(Vec<u8>, Vec<u8>)> {
+    // By its label it is another image than any that does the same under another name.
+    let labels = json!({"org.opencontainers.image.title": image.name});
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(), "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": {"Entrypoint": image.entrypoint, "Cmd": image.arguments, "User": image.user, "Env": ["PATH=/bin:/usr/bin:/"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "config": {"Entrypoint": image.entrypoint, "Cmd": image.arguments, "User": image.user, "Env": [PATH], "WorkingDir": "/",
+            "Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
     }))?;
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+        "layers": [layer],
     }))?;
-    Ok(Blobs { manifest, config, layer })
+    Ok((manifest, config))
 }
 
 /// Writes an OCI archive. The same input gives the same bytes.
 pub fn write_archive(image: &Image, to: &Path) -> Result<()> {
     let Blobs { manifest, config, layer } = build(image)?;
-    let mut entry = descriptor(MANIFEST, &manifest);
-    entry["annotations"] = json!({"io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": image.name});
-    entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
-    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
+    write(&[(image.name, manifest, config)], &layer, to)
+}
+
+/// Writes an OCI archive of images that all are this layer; files of their own are left out.
+pub fn write_archive_over(layer: &[u8], images: &[Image], to: &Path) -> Result<()> {
+    let described = layer_descriptor(layer);
+    let parts = images.iter().map(|image| describe(image, &described).map(|(manifest, config)| (image.name, manifest, config)));
+    write(&parts.collect::<Result<Vec<_>>>()?, layer, to)
+}
+
+fn write(images: &[(&str, Vec<u8>, Vec<u8>)], layer: &[u8], to: &Path) -> Result<()> {
+    let mut entries = vec![];
+    let mut blobs = BTreeMap::from([(digest(layer), layer)]);
+    for (name, manifest, config) in images {
+        let mut entry = descriptor(MANIFEST, manifest);
+        entry["annotations"] = json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
+        entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
+        entries.push(entry);
+        blobs.extend([(digest(manifest), manifest.as_slice()), (digest(config), config.as_slice())]);
+    }
+    let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": entries}))?;
     let mut archive = tar::Builder::new(File::create(to)?);
     let mut add = |path: &str, bytes: &[u8]| {
         archive.append_data(&mut header(0o644, bytes.len() as u64, tar::EntryType::Regular), path, bytes)
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add("index.json", &index)?;
-    for blob in [&manifest, &config, &layer] {
-        add(&format!("blobs/sha256/{}", &digest(blob)["sha256:".len()..]), blob)?;
+    for (digest, bytes) in blobs {
+        add(&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:")), bytes)?;
     }
     archive.into_inner()?.sync_all()?;
     Ok(())
 }
 
+const PATH: &str = "PATH=/bin:/usr/bin:/";
 const PASSWD: &str = "root:x:0:0:root:/:/bin/false\nweb:x:1000:1000:web:/:/bin/false\n";
 
 fn header(mode: u32, size: u64, kind: tar::EntryType) -> tar::Header {

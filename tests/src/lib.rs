@@ -8,6 +8,7 @@ pub mod bench;
 pub mod bins;
 pub mod churn;
 pub mod cluster;
+pub mod conformance;
 pub mod containerd;
 pub mod demo;
 pub mod fuzz;

@@ -1,7 +1,7 @@
 //! The lab's commands; `cargo demo` and `cargo verify` are short for two of them.
 
 use clap::{Parser, Subcommand};
-use ferrolet_tests::{bench, churn, demo, fuzz, leftovers, load, verify};
+use ferrolet_tests::{bench, churn, conformance, demo, fuzz, leftovers, load, verify};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +43,8 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Run Kubernetes' own end-to-end specs against a real control plane, whose programs lie in FERROLET_KUBE_BIN_DIR
+    Conformance(conformance::Options),
     /// Run the fuzz targets, each from its corpus and for a bounded time
     Fuzz {
         #[arg(long, default_value_t = fuzz::SECONDS)]
@@ -97,6 +99,7 @@ fn run() -> anyhow::Result<()> {
         Command::Verify { only } => verify::run_all(only.as_deref()),
         Command::Bench { what } => bench::run(what),
         Command::Churn { minutes, seed } => churn::run(minutes, seed),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Fuzz { seconds, target } => fuzz::run(&verify::root()?, seconds, target.as_deref()),
         Command::BenchPlane => bench::services::plane::run(),
         Command::BenchProber => bench::probes::parts::prober(),

@@ -150,7 +150,7 @@ fn newest_runc() -> Result<PathBuf> {
 }
 
 /// The folder in which packages of Debian's newest suite lie unpacked with all libraries they need.
-fn with_libraries(name: &str, packages: &[&str]) -> Result<PathBuf> {
+pub(crate) fn with_libraries(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = cache().join(name);
     if !root.exists() {
         println!("fetching into {}: {} and the libraries they need", root.display(), packages.join(" "));

@@ -115,7 +115,8 @@ pub(crate) async fn run_with<T: Wire>(
     mut sink: impl Sink<T>,
     cancel: CancellationToken,
 ) {
-    let mut session = Session { client, selector, patience, streaming: true, trouble: Trouble::default(), last: None };
+    let mut session =
+        Session { client, selector, patience, streaming: true, paged_once: false, trouble: Trouble::default(), last: None };
     let work = async {
         loop {
             let end = match session.last.clone() {
@@ -154,6 +155,8 @@ struct Session {
     patience: Patience,
     /// Whether to ask for the initial state as a stream.
     streaming: bool,
+    /// The next time not, whatever is said above.
+    paged_once: bool,
     trouble: Trouble,
     /// The revision to follow from; none before the initial state is complete.
     last: Option<String>,
@@ -174,6 +177,11 @@ impl Session {
             info!(kind, reason = %end, "no streaming lists, reading page by page");
             self.streaming = false;
             return;
+        } else if self.last.is_none() && self.streaming && end.code() == 500 && !self.paged_once {
+            // So says one whose store cannot tell how far a stream has come, but also one in trouble that passes.
+            info!(kind, error = %end, "the streaming list failed, reading page by page");
+            self.paged_once = true;
+            return;
         } else if self.trouble.failures == 0 && !T::MANY {
             warn!(kind, error = %chain(&end), "watch failed, trying again");
         } else {
@@ -186,6 +194,8 @@ impl Session {
             self.last = None;
             self.streaming = false;
         }
+        // Both ways failed, or the one that did has been put to use since: either may be tried again.
+        self.paged_once = false;
         let wait = delay(self.trouble.failures, rand::random_range(0..1000));
         tokio::time::sleep(wait).await;
     }
@@ -201,7 +211,8 @@ impl Session {
     }
 
     async fn start<T: Wire>(&mut self, sink: &mut impl Sink<T>) -> End {
-        let done = if self.streaming { self.start_streaming(sink).await } else { self.start_paged(sink).await };
+        let done =
+            if self.streaming && !self.paged_once { self.start_streaming(sink).await } else { self.start_paged(sink).await };
         match done {
             Ok(end) | Err(end) => end,
         }

@@ -120,10 +120,11 @@ pub(super) fn entries(folder: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>
     Ok(out)
 }
 
-/// A folder any user of the pod may write to, or those of its group.
+/// A folder any user of the pod may write to, or those of its group. The sticky bit stays, which a file system in memory has
+/// of itself: programs find their volumes so on every node.
 pub(super) fn open_to_pod(folder: BorrowedFd<'_>, gid: Option<u32>) -> Result<()> {
     let stat = rustix::fs::fstat(folder).map_err(failed("stat", path_of(folder)))?;
-    let mut mode = 0o777;
+    let mut mode = 0o777 | stat.st_mode & 0o1000;
     if let Some(gid) = gid {
         mode |= 0o2000;
         if stat.st_gid != gid {

@@ -10,10 +10,10 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Mounts a tmpfs right on the folder. `noswap` keeps secrets off the disk where the kernel can (6.3 and later).
+/// Mounts a tmpfs right on the folder, sticky as kubelet's are. `noswap` keeps secrets off the disk where the kernel can (6.3 and later).
 pub(super) fn tmpfs(folder: BorrowedFd<'_>, size: Option<u64>) -> Result<()> {
     let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-    let options = |swap: &str| CString::new(format!("mode=0777{size}{swap}")).unwrap_or_default();
+    let options = |swap: &str| CString::new(format!("mode=1777{size}{swap}")).unwrap_or_default();
     let mount =
         |options: CString| rustix::mount::mount("tmpfs", proc_path(folder), "tmpfs", MountFlags::empty(), options.as_c_str());
     match mount(options(",noswap")) {

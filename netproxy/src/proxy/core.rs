@@ -4,7 +4,7 @@
 
 use super::board::Board;
 use super::explain::{Explained, unused};
-use super::resync::MOST_IN_A_CHANGE;
+use super::resync::{MOST_IN_A_CHANGE, MOST_PICKS};
 use super::stats::Stats;
 use super::{Config, Input, NodePortAddresses};
 use crate::compile::update;
@@ -80,6 +80,10 @@ pub struct Core {
     /// `None`: not known, everything has to be written.
     pub(super) installed: Option<Installed>,
     touched: Touched,
+    /// With more chains that pick than this the tables are made anew, with those that are needed.
+    pub(super) most_picks: usize,
+    /// That is to be done.
+    pub(super) crowded: bool,
     pub(super) set_aside: BTreeSet<Key>,
     have_services: bool,
     have_slices: bool,
@@ -112,6 +116,8 @@ impl Core {
             ruleset: Ruleset::new(config.policy()),
             installed: None,
             touched: Touched::new(),
+            most_picks: MOST_PICKS,
+            crowded: false,
             set_aside: BTreeSet::new(),
             have_services: false,
             have_slices: false,
@@ -380,8 +386,9 @@ impl Core {
             installed.apply(tx);
             return Ok(None);
         }
-        if operations > MOST_IN_A_CHANGE {
-            // Too much to hold the kernel for; a resync goes in steps.
+        self.crowded = installed.picks() + tx.picks.len() > self.most_picks;
+        if operations > MOST_IN_A_CHANGE || self.crowded {
+            // Too much to hold the kernel for, or too many chains that nothing leads to: a resync goes in steps.
             self.installed = None;
             return self.install_all().map(|n| Some((n, true)));
         }
@@ -400,7 +407,12 @@ impl Core {
         }
     }
 
-    /// A failure here leaves flows on gone endpoints until the next sync; connections are not made to wait for it.
+    /// Whether stale flows could not be removed.
+    pub fn flows_are_left(&self) -> bool {
+        self.purge.is_some()
+    }
+
+    /// A failure here leaves flows on gone endpoints until the next try; connections are not made to wait for it.
     fn purge_flows(&mut self) {
         let Some(gone) = self.purge.take() else { return };
         let began = Instant::now();
@@ -409,7 +421,7 @@ impl Core {
         match purged {
             Ok(n) => self.stats.flows_purged += n,
             Err(e) => {
-                warn!(error = %e, "stale flows could not be removed, trying again with the next change");
+                warn!(error = %e, "stale flows could not be removed, trying again");
                 self.purge = Some(gone);
             }
         }

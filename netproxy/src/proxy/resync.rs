@@ -22,6 +22,10 @@ const MOST_AT_ONCE: usize = 8_000;
 /// A change with more elements than this goes in steps too, though that costs a comparison with all the kernel has.
 pub(super) const MOST_IN_A_CHANGE: usize = 16_000;
 
+/// Chains that pick, a few for each family, number of endpoints and timeout in use. Those that nothing uses any more stay as long as
+/// the tables do, so with more than this, or twice what is needed, all is made anew.
+pub(super) const MOST_PICKS: usize = 2048;
+
 /// A step that failed.
 struct Failure {
     error: Error,
@@ -39,12 +43,15 @@ impl Core {
     pub(super) fn install_all(&mut self) -> Result<usize, Error> {
         loop {
             let mut steps = Steps::new(&mut *self.kernel, &mut self.stats, MOST_AT_ONCE);
-            let result = steps.resync(&self.ruleset);
+            let result = steps.resync(&self.ruleset, self.crowded);
             let Steps { operations, batches, gone, .. } = steps;
             self.purge.get_or_insert_default().join(gone);
             match result {
                 Ok(installed) => {
                     self.stats.last_full_batches = batches;
+                    if std::mem::take(&mut self.crowded) {
+                        self.most_picks = MOST_PICKS.max(2 * installed.picks());
+                    }
                     self.installed = Some(installed);
                     return Ok(operations);
                 }
@@ -114,13 +121,14 @@ impl<'a> Steps<'a> {
         Steps { kernel, stats, most, operations: 0, batches: 0, gone: Gone::default() }
     }
 
-    fn resync(&mut self, ruleset: &Ruleset) -> Result<Installed, Failure> {
+    /// `anew`: tables of our layout are replaced too.
+    fn resync(&mut self, ruleset: &Ruleset, anew: bool) -> Result<Installed, Failure> {
         let all = &ruleset.policy.families;
         let (mut keep, mut other, mut spare) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for family in all {
             match self.kernel.layout(Place::Main, *family)? {
-                Layout::Ours => drop(keep.insert(*family)),
-                Layout::Other => drop(other.insert(*family)),
+                Layout::Ours if !anew => drop(keep.insert(*family)),
+                Layout::Ours | Layout::Other => drop(other.insert(*family)),
                 Layout::Absent => {}
             }
             if self.kernel.layout(Place::Spare, *family)? != Layout::Absent {

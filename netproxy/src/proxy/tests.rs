@@ -19,6 +19,9 @@ struct State {
     /// Any transaction that names this address fails, as if the kernel did not like it.
     poison: Option<IpAddr>,
     fail_next: bool,
+    /// So many times flows cannot be listed.
+    no_flows: usize,
+    flows_listed: usize,
 }
 
 #[derive(Clone, Default)]
@@ -67,6 +70,12 @@ impl Kernel for Fake {
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, Error> {
+        let mut state = self.0.lock().unwrap();
+        if state.no_flows > 0 {
+            state.no_flows -= 1;
+            return Err(Error::Conntrack { what: "list", source: io::Error::from_raw_os_error(nix::libc::ENOBUFS) });
+        }
+        state.flows_listed += 1;
         Ok(Vec::new())
     }
 
@@ -266,6 +275,25 @@ async fn a_kernel_that_fails_is_tried_again() {
     let stats = s.handle.stats();
     assert_eq!((stats.failures, stats.full_syncs), (1, 1));
     assert_eq!(s.fronts(), ["10.96.0.1"]);
+}
+
+/// Nothing else happens meanwhile that would be an occasion.
+#[tokio::test(start_paused = true)]
+async fn stale_flows_that_could_not_be_removed_are_tried_again() {
+    let fake = Fake::default();
+    fake.0.lock().unwrap().no_flows = 2;
+    let mut s = setup(fake);
+    s.list(1).await;
+    let listed = |s: &Setup| s.fake.0.lock().unwrap().flows_listed;
+    assert_eq!(listed(&s), 0);
+    let wait = async {
+        while listed(&s) == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok());
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!((listed(&s), s.handle.stats().failures), (1, 0));
 }
 
 #[tokio::test]

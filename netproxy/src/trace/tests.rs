@@ -3,20 +3,51 @@ use crate::compile::compile;
 use crate::tables::{Tables, Touched};
 use crate::testing::{apply, changes, pod, policy, vip};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// What the slices say of one address and port.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    local: bool,
+}
+
+/// All that is said of a port's endpoints. Of one that ends and another that lives at the same address and port the living one
+/// counts; else one is what any of its slices says.
+fn said(tables: &Tables, key: &Key, family: Family, name: &str, proto: Proto) -> BTreeMap<Backend, Said> {
+    let slices = || tables.slices_of(key).filter(|s| s.family == family);
+    let pairs = || slices().flat_map(|s| s.endpoints.iter().flat_map(|e| s.ports.iter().map(move |p| (e, p))));
+    let named = || {
+        pairs().filter(|(_, p)| p.name.as_ref() == name && p.proto == proto).map(|(e, p)| (Backend { ip: e.ip, port: p.port }, e))
+    };
+    let living: BTreeSet<Backend> = named().filter(|(_, e)| !e.terminating).map(|(b, _)| b).collect();
+    let mut all = BTreeMap::<Backend, Said>::new();
+    for (b, e) in named().filter(|(b, e)| !(e.terminating && living.contains(b))) {
+        let seen = all.entry(b).or_default();
+        seen.ready |= e.ready;
+        seen.serving |= e.serving;
+        seen.terminating |= e.terminating;
+        seen.local |= e.local;
+    }
+    all
+}
+
+/// The ready ones, or else those that serve while they terminate; of this node's only or of all.
+fn best(all: &BTreeMap<Backend, Said>, local: bool) -> BTreeSet<Backend> {
+    let pick = |want: fn(&Said) -> bool| -> BTreeSet<Backend> {
+        all.iter().filter(|(_, s)| (s.local || !local) && want(s)).map(|(b, _)| *b).collect()
+    };
+    let ready = pick(|s| s.ready);
+    if ready.is_empty() { pick(|s| s.serving && s.terminating) } else { ready }
+}
 
 /// What Kubernetes promises, straight from the objects: where a connection to a cluster IP may end.
 fn promised(tables: &Tables, dst: IpAddr, proto: Proto, port: u16) -> Option<BTreeSet<Backend>> {
     let (key, service) = tables.services().find(|(_, s)| s.cluster_ips.contains(&dst))?;
     let Some(p) = service.ports.iter().find(|p| p.proto == proto && p.port == port) else { return Some(BTreeSet::new()) };
-    let all = tables.slices_of(key).filter(|s| s.family == Family::of(&dst));
-    let pairs = all.flat_map(|s| s.endpoints.iter().flat_map(|e| s.ports.iter().map(move |sp| (e, sp))));
-    let named: Vec<_> =
-        pairs.filter(|(e, sp)| sp.name == p.name && sp.proto == proto && (e.local || !service.internal_local)).collect();
-    let pick = |want: fn(&crate::model::Endpoint) -> bool| -> BTreeSet<Backend> {
-        named.iter().filter(|(e, _)| want(e)).map(|(e, sp)| Backend { ip: e.ip, port: sp.port }).collect()
-    };
-    let ready = pick(|e| e.ready);
-    Some(if ready.is_empty() { pick(|e| !e.ready && e.serving && e.terminating) } else { ready })
+    Some(best(&said(tables, key, Family::of(&dst), &p.name, proto), service.internal_local))
 }
 
 /// Whether this node lacks an endpoint that a local policy asks for, while others have one.
@@ -87,16 +118,8 @@ fn promised_outside(tables: &Tables, p: &Packet) -> Option<(Outcome, BTreeSet<Ba
     if service.load_balancer_ips.contains(&p.dst) && !ranges.is_empty() && !ranges.iter().any(|r| r.contains(&p.src)) {
         return Some((Outcome::Drop, BTreeSet::new(), false));
     }
-    let slices = tables.slices_of(key).filter(|s| s.family == family);
-    let pairs: Vec<_> = slices.flat_map(|s| s.endpoints.iter().flat_map(|e| s.ports.iter().map(move |x| (e, x)))).collect();
-    let pick = |local: bool| -> BTreeSet<Backend> {
-        let named = pairs.iter().filter(|(e, x)| x.name == port.name && x.proto == p.proto && (e.local || !local));
-        let of = |want: fn(&crate::model::Endpoint) -> bool| -> BTreeSet<Backend> {
-            named.clone().filter(|(e, _)| want(e)).map(|(e, x)| Backend { ip: e.ip, port: x.port }).collect()
-        };
-        let ready = of(|e| e.ready);
-        if ready.is_empty() { of(|e| e.serving && e.terminating) } else { ready }
-    };
+    let all = said(tables, key, family, &port.name, p.proto);
+    let pick = |local: bool| best(&all, local);
     let from_pod = ["10.244.0.0/16", "fd00:244::/64"].iter().any(|r| r.parse::<ipnet::IpNet>().unwrap().contains(&p.src));
     let inside = from_pod || p.src == IpAddr::from(NODE);
     if pick(false).is_empty() {

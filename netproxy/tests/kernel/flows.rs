@@ -77,3 +77,37 @@ fn node_port_flows_are_put_right_after_a_restart() {
         assert_eq!(ask(c, node_port).unwrap().0, "pod2");
     }
 }
+
+/// The watch broke and all is listed anew: that an endpoint went, another service and a port, nobody told.
+#[test]
+fn what_was_missed_is_put_right_by_the_next_list() {
+    let Some(lab) = Lab::new(4) else { return };
+    let _servers = servers(&lab);
+    let other = |web: &str| {
+        let mut s = service(json!({"type": "ClusterIP", "clusterIPs": ["10.96.0.11"]}));
+        s.metadata.name = web.into();
+        s.spec.ports.retain(|p| p.name == "dns");
+        s.spec.ports[0].node_port = None;
+        let mut e = slice(&ips(&lab, 2..3), "node-1");
+        (e.metadata.name, s.metadata.name) = (web.into(), web.into());
+        e.metadata.labels.insert("kubernetes.io/service-name".into(), web.into());
+        (s, e)
+    };
+    let run = Running::start(&lab.node, config());
+    let (gone, its) = other("gone");
+    run.list(vec![service(json!({})), gone], vec![slice(&ips(&lab, 0..2), "node-1"), its]);
+    let clients: Vec<UdpSocket> = (0..12).map(|_| client(&lab.pods[3].ns)).collect();
+    let to = |c: &UdpSocket| ask(c, at(VIP, 53)).unwrap().0;
+    let before: Vec<String> = clients.iter().map(to).collect();
+    let lost = client(&lab.pods[3].ns);
+    assert_eq!(ask(&lost, at("10.96.0.11", 53)).unwrap().0, "pod2");
+    let stale = before.iter().filter(|who| *who == "pod0").count() as u64 + 1;
+    assert!((2..13).contains(&stale), "{before:?}");
+    run.send(Input::Slices(vec![slice(&ips(&lab, 1..2), "node-1")]));
+    run.send(Input::Services(vec![service(json!({}))]));
+    run.until("the purge", |s| s.flows_purged >= stale);
+    assert!(clients.iter().map(to).all(|who| who == "pod1"));
+    assert!(ask(&lost, at("10.96.0.11", 53)).is_err());
+    // Those that led to what is still there were not ended.
+    assert_eq!(run.handle.stats().flows_purged, stale);
+}

@@ -60,7 +60,7 @@ fn pods_are_known_by_a_prefix_of_their_interfaces() {
     let run = Running::start(&lab.node, Config { local, ..config() });
     run.list(vec![service(json!({}))], Vec::new());
     let text = lab.node.nft("list table ip ferrolet");
-    assert!(text.contains("ip daddr @cluster-ips iifname != \"po*\" meta mark set meta mark"), "{text}");
+    assert!(text.contains("iifname != \"po*\" ip daddr @cluster-ips meta mark set meta mark"), "{text}");
 }
 
 #[test]
@@ -130,4 +130,34 @@ fn other_ranges_of_the_node_change_every_rule_that_names_them() {
     }
     run.change(Input::NodePodCidrs(Vec::new()));
     assert_eq!((named("10.244.7.0/24"), named("10.244.8.0/24")), (0, 0));
+}
+
+/// Others use other bits of the mark, here also the one that is the default.
+#[test]
+fn masquerade_goes_by_the_bit_that_is_configured_and_leaves_all_others() {
+    let Some(lab) = Lab::new(4) else { return };
+    let _servers = servers(&lab);
+    let run = Running::start(&lab.node, Config { masquerade_mark: 1 << 5, ..config() });
+    for family in ["ip", "ip6"] {
+        lab.node.nft(&format!("add table {family} others"));
+        let chain = |name: &str, hook: &str, rule: &str| {
+            lab.node.nft(&format!("add chain {family} others {name} {{ type filter hook {hook} ; }}"));
+            lab.node.nft(&format!("add rule {family} others {name} {rule}"));
+        };
+        chain("first", "prerouting priority -150", "meta mark set 0x4001");
+        chain("last", "postrouting priority 200", "meta l4proto tcp meta mark != 0x4001 counter drop");
+    }
+    run.list(vec![service(json!({}))], vec![slice(&ips(&lab, 0..2), "node-1"), slice(&ip6s(&lab, 0..2), "node-1")]);
+    let (pod, outside) = (&lab.pods[3], &lab.outside);
+    for (vip, node, ip, from) in
+        [(VIP, NODE_IP, pod.ip, lab.outside_ip()), (VIP6, NODE_IP6, pod.ip6, "fd00:77::1".parse().unwrap())]
+    {
+        assert_eq!(clients(&pod.ns, at(vip, 80)), [ip].into());
+        assert!(!clients(outside, at(node, NODE_PORT)).contains(&from));
+    }
+    for family in ["ip", "ip6"] {
+        let rules = lab.node.nft(&format!("list chain {family} others last"));
+        assert!(rules.contains("counter packets 0 bytes 0"), "{rules}");
+        assert!(lab.node.nft(&format!("list table {family} ferrolet")).contains("0x00000020"));
+    }
 }

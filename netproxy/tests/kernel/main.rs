@@ -9,6 +9,7 @@ mod lab;
 mod listed;
 mod local;
 mod policies;
+mod refused;
 mod resync;
 mod sctp;
 mod shown;
@@ -40,12 +41,16 @@ struct Running {
 
 impl Running {
     fn start(ns: &Netns, config: Config) -> Running {
+        Running::spawn(ns, |inputs, cancel| Proxy::spawn(config, inputs, cancel).unwrap().0)
+    }
+
+    fn spawn(ns: &Netns, proxy: impl FnOnce(mpsc::Receiver<Input>, CancellationToken) -> Handle + Send) -> Running {
         let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (inputs, rx) = mpsc::channel(1024);
         let cancel = CancellationToken::new();
-        let (handle, _task) = ns.run(|| {
+        let handle = ns.run(|| {
             let _inside = rt.enter();
-            Proxy::spawn(config, rx, cancel.clone()).unwrap()
+            proxy(rx, cancel.clone())
         });
         Running { rt, inputs, handle, cancel }
     }

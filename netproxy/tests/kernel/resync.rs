@@ -263,3 +263,29 @@ fn a_large_resync_disturbs_no_connection() {
     }
     clients.end();
 }
+
+/// Each timeout has chains of its own. Those that nothing uses any more are not kept for ever.
+#[test]
+fn chains_of_timeouts_that_were_do_not_pile_up() {
+    let Some(lab) = Lab::new(3) else { return };
+    let _servers = servers(&lab);
+    let stays = |seconds: u32| {
+        service(json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}}))
+    };
+    let run = Running::start(&lab.node, config());
+    run.list(vec![stays(1)], vec![slice(&ips(&lab, 0..2), "node-1"), slice(&ip6s(&lab, 0..2), "node-1")]);
+    let clients = Clients::start(&lab);
+    let key = Key::new("default", "web");
+    // Two families, two kinds of frontends: four chains each time.
+    const TIMEOUTS: u32 = 700;
+    for seconds in 2..=TIMEOUTS {
+        run.change(Input::Service(key.clone(), Some(stays(seconds))));
+    }
+    clients.end();
+    let chains = lab.node.nft("list chains").matches("-for-").count();
+    assert!(chains < 2048, "{chains}");
+    let stats = run.handle.stats();
+    assert_eq!((stats.full_syncs, stats.failures, stats.repairs), (2, 0, 0), "{stats:?}");
+    assert!(lab.node.nft("list chains").contains(&format!("service-pick-2-for-{TIMEOUTS}s")));
+    super::affinity::only(|| tcp(&lab.pods[2].ns, at(VIP, 80)));
+}

@@ -17,7 +17,7 @@ fn what_is_written_lists_readably() {
         "0x00000002 : goto nodeport-pick-2",
         "tcp . 30080 . 0x00000000 : 10.244.0.10 . 8080",
         "10.244.0.11 . 10.244.0.11",
-        "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000",
+        "ip saddr != 10.244.0.0/16 ip daddr @cluster-ips meta mark set meta mark | 0x00004000",
         "meta mark set ip daddr . meta l4proto . th dport map @services meta mark set meta mark meta mark vmap @service-picks",
         "ip daddr != 127.0.0.0/8 fib daddr type local goto find-nodeport",
         "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @service-slots",

@@ -1,11 +1,14 @@
 //! `cargo lab bench services`: how fast and how small the service data plane is.
 //!
 //! Everything runs in network namespaces of its own without a route out, which go at the end, and with the next run if this one
-//! is killed. The figures are those of an optimised build: a debug one builds and runs that.
+//! is killed. The figures are those of an optimised build: a debug one builds and runs that. Where `FERROLET_KUBE_PROXY` names a
+//! kube-proxy, what can be seen of it from outside stands beside them.
 
+pub mod api;
 pub mod changes;
 pub mod driver;
 pub mod figures;
+pub mod kube_proxy;
 pub mod listen;
 pub mod objects;
 pub mod packets;
@@ -15,11 +18,12 @@ use crate::cluster::{self, ns_name};
 use crate::sys::sh;
 use crate::{bins, leftovers, netns};
 use anyhow::{Context, Result, bail};
-use changes::{Changes, one_by_one, stream};
+use changes::{Changes, PAUSE, one_by_one, stream};
 use driver::{Memory, Plane};
 use figures::{Table, Verdict, median, milliseconds, percentile, sorted};
 use objects::{Shape, thousands};
 use plane::{QUEUE, Start};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,9 +50,8 @@ pub fn run() -> Result<()> {
     leftovers::remove(LAB)?;
     println!("service data plane; load {}", load());
     let mut table = Table::new();
-    let done = measure(&mut table);
+    let done = kube_proxy::program().and_then(|other| measure(&mut table, other.as_deref()));
     println!("\n{table}\nload afterwards {}", load());
-    println!("not compared with kube-proxy: this bench cannot run it yet");
     leftovers::remove(LAB)?;
     done
 }
@@ -59,7 +62,30 @@ fn load() -> String {
     text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
 }
 
-fn measure(table: &mut Table) -> Result<()> {
+/// What figures are called, where another program is to have the same.
+struct Names(Shape);
+
+impl Names {
+    fn memory(&self) -> String {
+        format!("memory above the empty process, {} endpoints", thousands(self.0.services * self.0.endpoints))
+    }
+
+    fn change(&self) -> String {
+        format!("one endpoint changed, {}: watch event to kernel", self.0)
+    }
+
+    fn stream(&self) -> String {
+        format!("{RATE} changes a second, {}", self.0)
+    }
+}
+
+const STREAM_CPU: &str = "processor time of that";
+
+fn measure(table: &mut Table, other: Option<&Path>) -> Result<()> {
+    match other {
+        Some(_) => table.against("kube-proxy"),
+        None => println!("not compared with kube-proxy: {} names none", kube_proxy::VARIABLE),
+    }
     let seconds = match std::env::var("FERROLET_BENCH_SECONDS") {
         Ok(text) => text.parse().context("FERROLET_BENCH_SECONDS is not a number of seconds")?,
         Err(_) => 60,
@@ -75,7 +101,10 @@ fn measure(table: &mut Table) -> Result<()> {
     let ratio = format!("p50 {p50:.2}, p99 {p99:.2}");
     let figure = format!("the same, {} to {}", thousands(MANY.services), thousands(WIDE.services));
     table.row(figure, ratio, "at most 2", p50 <= 2.0 && p99 <= 2.0);
-    packets::measure(table)
+    if let Some(program) = other {
+        kube_proxy::measure(table, program, WIDE, 200, seconds)?;
+    }
+    packets::measure(table, other)
 }
 
 /// A data plane at one size.
@@ -126,7 +155,6 @@ impl Size {
         let first = self.plane.memory()?;
         std::thread::sleep(REST);
         let later = self.plane.memory()?;
-        let endpoints = thousands(self.shape.services * self.shape.endpoints);
         let text = format!(
             "{:.1} MB, after {} s {:.1} MB; peak {:.1} MB; empty process {:.1} MB",
             above(first.resident),
@@ -138,16 +166,17 @@ impl Size {
         // The figure to reach is for a hundred thousand endpoints.
         let verdict = if self.shape == WIDE { (above(later.resident) < 40.0).into() } else { Verdict::Plain };
         let to_reach = if self.shape == WIDE { "under 40 MB" } else { "" };
-        table.row(format!("memory above the empty process, {endpoints} endpoints"), text, to_reach, verdict);
+        table.row(Names(self.shape).memory(), text, to_reach, verdict);
         Ok(())
     }
 
     fn changes(&mut self, table: &mut Table) -> Result<()> {
-        let times = milliseconds(&one_by_one(&mut self.plane, &self.netns, &mut self.changes, CHANGES)?);
+        let plane = &mut self.plane;
+        let times = one_by_one(&mut |line| plane.send(line), &self.netns, &mut self.changes, CHANGES, PAUSE)?;
+        let times = milliseconds(&times);
         let [p50, p99, worst] = [0.5, 0.99, 1.0].map(|part| percentile(&times, part));
-        let figure = format!("one endpoint changed, {}: watch event to kernel", self.shape);
         let text = format!("p50 {p50:.2} ms, p99 {p99:.2} ms, worst {worst:.2} ms of {CHANGES}");
-        table.row(figure, text, "p50 2 ms, p99 20 ms", p50 < 2.0 && p99 < 20.0);
+        table.row(Names(self.shape).change(), text, "p50 2 ms, p99 20 ms", p50 < 2.0 && p99 < 20.0);
         (self.p50, self.p99) = (p50, p99);
         Ok(())
     }
@@ -155,7 +184,6 @@ impl Size {
     fn stream(&mut self, table: &mut Table, seconds: u32) -> Result<()> {
         let seen = stream(&mut self.plane, &self.netns, &mut self.changes, RATE, seconds)?;
         let (first, last) = seen.queue();
-        let figure = format!("{RATE} changes a second, {}", self.shape);
         let text = format!(
             "{} in {:.1} s; queue of {QUEUE}: mean {first:.1} at first, {last:.1} at last, at most {}; latest {:.0} ms behind, settled in {:.1} ms",
             seen.sent,
@@ -166,10 +194,10 @@ impl Size {
         );
         // A second late in all is a generator that had to wait; a queue that grows would end full.
         let kept = seen.took.as_secs_f64() < f64::from(seconds) + 0.5 && last < first + 8.0 && seen.longest_queue() < QUEUE;
-        table.row(figure, text, "keeps up, queue does not grow", kept);
+        table.row(Names(self.shape).stream(), text, "keeps up, queue does not grow", kept);
         let syncs = seen.reports.last().map_or(0, |r| r.syncs);
         let text = format!("{:.1} % of one core ({syncs} syncs since the start)", seen.cpu * 100.0);
-        table.row("processor time of that", text, "30 %", seen.cpu <= 0.3);
+        table.row(STREAM_CPU, text, "30 %", seen.cpu <= 0.3);
         Ok(())
     }
 

@@ -105,6 +105,19 @@ async fn servers_without_streaming_lists_are_paged() {
     assert!(uris[3].contains("resourceVersion=9"), "{uris:?}");
 }
 
+/// An API server whose etcd cannot report progress answers so for ever; one in trouble does for a while.
+#[tokio::test]
+async fn servers_that_fail_to_stream_are_paged_and_asked_again_when_that_fails_too() {
+    let failed = || Answer::Json(500, status(500, "InternalError"));
+    let page = Answer::Json(200, json!({"metadata": {"resourceVersion": "9"}, "items": [pod("a", 1)]}));
+    let changes = Answer::Stream(vec![line("ADDED", pod("b", 10))], Then::Hang);
+    let server = Server::queue(vec![failed(), failed(), failed(), page, changes]).await;
+    let watching = start(&server);
+    watching.has(&["a", "b"]).await;
+    let streaming: Vec<bool> = server.uris().iter().map(|uri| uri.contains("sendInitialEvents")).collect();
+    assert_eq!(streaming, [true, false, true, false, false]);
+}
+
 #[tokio::test]
 async fn a_watch_that_breaks_in_an_object_goes_on_from_the_last_whole_one() {
     let whole = line("ADDED", pod("b", 6));

@@ -61,3 +61,14 @@ fn modes_hold_against_the_mask() {
     let mode = std::fs::metadata(dir.path().join("open")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o777);
 }
+
+#[test]
+fn the_sticky_bit_of_a_file_system_in_memory_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = open(dir.path());
+    for (name, before, after) in [("disk", 0o700, 0o777), ("memory", 0o1777, 0o1777)] {
+        let folder = make_folder(top.as_fd(), name, before).unwrap().0;
+        open_to_pod(folder.as_fd(), None).unwrap();
+        assert_eq!(rustix::fs::fstat(&folder).unwrap().st_mode & 0o7777, after, "{name}");
+    }
+}

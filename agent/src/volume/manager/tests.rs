@@ -251,7 +251,7 @@ async fn memory_volumes_are_mounted_once_and_unmounted() {
     assert_eq!(read(&prepared, "token", "namespace"), "ns");
     assert_eq!(read(&prepared, "token", "ca.crt"), "CA");
     let mode = |v: &str| std::fs::metadata(&prepared.host_paths[v]).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(["disk", "mem", "secret"].map(mode), [0o777; 3]);
+    assert_eq!(["disk", "mem", "secret"].map(mode), [0o777, 0o1777, 0o1777]);
     let stat = rustix::fs::statfs(&prepared.host_paths["mem"]).unwrap();
     assert_eq!(stat.f_blocks * u64::try_from(stat.f_bsize).unwrap(), 4 << 20);
     let mounted = || {

@@ -79,7 +79,7 @@ impl Fake {
         self.seen.clear();
         let mut stats = Stats::default();
         let mut steps = Steps::new(self, &mut stats, most);
-        match steps.resync(rules) {
+        match steps.resync(rules, false) {
             Ok(installed) => Ok((installed, steps.operations, steps.batches)),
             Err(f) => Err(TestCaseError::fail(format!("{}: {:?}", f.error, self.why))),
         }

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Between two single changes, so that each meets a data plane at rest.
-const PAUSE: Duration = Duration::from_millis(2);
+pub const PAUSE: Duration = Duration::from_millis(2);
 
 /// Makes one change after another, each of another service, each with an address never seen before.
 pub struct Changes {
@@ -38,16 +38,19 @@ impl Changes {
     }
 }
 
+/// Takes a line of the watch.
+pub type Send<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
+
 /// From the line's first byte sent to the kernel's notice of the new element, for each of `count` changes.
-pub fn one_by_one(plane: &mut Plane, netns: &str, changes: &mut Changes, count: usize) -> Result<Vec<Duration>> {
+pub fn one_by_one(send: Send, netns: &str, changes: &mut Changes, count: usize, pause: Duration) -> Result<Vec<Duration>> {
     let mut listener = Listener::open(netns)?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let (line, address) = changes.make();
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
         listener.drain()?;
         let began = Instant::now();
-        plane.send(&line)?;
+        send(&line)?;
         times.push(listener.wait(Some(address))? - began);
     }
     Ok(times)
@@ -83,24 +86,33 @@ impl Stream {
     }
 }
 
-/// `rate` changes a second, evenly.
-pub fn stream(plane: &mut Plane, netns: &str, changes: &mut Changes, rate: u32, seconds: u32) -> Result<Stream> {
-    let (cpu, began) = (plane.cpu()?, Instant::now());
-    let (mut latest, mut reports) = (Duration::ZERO, Vec::new());
-    plane.report()?;
+/// `rate` changes a second, evenly: sends each with its number, and returns how far behind its time one was at most.
+pub fn paced(changes: &mut Changes, rate: u32, seconds: u32, mut send: impl FnMut(&str, u32) -> Result<()>) -> Result<Duration> {
+    let (began, mut latest) = (Instant::now(), Duration::ZERO);
     for i in 0..rate * seconds {
         let due = began + Duration::from_secs(1) * i / rate;
         let (line, _) = changes.make();
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        plane.send(&line)?;
+        send(&line, i)?;
         latest = latest.max(due.elapsed());
+    }
+    Ok(latest)
+}
+
+pub fn stream(plane: &mut Plane, netns: &str, changes: &mut Changes, rate: u32, seconds: u32) -> Result<Stream> {
+    let (cpu, began) = (plane.cpu()?, Instant::now());
+    let mut reports = Vec::new();
+    plane.report()?;
+    let latest = paced(changes, rate, seconds, |line, i| {
+        plane.send(line)?;
         if (i + 1).is_multiple_of(rate) {
             reports.push(plane.report()?);
         }
-    }
+        Ok(())
+    })?;
     let took = began.elapsed();
     let cpu = (plane.cpu()? - cpu) / took.as_secs_f64();
-    let settled = one_by_one(plane, netns, changes, 1)?[0];
+    let settled = one_by_one(&mut |line| plane.send(line), netns, changes, 1, PAUSE)?[0];
     let last = plane.report()?;
     if last.failures > 0 || last.bad_objects > 0 {
         bail!("{} failed syncs, {} objects that could not be read", last.failures, last.bad_objects);

@@ -93,18 +93,22 @@ impl Plane {
     }
 
     pub fn memory(&self) -> Result<Memory> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let field = |name: &str| -> Result<u64> {
-            let line = text.lines().find_map(|l| l.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-            line.split_whitespace().next().and_then(|n| n.parse().ok()).with_context(|| format!("no number in {name}"))
-        };
-        Ok(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
+        memory(self.pid())
     }
 
     /// Processor time so far, in seconds.
     pub fn cpu(&self) -> Result<f64> {
         plane::cpu(&self.pid().to_string())
     }
+}
+
+pub fn memory(pid: u32) -> Result<Memory> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| -> Result<u64> {
+        let line = text.lines().find_map(|l| l.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).with_context(|| format!("no number in {name}"))
+    };
+    Ok(Memory { resident: field("VmRSS:")?, peak: field("VmHWM:")? })
 }
 
 impl Drop for Plane {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 pub struct Table {
-    rows: Vec<[String; 4]>,
+    /// Figure, measured, what another program has of it, to reach, reached.
+    rows: Vec<[String; 5]>,
+    /// The other program, where there is one.
+    other: Option<&'static str>,
 }
 
 /// How a figure stands to what it is to reach.
@@ -23,7 +26,7 @@ impl From<bool> for Verdict {
 
 impl Table {
     pub fn new() -> Table {
-        Table { rows: Vec::new() }
+        Table { rows: Vec::new(), other: None }
     }
 
     pub fn row(&mut self, figure: impl Into<String>, measured: impl Into<String>, to_reach: &str, verdict: impl Into<Verdict>) {
@@ -32,10 +35,25 @@ impl Table {
             Verdict::Missed => "NO",
             Verdict::Plain => "",
         };
-        let row = [figure.into(), measured.into(), to_reach.to_owned(), verdict.to_owned()];
+        let row = [figure.into(), measured.into(), String::new(), to_reach.to_owned(), verdict.to_owned()];
         // At once: a whole run takes minutes.
         println!("  {}: {}", row[0], row[1]);
         self.rows.push(row);
+    }
+
+    /// There is a column for another program from now on.
+    pub fn against(&mut self, other: &'static str) {
+        self.other = Some(other);
+    }
+
+    /// What the other program has of a figure that is there.
+    pub fn beside(&mut self, figure: &str, measured: impl Into<String>) {
+        let measured = measured.into();
+        println!("  {figure}, {}: {measured}", self.other.unwrap_or("the other"));
+        match self.rows.iter_mut().find(|row| row[0] == figure) {
+            Some(row) => row[2] = measured,
+            None => self.rows.push([figure.to_owned(), String::new(), measured, String::new(), String::new()]),
+        }
     }
 
     /// A figure with nothing to reach.
@@ -52,15 +70,16 @@ impl Default for Table {
 
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let head = ["figure", "measured", "to reach", "reached"].map(str::to_owned);
-        let all: Vec<&[String; 4]> = std::iter::once(&head).chain(&self.rows).collect();
+        let head = ["figure", "measured", self.other.unwrap_or_default(), "to reach", "reached"].map(str::to_owned);
+        let columns: &[usize] = if self.other.is_some() { &[0, 1, 2, 3, 4] } else { &[0, 1, 3, 4] };
+        let all: Vec<&[String; 5]> = std::iter::once(&head).chain(&self.rows).collect();
         let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths = [width(0), width(1), width(2), width(3)];
+        let widths: Vec<usize> = columns.iter().map(|c| width(*c)).collect();
         for (i, row) in all.iter().enumerate() {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> = columns.iter().zip(&widths).map(|(c, width)| format!("{:<width$}", row[*c])).collect();
             writeln!(f, "{}", cells.join(" | ").trim_end())?;
             if i == 0 {
-                writeln!(f, "{}", widths.map(|w| "-".repeat(w)).join("-|-"))?;
+                writeln!(f, "{}", widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().join("-|-"))?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The kernel's own word that a change is in: a socket in the nf_tables group of a namespace.
 //!
-//! Independent of what is measured: it knows message headers, and looks for the bytes of an address.
+//! Independent of what is measured: it knows message headers, and looks for the bytes of an address, in elements and, since others
+//! keep endpoints there, in rules.
 
 use crate::netns::within;
 use anyhow::{Context, Result, bail};
@@ -16,10 +17,12 @@ use std::time::{Duration, Instant};
 
 /// Group 7 as a bit.
 const GROUP_NFTABLES: u32 = 1 << 6;
+const NEW_RULE: u16 = 10 << 8 | 6;
 const NEW_ELEMENTS: u16 = 10 << 8 | 12;
 const NEW_GENERATION: u16 = 10 << 8 | 15;
 const DATAGRAM: usize = 64 << 10;
-const LIMIT: Duration = Duration::from_secs(5);
+/// Long enough for somebody who writes much for one change.
+const LIMIT: Duration = Duration::from_secs(300);
 
 pub struct Listener {
     socket: OwnedFd,
@@ -51,7 +54,7 @@ impl Listener {
         }
     }
 
-    /// When a change came that has this address in a new element; any change if none is given.
+    /// When a change came that has this address in a new element or rule; any change if none is given.
     pub fn wait(&mut self, address: Option<Ipv4Addr>) -> Result<Instant> {
         let end = Instant::now() + LIMIT;
         loop {
@@ -62,7 +65,7 @@ impl Listener {
             };
             let now = Instant::now();
             let found = messages(&self.buffer[..n]).any(|m| match address {
-                Some(ip) => m.kind == NEW_ELEMENTS && m.body.windows(4).any(|bytes| bytes == ip.octets()),
+                Some(ip) => [NEW_ELEMENTS, NEW_RULE].contains(&m.kind) && m.body.windows(4).any(|bytes| bytes == ip.octets()),
                 None => m.kind == NEW_GENERATION,
             });
             if found {

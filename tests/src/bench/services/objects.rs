@@ -72,12 +72,25 @@ fn metadata(name: &str, n: u32, revision: u64) -> Value {
 /// A line that says that one kind's list is complete.
 pub fn end_of(kind: &str) -> String {
     let annotations = json!({"k8s.io/initial-events-end": "true"});
-    let object = json!({"kind": kind, "metadata": {"resourceVersion": "1", "annotations": annotations}});
+    let version = match kind {
+        "EndpointSlice" => "discovery.k8s.io/v1",
+        "ServiceCIDR" => "networking.k8s.io/v1",
+        _ => "v1",
+    };
+    let metadata = json!({"resourceVersion": "1", "annotations": annotations});
+    let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
     line("BOOKMARK", &object)
 }
 
 fn line(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": kind, "object": object}))
+}
+
+/// The node itself, with an address.
+pub fn node(ip: &str) -> String {
+    let status = json!({"addresses": [{"type": "InternalIP", "address": ip}]});
+    let metadata = json!({"name": NODE, "uid": uid(0), "resourceVersion": "1"});
+    line("ADDED", &json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata, "status": status}))
 }
 
 pub fn service(shape: Shape, n: u32) -> String {

@@ -7,12 +7,15 @@
 //! Flows go to one service, whose rules are among all others', and in rounds of their own to all services in turn, where in
 //! addition nothing of a service is in the processor's caches: neither its rules, nor what the network stack of client and server
 //! keeps of an address. What the stack alone makes of so many addresses is shown by flows to as many endpoints without any rules.
+//!
+//! kube-proxy's rules, where there is one, have paths of their own that take turns with the others.
 
 use super::figures::{Table, median, milliseconds, percentile, spread};
+use super::kube_proxy::{KubeProxy, PATIENCE};
 use super::objects::{self, Shape, TARGET_PORT, TCP_PORT, UDP_EVERY, UDP_PORT, endpoint_ip, service_ip};
 use super::{Plane, namespace};
-use crate::netns::{ip, within};
-use anyhow::{Context, Result, anyhow};
+use crate::netns::{self, ip, within};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -28,6 +31,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Between two looks at whether rules are there.
+const POLL: Duration = Duration::from_millis(5);
 /// Many and short: a round in which the host had something else to do is far off the median.
 const ROUNDS: usize = 200;
 /// Flows of a kind in a round, and others before them that are not counted.
@@ -36,12 +41,17 @@ const WARM_UP: u32 = 10;
 const FIRST_PORT: u32 = 10_000;
 /// Sizes may differ by this part.
 const WITHIN: f64 = 0.05;
+/// Two paths that are alike differ by as much.
+const NOISE: f64 = 0.02;
 
 /// Client, node and server.
 pub struct Path {
     pub name: String,
     pub client: String,
     pub node: String,
+    /// The rules are kube-proxy's.
+    other: bool,
+    netns: [String; 3],
     shape: Shape,
     /// Flows so far; decides port and service of the next.
     flows: u32,
@@ -62,6 +72,7 @@ impl Path {
         }
         ip(&node, &format!("route add {} via 192.168.2.2", objects::ENDPOINTS))?;
         ip(&server, &format!("route add local {} dev lo", objects::ENDPOINTS))?;
+        let netns = [client.clone(), node.clone(), server.clone()];
         let server = within(&server, Server::start)??;
         within(&node, || -> Result<()> {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
@@ -72,7 +83,23 @@ impl Path {
             }
             Ok(())
         })??;
-        Ok(Path { name, client, node, shape, flows: 0, server })
+        Ok(Path { name, client, node, other: false, netns, shape, flows: 0, server })
+    }
+
+    /// Whether the first, the middle and the last service answer.
+    pub fn answers(&self, limit: Duration) -> Result<bool> {
+        let last = self.shape.services.saturating_sub(1);
+        within(&self.client, move || {
+            [0, last / 2, last].into_iter().all(|n| {
+                let to = SocketAddrV4::new(service_ip(n), TCP_PORT);
+                let answers = TcpStream::connect_timeout(&to.into(), limit).is_ok();
+                if !answers {
+                    // Where nothing refuses there would be no end of tries.
+                    std::thread::sleep(POLL);
+                }
+                answers
+            })
+        })
     }
 
     fn next(&mut self, count: u32) -> std::ops::Range<u32> {
@@ -103,6 +130,12 @@ impl Path {
 
     pub fn end(self) -> Result<()> {
         self.server.end()
+    }
+
+    /// With all its namespaces.
+    pub fn delete(self) -> Result<()> {
+        self.server.end()?;
+        self.netns.iter().try_for_each(|name| netns::delete(name))
     }
 }
 
@@ -269,20 +302,52 @@ struct Seen {
     times: Vec<Duration>,
 }
 
-pub fn measure(table: &mut Table) -> Result<()> {
+pub fn measure(table: &mut Table, other: Option<&std::path::Path>) -> Result<()> {
     let shape = |services, endpoints| Shape { services, endpoints, udp: true };
     let sizes = [shape(1, 10), shape(10_000, 10), shape(44_000, 4), shape(1, 10)];
     let mut paths = Vec::new();
     for (i, shape) in sizes.into_iter().enumerate() {
         let name = if i == 3 { "1 service again".to_owned() } else { shape.to_string() };
         let path = Path::new(10 * (i as u8 + 1), shape, name)?;
+        let began = Instant::now();
         // The rules stay when the process ends.
         Plane::start(&path.node)?.list(shape)?;
+        if !path.answers(Duration::from_secs(3))? {
+            bail!("with {} not all answer once they are told to be in the kernel", path.name);
+        }
+        if i < 3 {
+            table.note(started(shape), format!("{:.2} s", began.elapsed().as_secs_f64()));
+        }
         paths.push(path);
+    }
+    if let Some(program) = other {
+        for (i, shape) in sizes.into_iter().take(3).enumerate() {
+            paths.extend(of_kube_proxy(table, program, 50 + 10 * i as u8, shape)?);
+        }
     }
     compare(table, paths, &Kind::RULES)?;
     let bare = |(i, shape): (usize, &Shape)| Path::new(100 + 10 * i as u8, *shape, shape.to_string());
     compare(table, sizes.iter().take(3).enumerate().map(bare).collect::<Result<_>>()?, &Kind::NO_RULES)
+}
+
+fn started(shape: Shape) -> String {
+    format!("from the program's start until all services answer, {shape}")
+}
+
+/// Nothing where its rules do not come.
+fn of_kube_proxy(table: &mut Table, program: &std::path::Path, first: u8, shape: Shape) -> Result<Option<Path>> {
+    let mut path = Path { other: true, ..Path::new(first, shape, shape.to_string())? };
+    let began = Instant::now();
+    let mut kube = KubeProxy::start(program, &path.node, shape)?;
+    if kube.wait(&mut path)?.is_none() {
+        drop(kube);
+        path.delete()?;
+        table.beside(&started(shape), format!("more than {} s", PATIENCE.as_secs()));
+        return Ok(None);
+    }
+    let text = format!("{:.2} s, {:.2} s of processor time with its nft", began.elapsed().as_secs_f64(), kube.cpu()?);
+    table.beside(&started(shape), text);
+    Ok(Some(path))
 }
 
 fn compare(table: &mut Table, mut paths: Vec<Path>, kinds: &[Kind]) -> Result<()> {
@@ -324,19 +389,30 @@ fn report(table: &mut Table, kind: Kind, paths: &[Path], seen: &[Seen]) {
         false => ("new UDP flow, there and back p50", |s| &s.medians, |v| format!("{v:.1} us")),
     };
     for (what, of, print) in [rate, latency].into_iter().skip(usize::from(!kind.tcp)) {
-        let base = median(of(&seen[0]));
-        for (i, (path, seen)) in paths.iter().zip(seen).enumerate() {
-            let (middle, (low, high)) = (median(of(seen)), spread(of(seen)));
-            let p99 = percentile(&milliseconds(&seen.times), 0.99) * 1e3;
+        for (i, (path, seen_here)) in paths.iter().zip(seen).enumerate() {
+            // Each is compared with the first of its own kind.
+            let base = paths.iter().zip(seen).find(|(p, _)| p.other == path.other).map_or(seen_here, |(_, first)| first);
+            let (middle, (low, high)) = (median(of(seen_here)), spread(of(seen_here)));
+            let p99 = percentile(&milliseconds(&seen_here.times), 0.99) * 1e3;
             let spread = format!("half of {ROUNDS} rounds {:+.0} to {:+.0} %, p99 {p99:.0} us", low * 100.0, high * 100.0);
             let figure = format!("{what}, {}{}", path.name, kind.name());
-            let change = middle / base - 1.0;
+            let change = middle / median(of(base)) - 1.0;
             let text = format!("{}, {:+.1} %; {spread}", print(middle), change * 100.0);
-            if i == 0 || path.name.ends_with("again") || kind.to == Target::Endpoints {
+            if path.other {
+                table.beside(&figure, text);
+            } else if i == 0 || path.name.ends_with("again") || kind.to == Target::Endpoints {
                 table.note(figure, text);
             } else {
                 table.row(figure, text, "within 5 % of 1 service", change.abs() <= WITHIN);
             }
+        }
+        for (path, theirs) in paths.iter().zip(seen).filter(|(path, _)| path.other) {
+            let Some((_, ours)) = paths.iter().zip(seen).find(|(p, _)| !p.other && p.name == path.name) else { continue };
+            let more = median(of(ours)) / median(of(theirs)) - 1.0;
+            let reached = if what == rate.0 { more >= -NOISE } else { more <= NOISE };
+            let figure = format!("{what}, {}{}: against kube-proxy", path.name, kind.name());
+            let to_reach = if what == rate.0 { "not below, but for 2 % of noise" } else { "not above, but for 2 % of noise" };
+            table.row(figure, format!("{:+.1} %", more * 100.0), to_reach, reached);
         }
     }
 }

@@ -43,12 +43,21 @@ pub struct Start {
 
 /// Processor time of a process so far, in seconds, the kernel's work in its system calls included.
 pub fn cpu(process: &str) -> Result<f64> {
+    Ok(ticks(process, 11)? + ticks(process, 12)?)
+}
+
+/// The same of its children that have ended.
+pub fn cpu_of_children(process: &str) -> Result<f64> {
+    Ok(ticks(process, 13)? + ticks(process, 14)?)
+}
+
+/// A field of `stat`, counted from the state, in seconds.
+fn ticks(process: &str, at: usize) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     let (_, rest) = text.rsplit_once(')').context("no name in stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let ticks = |at: usize| -> Result<f64> { fields.get(at).context("stat is short")?.parse().context("stat") };
-    // utime and stime, in hundredths of a second: USER_HZ is the same everywhere.
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
+    let ticks: f64 = rest.split_whitespace().nth(at).context("stat is short")?.parse().context("stat")?;
+    // In hundredths of a second: USER_HZ is the same everywhere.
+    Ok(ticks / 100.0)
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

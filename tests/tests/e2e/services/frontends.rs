@@ -3,7 +3,7 @@
 use super::{Bed, Fate, HTTP, SOON, Svc, WEB, answered_by, meets, server, source, test, udp_answered_by};
 use crate::shared::LIMIT;
 use anyhow::{Context, Result, bail};
-use ferrolet_tests::load;
+use ferrolet_tests::load::{self, Load};
 use ferrolet_tests::sys::{sh, wait_for};
 use libtest_mimic::Trial;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ pub fn trials() -> Vec<Trial> {
         test("services::no_endpoints_and_undefined_ports_are_refused", refused),
         test("services::headless_external_name_and_other_proxies_make_no_rules", no_rules),
         test("services::readiness_decides", readiness),
+        test("services::families_come_and_go", families),
     ]
 }
 
@@ -190,4 +191,44 @@ fn readiness(bed: &mut Bed) -> Result<()> {
     answered_by(&bed.netns(1), address, &["b"])?;
     load::get(&bed.netns(1), to_a, "/recover")?;
     answered_by(&bed.netns(2), address, &["a", "b"])
+}
+
+/// Of IPv6 alone, then of both, then of IPv6 alone again, while the address that stays is in use.
+fn families(bed: &mut Bed) -> Result<()> {
+    let svc = bed.service("six", &format!("type: NodePort, ipFamilyPolicy: SingleStack, ipFamilies: [IPv6], {WEB}"))?;
+    let [six] = svc.at(80)?[..] else { bail!("not one address: {}", svc.object) };
+    let port = svc.node_port()?;
+    let node = |n: u8, v6: bool| -> Result<SocketAddr> {
+        let like: std::net::IpAddr = if v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { [127, 0, 0, 1].into() };
+        Ok((bed.node(n, like)?, port).into())
+    };
+    let only_six = || -> Result<()> {
+        for (who, netns) in bed.inside() {
+            answered_by(&netns, six, &["one", "two"]).context(who)?;
+        }
+        for n in [1, 2] {
+            answered_by(&bed.outside(), node(n, true)?, &["one", "two"])?;
+            meets(&bed.outside(), node(n, false)?, Fate::Refused)?;
+        }
+        Ok(())
+    };
+    only_six()?;
+    let load = Load::start(&bed.pods.near.netns, six, std::time::Duration::from_millis(20));
+    bed.patch("service", "six", r#"{"spec": {"ipFamilyPolicy": "RequireDualStack"}}"#)?;
+    let both = Svc { name: "six".into(), object: bed.ns.get("service", "six")? };
+    let [first, four] = both.at(80)?[..] else { bail!("not two addresses: {}", both.object) };
+    if first != six || !four.is_ipv4() {
+        bail!("{six} became {first} and {four}");
+    }
+    for (who, netns) in bed.inside() {
+        answered_by(&netns, four, &["one", "two"]).context(who)?;
+    }
+    answered_by(&bed.outside(), node(2, false)?, &["one", "two"])?;
+    bed.patch("service", "six", r#"{"spec": {"ipFamilyPolicy": "SingleStack"}}"#)?;
+    wait_for("no answer of the address that is gone", LIMIT, || match load::fetch(&bed.pods.far.netns, four, "/", SOON) {
+        Ok(answer) => bail!("{answer:?}"),
+        Err(_) => Ok(()),
+    })?;
+    only_six()?;
+    load.finish_clean().map(drop)
 }

@@ -20,3 +20,19 @@ fn columns_line_up() {
     assert_eq!(lines[2], "a figure | 2 ms     | under 1 ms | NO");
     assert_eq!(lines[3], "b        | x        |            |");
 }
+
+#[test]
+fn another_program_has_a_column_of_its_own() {
+    let mut table = Table::new();
+    table.against("other");
+    table.row("a", "2 ms", "under 1 ms", true);
+    table.note("b", "x");
+    table.beside("a", "30 ms");
+    table.beside("c", "y");
+    let text = table.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "figure | measured | other | to reach   | reached");
+    assert_eq!(lines[2], "a      | 2 ms     | 30 ms | under 1 ms | yes");
+    assert_eq!(lines[3], "b      | x        |       |            |");
+    assert_eq!(lines[4], "c      |          | y     |            |");
+}
