@@ -118,7 +118,7 @@ pub fn metadata_patch(existing: &Node, inputs: &Inputs<'_>) -> Option<Value> {
 }
 
 /// What the scheduler gives pods only to nodes that say it, in order: of kubelet's list what this agent does.
-const DECLARED: [&str; 1] = ["RestartAllContainersOnContainerExits"];
+const DECLARED: [&str; 2] = ["InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"];
 
 /// The status as it should be; what others keep in `existing` is not in it.
 pub fn desired(inputs: &Inputs<'_>, existing: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LAB: &str = "conformance";
-/// Where the programs of a release lie: kube-apiserver, kube-controller-manager, kube-scheduler, e2e.test, agnhost; ginkgo
-/// and etcd if wanted.
+/// Where the programs of a release lie: kube-apiserver, kube-controller-manager, kube-scheduler, e2e.test, agnhost; ginkgo,
+/// etcd and coredns if wanted. Without coredns specs that ask for names fail.
 const PROGRAMS: &str = "FERROLET_KUBE_BIN_DIR";
 const NEEDED: [&str; 5] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "e2e.test", "agnhost"];
 /// What most runs have no use for: specs that disturb others or want what a lab has not.
@@ -63,14 +63,11 @@ pub fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&options.out)?;
     let mut lab = Lab::create(&options.lab, options.nodes, bins::build(false)?, setup::prepare()?)?;
     let result = with_lab(&mut lab, &programs, options);
-    if result.is_err() {
-        println!("{}", lab.log_tails(40));
-    }
     for (from, to) in logs(&lab) {
         let _ = std::fs::copy(from, options.out.join(to));
     }
     lab.destroy()?;
-    result
+    result.with_context(|| format!("all logs are in {}", options.out.display()))
 }
 
 fn logs(lab: &Lab) -> Vec<(PathBuf, String)> {
@@ -83,11 +80,10 @@ fn logs(lab: &Lab) -> Vec<(PathBuf, String)> {
 }
 
 fn with_lab(lab: &mut Lab, programs: &Path, options: &Options) -> Result<()> {
-    let archive = images::write(programs, &lab.bins.pause, &lab.dir)?;
-    for node in &lab.nodes {
-        node.containerd.import(&archive)?;
+    for archive in images::write(programs, &lab.bins.pause, &lab.dir)? {
+        lab.nodes.iter().try_for_each(|node| node.containerd.import(&archive))?;
+        std::fs::remove_file(archive)?;
     }
-    std::fs::remove_file(archive)?;
     let mut plane = Plane::start(lab, programs)?;
     for index in 0..lab.nodes.len() {
         lab.start_agent(index)?;

@@ -3,7 +3,7 @@
 //! The cluster's authority, the administrator's kubeconfig and those of the nodes are `ferrolet-stub`'s, which runs only to
 //! write them; so that all else of the lab works on either. The programs' own certificates are signed here with openssl.
 
-use crate::cluster::{API_PORT, Lab};
+use crate::cluster::{API_PORT, DNS_IP, Lab};
 use crate::netns::{CLUSTER_CIDR, FABRIC_IP, SERVICE_CIDR, pod_cidr};
 use crate::setup::which;
 use crate::sys::{Proc, run, wait_for};
@@ -39,6 +39,7 @@ impl Plane {
         plane.start_api(lab)?;
         plane.start_others(lab)?;
         plane.wait_for("the default service account", || lab.kubectl(&["get", "serviceaccount", "default"]))?;
+        plane.start_dns(lab)?;
         // Nodes may not read EndpointSlices unless they are given kube-proxy's role.
         lab.kubectl(&[
             "create",
@@ -203,6 +204,32 @@ impl Plane {
         self.wait_for("kube-apiserver to be ready", || lab.kubectl(&["get", "--raw", "/readyz"]))
     }
 
+    /// Names of Services, where the folder has coredns: one server in the fabric, behind the Service that pods ask.
+    fn start_dns(&mut self, lab: &Lab) -> Result<()> {
+        let program = self.programs.join("coredns");
+        if !program.is_file() {
+            println!("there is no coredns in the folder: specs that ask for names will fail");
+            return Ok(());
+        }
+        let conf = self.dir.join("Corefile");
+        let zone = "kubernetes cluster.local in-addr.arpa ip6.arpa";
+        let kubeconfig = lab.admin_kubeconfig();
+        let text = format!(".:53 {{\n bind {FABRIC_IP}\n errors\n {zone} {{\n  kubeconfig {}\n }}\n}}\n", kubeconfig.display());
+        std::fs::write(&conf, text)?;
+        let argv = [program.display().to_string(), "-conf".into(), conf.display().to_string()];
+        self.processes.push(Proc::spawn("coredns", &lab.name, Some(&lab.fabric), &self.dir.join("coredns.log"), &argv, &[])?);
+        let ports = |number: &str| json!([{"name": "dns", "port": 53, "protocol": "UDP", number: 53}, {"name": "dns-tcp", "port": 53, "protocol": "TCP", number: 53}]);
+        let meta = |name: &str| json!({"name": name, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns", "kubernetes.io/service-name": "kube-dns"}});
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": meta("kube-dns"),
+            "spec": {"clusterIP": DNS_IP, "ports": ports("targetPort")}});
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta("kube-dns-1"),
+            "addressType": "IPv4", "endpoints": [{"addresses": [FABRIC_IP], "conditions": {"ready": true}}], "ports": ports("port")});
+        let file = self.dir.join("dns.json");
+        std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": [service, slice]}).to_string())?;
+        // Some servers have nothing yet to check an object against.
+        lab.kubectl(&["apply", "--validate=false", "-f", &file.to_string_lossy()]).map(drop)
+    }
+
     fn start_others(&mut self, lab: &Lab) -> Result<()> {
         let pki = |name: &str| self.pki.join(name).display().to_string();
         let kubeconfig = self.kubeconfig("kube-controller-manager")?.display().to_string();
@@ -248,10 +275,14 @@ pub fn refused(audit: &str) -> Vec<(String, usize)> {
         if let Some(sub) = reference["subresource"].as_str() {
             resource = format!("{resource}/{sub}");
         }
-        // The object's own name and uid would make each a row of its own.
-        let name = word(&reference["name"]);
-        let message = word(&event["responseStatus"]["message"]);
-        let message = if name.is_empty() { message } else { message.replace(&name, "NAME") };
+        // The object's own names would make each a row of its own.
+        let mut message = word(&event["responseStatus"]["message"]);
+        for field in ["name", "namespace"] {
+            let own = word(&reference[field]);
+            if !own.is_empty() {
+                message = message.replace(&own, &field.to_uppercase());
+            }
+        }
         *seen.entry(format!("{} {resource} {code} {message}", word(&event["verb"]))).or_default() += 1;
     }
     seen.into_iter().collect()

@@ -25,6 +25,7 @@ mod services;
 mod shared;
 mod standalone;
 mod static_pods;
+mod stats;
 mod together;
 mod volumes;
 mod waits;
@@ -48,6 +49,7 @@ fn main() {
         lifecycle::trials(),
         static_pods::trials(),
         standalone::trials(),
+        stats::trials(),
         together::trials(),
         credentials::trials(),
         registries::trials(),

@@ -129,3 +129,11 @@ fn an_existing_node_gets_its_labels_back() {
     let patch = with(&config, &healthy(), true, |inputs| metadata_patch(&node, inputs)).unwrap();
     assert_eq!(patch, json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}, "annotations": {ATTACH_ANNOTATION: "true"}}}));
 }
+
+/// An API server refuses the resize of a pod as a whole, and the scheduler a pod with the restart rule, where the node does not
+/// declare them; an unsorted list is invalid.
+#[test]
+fn declares_in_order_what_others_ask_a_node_for() {
+    let declared = with(&config(), &healthy(), true, |inputs| desired(inputs, None, at(0)).declared_features);
+    assert_eq!(declared.unwrap(), ["InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"]);
+}
