@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::config::{CgroupDriver, Config};
 use crate::metrics::{self, Metrics};
 use crate::node::{addresses, enforce, facts, report, status};
-use crate::{commands, dispatch, memory, observe, pod, server, static_pods, threads, userns, volume};
+use crate::{commands, dispatch, memory, observe, pod, server, static_pods, stats, threads, userns, volume};
 use cluster::Host;
 use ferrolet_cri as cri;
 use ferrolet_netproxy as netproxy;
@@ -217,6 +217,7 @@ async fn build(
         statuses: statuses.clone(),
         metrics,
         probes: driver.clone(),
+        stats: stats::Stats::new(cgroups.clone(), cri.clone(), config),
         health,
     };
     serve(serving, supervisor, root).await?;

@@ -11,6 +11,7 @@ mod gatekeeper;
 mod leftovers;
 mod mirror;
 mod resizes;
+mod seen;
 mod statics;
 
 use crate::admission::NodeView;
@@ -19,6 +20,7 @@ use crate::cgroup;
 use crate::config::Config;
 use crate::events::Severity;
 use crate::images::Images;
+use crate::images::providers::Providers;
 use crate::node::facts::throttle_paths;
 use crate::observe::{PodRuntime, RuntimeSnapshot};
 use crate::pod::actor;
@@ -37,6 +39,7 @@ use ferrolet_quantity::Quantity;
 use gatekeeper::taken_before;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use leftovers::Leftovers;
+use seen::{Seen, alike, only_statuses};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -93,6 +96,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         root_dir: config.root_dir.clone(),
     };
     let (images, puller) = Images::spawn(cri.clone(), pulls, cancel.clone());
+    let providers = Providers::new(&config.credential_providers, &config.credential_provider_dir, kube.clone());
     let node = NodeFacts { ips: config.node_ips.clone(), runtime: ask::runtime_name(&cri, &mut asks, &pods, &statics).await };
     let limits = NodeLimits {
         memory_bytes: node_memory(),
@@ -117,6 +121,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         probes,
         events,
         images,
+        providers,
         runtime,
         services,
         own_pods,
@@ -251,8 +256,11 @@ impl Dispatcher {
         loop {
             let (api, runtime) = (pods.borrow_and_update().clone(), snapshots.borrow_and_update().clone());
             let statics = self.statics.borrow_and_update().clone();
-            let known =
-                whole.as_ref().is_some_and(|(a, s, r)| Arc::ptr_eq(a, &api) && Arc::ptr_eq(s, &statics) && alike(r, &runtime));
+            let changed = whole.as_ref().and_then(|(a, s, r)| {
+                let same = Arc::ptr_eq(s, &statics) && alike(r, &runtime);
+                if same { only_statuses(a, &api) } else { None }
+            });
+            let known = changed.is_some_and(|pods| self.told_of_own(&pods));
             if known {
                 // Of most changes only one pod's actor is to hear: not all pods are looked at for each of them.
                 self.wake(&runtime);
@@ -277,6 +285,7 @@ impl Dispatcher {
                 tokio::select! {
                     changed = pods.changed(), if pods_open => {
                         pods_open = changed.is_ok();
+                        whole = Some((api, statics, runtime));
                         break;
                     }
                     Ok(()) = snapshots.changed() => {
@@ -314,21 +323,24 @@ impl Dispatcher {
     }
 
     fn reconcile(&mut self, api: &Snapshot<Pod>, statics: &StaticPods, runtime: &RuntimeSnapshot) {
-        let wanted: BTreeMap<String, &Arc<Pod>> =
-            api.items.values().filter_map(|p| Some((p.metadata.uid.clone().filter(|u| !u.is_empty())?, p))).collect();
+        let wanted: BTreeMap<&str, &Arc<Pod>> =
+            api.items.values().filter_map(|p| Some((p.metadata.uid.as_deref().filter(|u| !u.is_empty())?, p))).collect();
         let (mirrors, wanted): (BTreeMap<_, _>, BTreeMap<_, _>) = wanted.into_iter().partition(|(_, pod)| mirror::is(pod));
-        self.finished.retain(|uid, _| wanted.contains_key(uid) || runtime.pods.contains_key(uid) && !api.synced);
+        self.finished
+            .retain(|uid, _| wanted.contains_key(uid.as_str()) || runtime.pods.contains_key(uid.as_str()) && !api.synced);
         let mut new = Vec::new();
         for (uid, pod) in &wanted {
-            match self.actors.get_mut(uid) {
+            match self.actors.get_mut(*uid) {
                 Some(entry) => entry.update(pod),
-                None if self.finished.contains_key(uid) => {}
+                None if self.finished.contains_key(*uid) => {}
                 // What has been taken once stays taken, also by an agent that starts again.
-                None if runtime.pods.contains_key(uid) || taken_before(pod) => self.start(id_of(pod), Some((*pod).clone()), None),
+                None if runtime.pods.contains_key(*uid) || taken_before(pod) => {
+                    self.start(id_of(pod), Some((*pod).clone()), None)
+                }
                 None => new.push(*pod),
             }
         }
-        self.awaiting.retain(|uid, _| wanted.contains_key(uid) || statics.pods.contains_key(uid));
+        self.awaiting.retain(|uid, _| wanted.contains_key(uid.as_str()) || statics.pods.contains_key(uid));
         self.end_static_orphans(statics, runtime, &wanted);
         let own = self.static_pods(statics, api, runtime);
         if api.synced && statics.synced {
@@ -343,11 +355,11 @@ impl Dispatcher {
                 api.malformed.contains(&key)
             };
             let ours = self.actors.iter().filter(|(_, entry)| !matches!(entry.origin, Origin::Static(_)));
-            let gone = ours.filter(|(uid, entry)| !wanted.contains_key(*uid) && !unreadable(&entry.id));
+            let gone = ours.filter(|(uid, entry)| !wanted.contains_key(uid.as_str()) && !unreadable(&entry.id));
             for (_, entry) in gone {
                 entry.pod.send_if_modified(|pod| pod.take().is_some());
             }
-            let nobodys = |p: &&Arc<PodRuntime>| !wanted.contains_key(&p.id.uid) && !statics.pods.contains_key(&p.id.uid);
+            let nobodys = |p: &&Arc<PodRuntime>| !wanted.contains_key(p.id.uid.as_str()) && !statics.pods.contains_key(&p.id.uid);
             let orphans = runtime.pods.values().filter(nobodys).filter(|p| !unreadable(&p.id) && !p.is_static && statics.synced);
             let orphans: Vec<PodId> = orphans.filter(|p| !self.actors.contains_key(&p.id.uid)).map(|p| p.id.clone()).collect();
             for id in orphans {
@@ -358,13 +370,28 @@ impl Dispatcher {
         self.wake(runtime);
     }
 
+    /// Hands these objects to their actors; false if one has none and never had.
+    fn told_of_own(&mut self, pods: &[&Arc<Pod>]) -> bool {
+        let uid = |pod: &Arc<Pod>| pod.metadata.uid.clone().unwrap_or_default();
+        let known = |pod: &&Arc<Pod>| self.actors.contains_key(&uid(pod)) || self.finished.contains_key(&uid(pod));
+        if !pods.iter().all(known) {
+            return false;
+        }
+        for pod in pods {
+            if let Some(entry) = self.actors.get_mut(&uid(pod)) {
+                entry.update(pod);
+            }
+        }
+        true
+    }
+
     /// Tells the actors of pods that are not in the runtime as they were.
     fn wake(&mut self, runtime: &RuntimeSnapshot) {
         let stale = runtime.stale.is_some();
         let all = stale != self.stale;
         self.stale = stale;
         for (uid, entry) in &mut self.actors {
-            let now = runtime.pods.get(uid);
+            let now = runtime.pods.get(uid.as_str());
             let same = match (&entry.last, now) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (None, None) => true,
@@ -413,7 +440,7 @@ impl Dispatcher {
     fn start(&mut self, id: PodId, pod: Option<Arc<Pod>>, ended: Option<Ended>) {
         let uid = id.uid.clone();
         let record = self.records.remove(&uid);
-        let runtime = self.shared.runtime.snapshot.borrow().pods.get(&uid).cloned();
+        let runtime = self.shared.runtime.snapshot.borrow().pods.get(uid.as_str()).cloned();
         let (entry, inputs) = Entry::new(id, pod, ended, self.gate.clone(), &self.over, (record, runtime));
         let task = self.tasks.spawn(actor::run(self.shared.clone(), inputs, self.cancel.child_token()));
         self.uids.insert(task.id(), uid.clone());
@@ -452,16 +479,6 @@ impl Dispatcher {
         let path = format!("spec.{list}{{{}}}", event.container);
         self.shared.events.pod(&entry.id, Some(path), Severity::Warning, reason, event.message.clone());
     }
-}
-
-/// What the dispatcher looks at as a whole.
-type Seen = (Arc<Snapshot<Pod>>, Arc<StaticPods>, Arc<RuntimeSnapshot>);
-
-/// Whether nobody but the actors of these pods can tell the two apart.
-fn alike(a: &RuntimeSnapshot, b: &RuntimeSnapshot) -> bool {
-    let facts = |s: &RuntimeSnapshot| (s.synced, s.stale.is_some(), s.pods.len());
-    let same = |(p, q): (&Arc<PodRuntime>, &Arc<PodRuntime>)| Arc::ptr_eq(p, q) || (p.is_static == q.is_static && p.id == q.id);
-    facts(a) == facts(b) && a.pods.keys().eq(b.pods.keys()) && a.pods.values().zip(b.pods.values()).all(same)
 }
 
 #[cfg(test)]

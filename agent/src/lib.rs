@@ -19,6 +19,7 @@ pub mod report;
 pub mod server;
 pub mod services;
 pub mod static_pods;
+pub mod stats;
 pub mod sysctls;
 pub mod threads;
 pub mod userns;

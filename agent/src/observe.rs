@@ -56,7 +56,8 @@ pub struct RuntimeSnapshot {
     /// Why the runtime does not answer, and since when, while it does not.
     pub stale: Option<Trouble>,
     /// By pod uid. The same `Arc` as before means nothing has changed.
-    pub pods: BTreeMap<String, Arc<PodRuntime>>,
+    /// Uids are shared: a snapshot is cloned for every change of one pod.
+    pub pods: BTreeMap<Arc<str>, Arc<PodRuntime>>,
 }
 
 /// Cheap to clone.
@@ -91,7 +92,7 @@ async fn refresh(
     id: &PodId,
 ) -> Result<Arc<PodRuntime>, Error> {
     let number = shared.looks.fetch_add(1, Ordering::SeqCst);
-    let known = snapshot.borrow().pods.get(&id.uid).cloned();
+    let known = snapshot.borrow().pods.get(id.uid.as_str()).cloned();
     let labels: cri::Labels = [(build::UID.to_owned(), id.uid.clone())].into();
     let sandbox_filter = cri::SandboxFilter { labels: labels.clone(), ..Default::default() };
     let container_filter = cri::ContainerFilter { labels, ..Default::default() };
@@ -120,7 +121,7 @@ async fn full(shared: &Shared, known: &RuntimeSnapshot) -> Result<Vec<PodRuntime
     // Containers that Kubernetes did not make have no uid.
     groups.remove("");
     let looks = groups.into_values().map(|g| {
-        let before = known.pods.get(&g.id.uid).cloned();
+        let before = known.pods.get(g.id.uid.as_str()).cloned();
         async move { build::pod(&shared.cri, g.id, g.sandboxes, g.containers, before.as_deref()).await }
     });
     futures::stream::iter(looks).buffer_unordered(8).collect::<Vec<_>>().await.into_iter().collect()
@@ -334,18 +335,18 @@ impl Task {
                 let seen: BTreeSet<String> = pods.iter().map(|p| p.id.uid.clone()).collect();
                 for pod in pods {
                     let uid = pod.id.uid.clone();
-                    if self.newer(&uid, number) && next.pods.get(&uid).is_none_or(|known| **known != pod) {
+                    if self.newer(&uid, number) && next.pods.get(uid.as_str()).is_none_or(|known| **known != pod) {
                         put(&mut next, uid, Arc::new(pod));
                     }
                 }
-                let gone: Vec<String> = next.pods.keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
+                let gone: Vec<Arc<str>> = next.pods.keys().filter(|uid| !seen.contains(&***uid)).cloned().collect();
                 for uid in gone {
                     if self.newer(&uid, number) {
                         next.pods.remove(&uid);
                     }
                 }
                 let pods = &next.pods;
-                self.numbers.retain(|uid, n| pods.contains_key(uid) || *n > number);
+                self.numbers.retain(|uid, n| pods.contains_key(uid.as_str()) || *n > number);
                 next.synced = true;
                 next.stale = None;
             }
@@ -372,15 +373,15 @@ impl Task {
 /// True if that changed anything.
 fn put(next: &mut RuntimeSnapshot, uid: String, pod: Arc<PodRuntime>) -> bool {
     if pod.is_empty() {
-        return next.pods.remove(&uid).is_some();
+        return next.pods.remove(uid.as_str()).is_some();
     }
-    let known = next.pods.get(&uid);
+    let known = next.pods.get(uid.as_str());
     let pod = match known.and_then(|known| ended_stays(known, &pod).map(|kept| (known, kept))) {
         Some((known, kept)) if **known == kept => known.clone(),
         Some((_, kept)) => Arc::new(kept),
         None => pod,
     };
-    let before = next.pods.insert(uid, pod.clone());
+    let before = next.pods.insert(uid.into(), pod.clone());
     before.is_none_or(|b| !Arc::ptr_eq(&b, &pod))
 }
 

@@ -23,7 +23,8 @@ pub struct ObjectKey {
 pub struct Snapshot<K> {
     /// True once the first list was complete; nothing may be concluded from an object's absence before.
     pub synced: bool,
-    pub items: BTreeMap<ObjectKey, Arc<K>>,
+    /// Keys are shared: a snapshot is cloned for every change of one object.
+    pub items: BTreeMap<Arc<ObjectKey>, Arc<K>>,
     /// Objects that exist, but say something that could not be read; `items` has what was known of them before, if anything.
     pub malformed: BTreeSet<ObjectKey>,
 }
@@ -59,11 +60,11 @@ impl<K: Send + Sync + 'static> Sink<K> for Publish<K> {
 pub fn apply<K>(before: &Snapshot<K>, change: Change<K>) -> Snapshot<K> {
     match change {
         Change::Replaced { items, malformed } => {
-            let mut map: BTreeMap<_, _> = items.into_iter().map(|(key, item)| (key, Arc::new(item))).collect();
+            let mut map: BTreeMap<_, _> = items.into_iter().map(|(key, item)| (Arc::new(key), Arc::new(item))).collect();
             for key in &malformed {
                 // It exists: concluding its absence from not understanding it would be wrong.
                 if let Some(known) = before.items.get(key) {
-                    map.insert(key.clone(), known.clone());
+                    map.insert(Arc::new(key.clone()), known.clone());
                 }
             }
             Snapshot { synced: true, items: map, malformed: malformed.into_iter().collect() }
@@ -71,7 +72,7 @@ pub fn apply<K>(before: &Snapshot<K>, change: Change<K>) -> Snapshot<K> {
         Change::Applied(key, item) => {
             let (mut items, mut malformed) = (before.items.clone(), before.malformed.clone());
             malformed.remove(&key);
-            items.insert(key, Arc::new(item));
+            items.insert(Arc::new(key), Arc::new(item));
             Snapshot { synced: before.synced, items, malformed }
         }
         Change::Deleted(key) => {

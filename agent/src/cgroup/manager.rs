@@ -14,6 +14,7 @@ use super::plan::{Driver, Limits, NodeCgroups, PodCgroup, Weights, class_parts, 
 use super::qos::Qos;
 use super::read::{self, Found};
 use super::slices::Slices;
+use super::usage::{self, PodUsage, Usage};
 use super::{Error, Result};
 use ferrolet_systemd::units::Units;
 use std::collections::BTreeMap;
@@ -179,6 +180,19 @@ impl Manager {
         self.blocking(move |inner| {
             inner.check(&pod)?;
             read::container(inner.version, &inner.hierarchies, &pod.path, &id)
+        })
+        .await
+    }
+
+    /// What the whole host uses, and what each of these pods does, with its containers of these ids.
+    pub async fn usage(&self, pods: Vec<(PodCgroup, Vec<String>)>) -> Result<(Option<Usage>, Vec<PodUsage>)> {
+        self.blocking(move |inner| {
+            let (version, hierarchies) = (inner.version, &inner.hierarchies);
+            let each = |(pod, ids): &(PodCgroup, Vec<String>)| match inner.check(pod) {
+                Ok(()) => usage::of_pod(version, hierarchies, &pod.path, ids),
+                Err(_) => PodUsage::default(),
+            };
+            Ok((usage::of(version, hierarchies, Path::new("")), pods.iter().map(each).collect()))
         })
         .await
     }

@@ -13,6 +13,7 @@ mod plan;
 mod qos;
 mod read;
 mod slices;
+mod usage;
 
 pub use container::{Extras, HostMemory, MemoryQos, SwapBehavior, extras, page_size_of, swaps};
 pub use error::{Class, Error};
@@ -23,5 +24,6 @@ pub use plan::{
 };
 pub use qos::{Qos, qos};
 pub use read::Found;
+pub use usage::{Memory, PodUsage, Pressure, Stall, Throttling, Usage};
 
 type Result<T> = std::result::Result<T, Error>;

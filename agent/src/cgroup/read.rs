@@ -44,15 +44,17 @@ pub(super) fn folder(version: Version, hierarchies: &[Hierarchy], path: &Path) -
 
 /// By the id in its name: what stands around it is the runtime's choice.
 pub(super) fn container(version: Version, hierarchies: &[Hierarchy], pod: &Path, id: &str) -> Result<Option<Found>> {
-    if id.len() < ID_MIN || id.contains('/') {
-        return Ok(None);
-    }
     for h in hierarchies {
-        if let Some(name) = h.children(pod)?.into_iter().find(|name| name.contains(id)) {
+        if let Some(name) = h.children(pod)?.into_iter().find(|name| bears(name, id)) {
             return folder(version, hierarchies, &pod.join(name)).map(Some);
         }
     }
     Ok(None)
+}
+
+/// Whether a cgroup's name is that of the container.
+pub(super) fn bears(name: &str, id: &str) -> bool {
+    id.len() >= ID_MIN && !id.contains('/') && name.contains(id)
 }
 
 fn text(path: PathBuf) -> Result<Option<String>> {

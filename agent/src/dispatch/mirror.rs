@@ -33,7 +33,7 @@ pub(super) struct Decision {
 /// `all`: every static pod is known, so one that is not wanted is none. `departed`: hashes of those that this agent has ended.
 pub(super) fn decide(
     wanted: &BTreeMap<ObjectKey, Wanted>,
-    mirrors: &BTreeMap<String, &Arc<Pod>>,
+    mirrors: &BTreeMap<&str, &Arc<Pod>>,
     api: &Snapshot<Pod>,
     all: bool,
     departed: &BTreeSet<String>,
@@ -44,7 +44,7 @@ pub(super) fn decide(
         let gone = wanted.get(&key(pod)).map_or(ended, |w| hash(&w.pod) != says);
         gone || pod.metadata.deletion_timestamp.is_some()
     };
-    let delete = mirrors.iter().filter(|(_, pod)| useless(pod)).map(|(uid, _)| uid.clone()).collect();
+    let delete = mirrors.iter().filter(|(_, pod)| useless(pod)).map(|(uid, _)| (*uid).to_owned()).collect();
     let away = |key: &ObjectKey| api.synced && !api.items.contains_key(key) && !api.malformed.contains(key);
     let create = wanted.iter().filter(|(key, w)| w.make && away(key)).map(|(key, _)| key.clone()).collect();
     Decision { delete, create }
@@ -109,13 +109,13 @@ impl Mirrors {
         &mut self,
         decision: Decision,
         wanted: &BTreeMap<ObjectKey, Wanted>,
-        mirrors: &BTreeMap<String, &Arc<Pod>>,
+        mirrors: &BTreeMap<&str, &Arc<Pod>>,
         owner: &Owner<'_>,
         wake: &Arc<Notify>,
     ) {
         self.deletions.retain(|uid, _| decision.delete.contains(uid));
         for uid in decision.delete {
-            let Some(pod) = mirrors.get(&uid).filter(|_| !self.deletions.contains_key(&uid)) else { continue };
+            let Some(pod) = mirrors.get(uid.as_str()).filter(|_| !self.deletions.contains_key(&uid)) else { continue };
             let id = id_of(pod);
             tracing::info!(pod = %id, "a mirror pod without its static pod is not run: its object is deleted");
             let deletion = delete(owner.kube.clone(), id);

@@ -31,7 +31,7 @@ impl Dispatcher {
             if self.actors.contains_key(uid) || self.name_taken(&id, runtime) {
                 continue;
             }
-            let runs = runtime.pods.contains_key(uid);
+            let runs = runtime.pods.contains_key(uid.as_str());
             if runs && !api.synced && self.patience.is_some() {
                 continue;
             }
@@ -61,7 +61,7 @@ impl Dispatcher {
         &mut self,
         statics: &StaticPods,
         runtime: &RuntimeSnapshot,
-        wanted: &BTreeMap<String, &Arc<Pod>>,
+        wanted: &BTreeMap<&str, &Arc<Pod>>,
     ) {
         if !statics.synced || statics.broken {
             return;
@@ -69,7 +69,7 @@ impl Dispatcher {
         let left = runtime.pods.values().filter(|p| p.is_static);
         let left = left.filter(|p| {
             let uid = &p.id.uid;
-            !statics.pods.contains_key(uid) && !wanted.contains_key(uid) && !self.actors.contains_key(uid)
+            !statics.pods.contains_key(uid) && !wanted.contains_key(uid.as_str()) && !self.actors.contains_key(uid)
         });
         let left: Vec<PodId> = left.map(|p| p.id.clone()).collect();
         for id in left {
@@ -79,7 +79,7 @@ impl Dispatcher {
     }
 
     /// Objects in the API that stand for static pods: those that are missing, and those that should not be.
-    pub(super) fn mirror(&mut self, statics: &StaticPods, api: &Snapshot<Pod>, mirrors: &BTreeMap<String, &Arc<Pod>>) {
+    pub(super) fn mirror(&mut self, statics: &StaticPods, api: &Snapshot<Pod>, mirrors: &BTreeMap<&str, &Arc<Pod>>) {
         let quiet = statics.pods.values().map(|pod| (mirror::key(pod), Wanted { pod: pod.clone(), make: false }));
         let mut wanted: BTreeMap<_, _> = quiet.collect();
         for entry in self.actors.values() {

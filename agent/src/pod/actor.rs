@@ -249,7 +249,7 @@ impl Actor {
 
     fn observe(&self) -> Observed {
         let snapshot = self.shared.runtime.snapshot.borrow().clone();
-        let pod = snapshot.pods.get(&self.inputs.id.uid);
+        let pod = snapshot.pods.get(self.inputs.id.uid.as_str());
         let mut local = self.local.clone();
         local.gate_open = *self.inputs.gate.borrow();
         let sandboxes = pod.map(|p| p.sandboxes.clone()).unwrap_or_default();

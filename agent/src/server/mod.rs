@@ -56,6 +56,7 @@ pub struct Deps {
     pub statuses: crate::static_pods::Statuses,
     pub metrics: Arc<Metrics>,
     pub probes: ferrolet_probes::Driver,
+    pub stats: crate::stats::Stats,
     pub health: health::Checks,
 }
 

@@ -6,6 +6,7 @@ use super::find::{self, Refusal};
 use super::logs::{self, read::Alive};
 use super::stream::{self, Kind};
 use super::{Deps, health};
+use crate::stats;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
 use axum::http::{StatusCode, header};
@@ -49,6 +50,10 @@ pub fn app(deps: Deps) -> Router {
         .route("/runningpods/", get(running_pods))
         .route("/metrics", get(metrics))
         .route("/metrics/probes", get(probe_metrics))
+        .route("/metrics/resource", get(resource_metrics))
+        .route("/metrics/cadvisor", get(container_metrics))
+        .route("/stats/summary", get(summary))
+        .route("/stats/summary/", get(summary))
         .route("/configz", get(configz))
         .with_state(deps)
         .merge(health)
@@ -173,6 +178,23 @@ async fn metrics(State(deps): State<Deps>) -> Response {
 async fn probe_metrics(State(deps): State<Deps>) -> Response {
     let tallies = deps.probes.tallies().await;
     page(crate::metrics::probes::page(&tallies, &find::pods(&deps)))
+}
+
+async fn resource_metrics(State(deps): State<Deps>) -> Response {
+    page(stats::resource::page(&*deps.stats.sample(&find::pods(&deps)).await))
+}
+
+async fn container_metrics(State(deps): State<Deps>) -> Response {
+    page(stats::cadvisor::page(&*deps.stats.sample(&find::pods(&deps)).await))
+}
+
+async fn summary(State(deps): State<Deps>, request: Request) -> Json<Value> {
+    let query = request.uri().query().unwrap_or_default();
+    let brief = form_urlencoded::parse(query.as_bytes()).any(|(k, v)| k == "only_cpu_and_memory" && v == "true");
+    let sample = deps.stats.sample(&find::pods(&deps)).await;
+    // Of the rest nothing is asked, where only this is wanted.
+    let layers = if brief { Default::default() } else { deps.stats.layers().await };
+    Json(stats::summary::document(&sample, &layers, brief))
 }
 
 fn page(text: String) -> Response {

@@ -15,6 +15,7 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod probes;
+mod registries;
 mod resize;
 mod rules;
 mod runtime;
@@ -24,6 +25,7 @@ mod services;
 mod shared;
 mod standalone;
 mod static_pods;
+mod stats;
 mod together;
 mod volumes;
 mod waits;
@@ -47,8 +49,10 @@ fn main() {
         lifecycle::trials(),
         static_pods::trials(),
         standalone::trials(),
+        stats::trials(),
         together::trials(),
         credentials::trials(),
+        registries::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

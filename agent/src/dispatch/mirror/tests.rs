@@ -31,22 +31,22 @@ fn every_case_of_a_mirror() {
         (&none, Some(mirror("h")), true, false, false, false),
     ];
     for (i, (wanted, object, synced, all, deletes, creates)) in cases.into_iter().enumerate() {
-        let mirrors: BTreeMap<String, &Arc<Pod>> = object.iter().map(|o| ("m".to_owned(), o)).collect();
-        let items = object.iter().map(|o| (at("a"), o.clone())).collect();
+        let mirrors: BTreeMap<&str, &Arc<Pod>> = object.iter().map(|o| ("m", o)).collect();
+        let items = object.iter().map(|o| (Arc::new(at("a")), o.clone())).collect();
         let api = Snapshot { synced, items, ..Snapshot::default() };
         let decision = decide(wanted, &mirrors, &api, all, &BTreeSet::new());
         assert_eq!((!decision.delete.is_empty(), !decision.create.is_empty()), (deletes, creates), "case {i}");
     }
     // One that was ended here is known to be gone, unless it is there again.
     let object = mirror("h");
-    let mirrors: BTreeMap<String, &Arc<Pod>> = [("m".to_owned(), &object)].into();
+    let mirrors: BTreeMap<&str, &Arc<Pod>> = [("m", &object)].into();
     let deletes = |wanted, hash: &str| {
         let api = Snapshot { synced: true, ..Snapshot::default() };
         !decide(wanted, &mirrors, &api, false, &BTreeSet::from([hash.to_owned()])).delete.is_empty()
     };
     assert!(deletes(&none, "h") && !deletes(&none, "other") && !deletes(&wanted(true), "h"));
     // Somebody else's pod has the name.
-    let api = Snapshot { synced: true, items: [(at("a"), pod("a", "u", json!({})))].into(), ..Snapshot::default() };
+    let api = Snapshot { synced: true, items: [(Arc::new(at("a")), pod("a", "u", json!({})))].into(), ..Snapshot::default() };
     assert_eq!(decide(&wanted(true), &BTreeMap::new(), &api, true, &BTreeSet::new()), Decision::default());
 }
 

@@ -266,7 +266,7 @@ impl World {
     /// What the agent last saw of a pod in the runtime.
     pub fn seen(&self, name: &str) -> Option<Arc<observe::PodRuntime>> {
         let (_, _, handle) = self.agent.as_ref()?;
-        handle.snapshot.borrow().pods.get(&format!("uid-{name}")).cloned()
+        handle.snapshot.borrow().pods.get(format!("uid-{name}").as_str()).cloned()
     }
 
     /// Makes the agent look at a pod now, as an event would.

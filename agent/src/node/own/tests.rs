@@ -7,7 +7,7 @@ use std::time::Duration;
 fn snapshot(node: serde_json::Value) -> Arc<Snapshot<Node>> {
     let key = ObjectKey { namespace: String::new(), name: "n".into() };
     let node: Node = serde_json::from_value(node).unwrap();
-    Arc::new(Snapshot { synced: true, items: [(key, Arc::new(node))].into(), ..Snapshot::default() })
+    Arc::new(Snapshot { synced: true, items: [(Arc::new(key), Arc::new(node))].into(), ..Snapshot::default() })
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ impl Job {
             return self.shared.node.ips.first().map(ToString::to_string);
         }
         let snapshot = self.shared.runtime.snapshot.borrow().clone();
-        let newest = snapshot.pods.get(&self.desired.id.uid).and_then(|p| p.sandboxes.iter().max_by_key(|s| s.attempt)).cloned();
+        let newest =
+            snapshot.pods.get(self.desired.id.uid.as_str()).and_then(|p| p.sandboxes.iter().max_by_key(|s| s.attempt)).cloned();
         newest.or_else(|| self.observed.newest_sandbox().cloned())?.ips.first().cloned()
     }
 }

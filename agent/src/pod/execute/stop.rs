@@ -92,7 +92,7 @@ impl Job {
 
     fn runs(&self, id: &str) -> bool {
         let snapshot = self.shared.runtime.snapshot.borrow().clone();
-        let pod = snapshot.pods.get(&self.desired.id.uid);
+        let pod = snapshot.pods.get(self.desired.id.uid.as_str());
         pod.is_some_and(|p| p.containers.iter().any(|c| c.id == id && c.running()))
     }
 
@@ -101,7 +101,7 @@ impl Job {
         let mut snapshot = self.shared.runtime.snapshot.clone();
         let uid = &self.desired.id.uid;
         let ended = snapshot.wait_for(|s| {
-            let pod = s.pods.get(uid);
+            let pod = s.pods.get(uid.as_str());
             !pod.is_some_and(|p| p.containers.iter().any(|c| c.live() && ids.contains(&c.id)))
         });
         let _ = ended.await;

@@ -54,7 +54,7 @@ impl Api {
     pub fn node(&self, object: Value) {
         let items = (!object.is_null()).then(|| {
             let key = ObjectKey { namespace: String::new(), name: "n".into() };
-            (key, Arc::new(serde_json::from_value(object).unwrap()))
+            (Arc::new(key), Arc::new(serde_json::from_value(object).unwrap()))
         });
         let snapshot = Snapshot { synced: true, items: items.into_iter().collect(), malformed: BTreeSet::new() };
         self.node.send_replace(Arc::new(snapshot));
@@ -70,7 +70,7 @@ impl Api {
         let mut items = BTreeMap::new();
         let key = |name: &String| ObjectKey { namespace: "ns".into(), name: name.clone() };
         for (name, value) in &o.pods {
-            let key = key(name);
+            let key = Arc::new(key(name));
             if o.malformed.contains(name) {
                 // As the watcher does: what was known stays.
                 items.extend(old.items.get(&key).map(|known| (key, known.clone())));
