@@ -20,6 +20,7 @@ use crate::cgroup;
 use crate::config::Config;
 use crate::events::Severity;
 use crate::images::Images;
+use crate::images::providers::Providers;
 use crate::node::facts::throttle_paths;
 use crate::observe::{PodRuntime, RuntimeSnapshot};
 use crate::pod::actor;
@@ -95,6 +96,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         root_dir: config.root_dir.clone(),
     };
     let (images, puller) = Images::spawn(cri.clone(), pulls, cancel.clone());
+    let providers = Providers::new(&config.credential_providers, &config.credential_provider_dir, kube.clone());
     let node = NodeFacts { ips: config.node_ips.clone(), runtime: ask::runtime_name(&cri, &mut asks, &pods, &statics).await };
     let limits = NodeLimits {
         memory_bytes: node_memory(),
@@ -119,6 +121,7 @@ async fn run(deps: Deps, cancel: &CancellationToken, reporters: TaskTracker) {
         probes,
         events,
         images,
+        providers,
         runtime,
         services,
         own_pods,

@@ -5,7 +5,10 @@
 //! Cancelled by its token; a pull cut off then leaves a record that it had begun, which the next agent finds.
 
 pub mod auth;
+pub mod keyring;
+pub mod node_config;
 pub mod policy;
+pub mod providers;
 mod puller;
 pub mod records;
 pub mod reference;

@@ -20,10 +20,12 @@ fn main() -> ExitCode {
             return if problem.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let (Command::Daemon(Args { v, .. })
-    | Command::Pod(pod::Args { v, .. })
-    | Command::Trace(trace::Args { v, .. })
-    | Command::Cleanup(cleanup::Args { v, .. })) = &command;
+    let v = match &command {
+        Command::Daemon(args) => &args.v,
+        Command::Pod(pod::Args { v, .. }) | Command::Trace(trace::Args { v, .. }) | Command::Cleanup(cleanup::Args { v, .. }) => {
+            v
+        }
+    };
     let quiet = !matches!(command, Command::Daemon(_));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter(*v, quiet)).with_writer(std::io::stderr).with_ansi(colours).init();

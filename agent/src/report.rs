@@ -225,6 +225,8 @@ impl Task {
             kube::Error::Api(s) if s.code == 404 => Ok(Outcome::Gone),
             // Another pod has the name: the uid in the patch or the precondition does not match.
             kube::Error::Api(s) if s.code == 409 && s.message.to_ascii_lowercase().contains("uid") => Ok(Outcome::Gone),
+            // The same where that other pod is another node's: a pod never changes its node, so this cannot be of ours.
+            kube::Error::Api(s) if s.code == 403 && s.message.contains("with spec.nodeName set to itself") => Ok(Outcome::Gone),
             kube::Error::Api(s) if s.code == 409 || s.code == 429 || s.code >= 500 => {
                 tracing::debug!(pod = %self.id, code = s.code, message = s.message, "cannot {what} yet");
                 Ok(Outcome::Again(format!("cannot {what}: {} ({})", s.message, s.code)))

@@ -90,6 +90,8 @@ pub struct Node {
     pub agent: Option<Proc>,
     /// `key=value`, which the agent gives its node when it registers; see [`Lab::label`] for later.
     pub labels: Vec<String>,
+    /// Flags of the agent besides the lab's own, from its next start on.
+    pub flags: Vec<String>,
     /// Fields of the KubeProxyConfiguration besides the lab's own, or instead of them, from the agent's next start on.
     pub proxy: serde_json::Map<String, Value>,
     /// The same of the KubeletConfiguration.
@@ -172,6 +174,7 @@ impl Lab {
             containerd,
             agent: None,
             labels: vec![],
+            flags: vec![],
             proxy: Default::default(),
             kubelet: Default::default(),
             stack,
@@ -378,6 +381,7 @@ impl Node {
         if !self.labels.is_empty() {
             argv.push(format!("--node-labels={}", self.labels.join(",")));
         }
+        argv.extend(self.flags.iter().cloned());
         self.kubelet.iter().for_each(|(field, value)| kubelet_config[field] = value.clone());
         std::fs::write(&config, serde_json::to_string_pretty(&kubelet_config)?)?;
         self.agent = Some(Proc::spawn("ferrolet", &self.lab, Some(&self.netns), &self.agent_log(), &argv, &[])?);

@@ -42,7 +42,7 @@ pub struct Containerd {
 impl Containerd {
     /// Writes the configuration. `run` holds the socket (short path).
     pub fn new(lab: &str, netns: &str, network: PodNetwork, dir: &Path, run: &Path, tools: &Tools) -> Result<Containerd> {
-        for sub in ["root", "state", "cni", "ipam"] {
+        for sub in ["root", "state", "cni", "ipam", "certs.d"] {
             std::fs::create_dir_all(dir.join(sub))?;
         }
         std::fs::create_dir_all(run)?;
@@ -52,6 +52,11 @@ impl Containerd {
         std::fs::write(dir.join("config.toml"), config(dir, &socket, &programs, tools.runtime.runc.as_deref()))?;
         std::fs::write(dir.join("cni/10-lab.conflist"), cni(lab, &dir.join("ipam"), network))?;
         Ok(Containerd { socket, lab: lab.into(), netns: netns.into(), dir: dir.into(), tools: tools.clone(), process: None })
+    }
+
+    /// Where it looks for what it must know of registries: a folder `host:port` each, with a `hosts.toml`.
+    pub fn registries(&self) -> PathBuf {
+        self.dir.join("certs.d")
     }
 
     pub fn endpoint(&self) -> String {
@@ -178,6 +183,8 @@ tolerate_missing_hugetlb_controller = true
 disable_tcp_service = true
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{dir}/certs.d"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{cni}"
 conf_dir = "{dir}/cni"

@@ -1,4 +1,5 @@
-//! A TCP proxy inside a namespace whose connections can go silent: they stay open, and nothing passes them any more.
+//! A TCP proxy inside a namespace whose connections can go silent: they stay open, and nothing passes them any more. It can also
+//! hold answers back after so many bytes of them, until the server is gone.
 
 use crate::netns::within;
 use anyhow::{Context, Result};
@@ -22,6 +23,10 @@ struct State {
     /// Connections up to this one are silent.
     silent: AtomicUsize,
     made: AtomicUsize,
+    /// How many bytes of answers pass on one connection; zero: all.
+    most: AtomicUsize,
+    /// Connections that are held back now.
+    held: AtomicUsize,
 }
 
 impl Proxy {
@@ -39,9 +44,10 @@ impl Proxy {
                 };
                 let Ok(Ok(server)) = within(&netns, move || TcpStream::connect(to)) else { continue };
                 let number = shared.made.fetch_add(1, Ordering::SeqCst) + 1;
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                for (from, to, answers) in [(&client, &server, false), (&server, &client, true)] {
                     let (Ok(from), Ok(to), state) = (from.try_clone(), to.try_clone(), shared.clone()) else { continue };
-                    pipes.push(std::thread::spawn(move || drop(pipe(from, to, number, &state))));
+                    let pipe = Pipe { number, answers };
+                    pipes.push(std::thread::spawn(move || drop(pipe.run(from, to, &state))));
                 }
             }
             pipes.into_iter().for_each(|pipe| drop(pipe.join()));
@@ -52,6 +58,16 @@ impl Proxy {
     /// All connections that there are say nothing from now on, and hear nothing. New ones are as good as any.
     pub fn silence(&self) {
         self.state.silent.store(self.connections(), Ordering::SeqCst);
+    }
+
+    /// From now on no more than so many bytes of the answers on one connection pass; zero: all pass.
+    pub fn hold_after(&self, bytes: usize) {
+        self.state.most.store(bytes, Ordering::SeqCst);
+    }
+
+    /// How many connections are held back.
+    pub fn held(&self) -> usize {
+        self.state.held.load(Ordering::SeqCst)
     }
 
     /// How many there were so far.
@@ -69,25 +85,55 @@ impl Drop for Proxy {
     }
 }
 
-fn pipe(mut from: TcpStream, mut to: TcpStream, number: usize, state: &State) -> std::io::Result<()> {
-    from.set_nonblocking(false)?;
-    from.set_read_timeout(Some(TURN))?;
-    let mut buffer = vec![0; 64 << 10];
-    while !state.end.load(Ordering::SeqCst) {
-        let n = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
-            Err(error) => return Err(error),
+/// One direction of a connection.
+struct Pipe {
+    number: usize,
+    answers: bool,
+}
+
+impl Pipe {
+    fn run(&self, mut from: TcpStream, mut to: TcpStream, state: &State) -> std::io::Result<()> {
+        from.set_nonblocking(false)?;
+        from.set_read_timeout(Some(TURN))?;
+        let mut buffer = vec![0; 64 << 10];
+        let mut passed = 0;
+        while !state.end.load(Ordering::SeqCst) {
+            let n = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
+                Err(error) => {
+                    // The other side sees it end in the middle, as it would without a proxy.
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                    return Err(error);
+                }
+            };
+            passed += n;
+            self.hold(passed, state);
+            // What comes is taken and lost, as in a network that has forgotten the connection.
+            if self.number > state.silent.load(Ordering::SeqCst) {
+                to.write_all(&buffer[..n])?;
+            }
+        }
+        // The other side is told of an end only where it still hears anything.
+        if self.number > state.silent.load(Ordering::SeqCst) {
+            to.shutdown(std::net::Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what has come from going on while too much has passed.
+    fn hold(&self, passed: usize, state: &State) {
+        let over = || {
+            let most = state.most.load(Ordering::SeqCst);
+            self.answers && most > 0 && passed > most && !state.end.load(Ordering::SeqCst)
         };
-        // What comes is taken and lost, as in a network that has forgotten the connection.
-        if number > state.silent.load(Ordering::SeqCst) {
-            to.write_all(&buffer[..n])?;
+        if over() {
+            state.held.fetch_add(1, Ordering::SeqCst);
+            while over() {
+                std::thread::sleep(TURN);
+            }
+            state.held.fetch_sub(1, Ordering::SeqCst);
         }
     }
-    // The other side is told of an end only where it still hears anything.
-    if number > state.silent.load(Ordering::SeqCst) {
-        to.shutdown(std::net::Shutdown::Write)?;
-    }
-    Ok(())
 }

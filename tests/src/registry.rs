@@ -1,5 +1,5 @@
 //! A container registry inside a node's namespace, on its loopback, where containerd asks without TLS: what a pull needs, no
-//! more. It can want credentials, keep those who ask waiting, stop halfway through a layer, and tells who asked for what.
+//! more. It can want credentials, lie, keep those who ask waiting, stop halfway through a layer, and tells who asked for what.
 
 use crate::images::{Blobs, MANIFEST, digest};
 use crate::netns::within;
@@ -65,8 +65,17 @@ struct Content {
     images: BTreeMap<String, Blobs>,
     /// Which repositories want a `user:password`.
     passwords: BTreeMap<String, String>,
+    /// What of a repository is not what its digest says.
+    lies: BTreeMap<String, Lie>,
     /// Method and path of each request.
     asked: Vec<String>,
+}
+
+/// What a registry gives out under a digest that is another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    Manifest,
+    Layer,
 }
 
 impl Registry {
@@ -107,6 +116,14 @@ impl Registry {
     /// From now on the repository wants `user:password`.
     pub fn protect(&self, repository: &str, password: &str) {
         self.content().passwords.insert(repository.to_owned(), password.to_owned());
+    }
+
+    /// From now on the repository gives out something else under the digest of what it has; `None`: what it has.
+    pub fn lie(&self, repository: &str, lie: Option<Lie>) {
+        match lie {
+            Some(lie) => self.content().lies.insert(repository.to_owned(), lie),
+            None => self.content().lies.remove(repository),
+        };
     }
 
     /// Keeps whoever asks for a manifest waiting, or lets all of them go on.
@@ -177,8 +194,11 @@ fn answer(stream: &TcpStream, state: &State) -> Result<()> {
     if path.contains("/manifests/") {
         state.hold.pass();
     }
-    let (status, kind, body) = find(state, method, path, password.as_deref());
+    let (status, kind, mut body) = find(state, method, path, password.as_deref());
     let digest = digest(&body);
+    if status.starts_with("200") {
+        distort(state, path, &mut body);
+    }
     let mut head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nDocker-Content-Digest: {digest}\r\nConnection: close\r\n",
         body.len()
@@ -210,6 +230,20 @@ fn refuse_tls(mut stream: &TcpStream) -> Result<bool> {
         stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")?;
     }
     Ok(tls)
+}
+
+/// What is JSON stays it.
+fn distort(state: &State, path: &str, body: &mut Vec<u8>) {
+    let lies = &state.content.lock().unwrap_or_else(PoisonError::into_inner).lies;
+    let Some((_, lie)) = lies.iter().find(|(repository, _)| path.starts_with(&format!("/v2/{repository}/"))) else { return };
+    match lie {
+        Lie::Manifest if path.contains("/manifests/") => body.push(b' '),
+        Lie::Layer if path.contains("/blobs/") && body.len() > LAYER_MIN => {
+            let middle = body.len() / 2;
+            body[middle] ^= 1;
+        }
+        _ => {}
+    }
 }
 
 fn find(state: &State, method: &str, path: &str, given: Option<&str>) -> (&'static str, &'static str, Vec<u8>) {

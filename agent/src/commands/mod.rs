@@ -16,7 +16,7 @@ use std::ffi::OsString;
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    Daemon(Args),
+    Daemon(Box<Args>),
     Pod(pod::Args),
     Trace(trace::Args),
     Cleanup(cleanup::Args),
@@ -28,7 +28,7 @@ impl Command {
         let mut args: Vec<OsString> = args.into_iter().collect();
         let word = args.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
         if !matches!(word.as_str(), "pod" | "trace" | "cleanup") {
-            return Args::read(args).map(Command::Daemon);
+            return Args::read(args).map(|args| Command::Daemon(Box::new(args)));
         }
         args.remove(1);
         let args = args.into_iter().map(normalise);

@@ -67,6 +67,12 @@ pub struct Args {
     /// How often --manifest-url is asked
     #[arg(long, value_name = "DURATION")]
     pub http_check_frequency: Option<String>,
+    /// CredentialProviderConfig (kubelet.config.k8s.io/v1), YAML or JSON: a file, or a folder of such files
+    #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// Where the programs of those credential providers are
+    #[arg(long, value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// Log verbosity: 0 and 1 info, 2 to 4 debug, more trace; RUST_LOG wins
     #[arg(short = 'v', long = "v", value_name = "LEVEL", default_value_t = 0)]
     pub v: u8,

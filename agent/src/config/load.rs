@@ -1,10 +1,13 @@
 //! Files and flags to `Config`: the only part of the configuration that touches the host.
 
 use super::fields::Problem;
-use super::{Args, Config, hostinfo, kubelet, proxy, standalone, statics};
+use super::{Args, Config, hostinfo, kubelet, providers, proxy, standalone, statics};
 use crate::admission::sysctls;
+use crate::images::node_config::Places;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A configuration file larger than this is not one.
@@ -59,6 +62,9 @@ pub fn load(args: &Args) -> Result<Config, Error> {
     if let Some(dir) = &args.cert_dir {
         config.server.cert_dir = dir.clone();
     }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    config.docker_config = Places::new(&config.root_dir, std::env::current_dir().ok().as_deref(), home.as_deref());
+    credential_providers(&mut config, args)?;
     if let Some(on) = args.seccomp_default {
         config.seccomp_default = on;
     }
@@ -102,6 +108,65 @@ pub fn for_trace(proxy_config: Option<&Path>, name: Option<&str>) -> Result<Conf
     let mut config = Config { node_name: node_name(&named)?, ..Config::default() };
     apply_file(&mut config, "--proxy-config", proxy_config, proxy::apply)?;
     Ok(config)
+}
+
+const PROVIDER_CONFIG: &str = "--image-credential-provider-config";
+
+/// One flag is of no use without the other.
+fn credential_providers(config: &mut Config, args: &Args) -> Result<(), Error> {
+    let given = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+    let (file, folder) = match (given(&args.image_credential_provider_config), given(&args.image_credential_provider_bin_dir)) {
+        (None, None) => return Ok(()),
+        (Some(file), Some(folder)) => (file, folder),
+        (None, _) => return Err(flag("image-credential-provider-bin-dir", "needs --image-credential-provider-config")),
+        (_, None) => return Err(flag("image-credential-provider-config", "needs --image-credential-provider-bin-dir")),
+    };
+    let mut names = BTreeSet::new();
+    for path in provider_files(&file)? {
+        let text = read(PROVIDER_CONFIG, &path)?;
+        let document = document(&text).map_err(|source| Error::Syntax { flag: PROVIDER_CONFIG, path: path.clone(), source })?;
+        let mut problems = Vec::new();
+        config.credential_providers.extend(providers::read(document, &mut names, &mut problems));
+        if !problems.is_empty() {
+            return Err(Error::Invalid { flag: PROVIDER_CONFIG, path, problems });
+        }
+    }
+    for provider in &config.credential_providers {
+        let program = folder.join(&provider.name);
+        let there = std::fs::metadata(&program);
+        let detail = match there {
+            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => continue,
+            Ok(_) => "is no program".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return Err(flag("image-credential-provider-bin-dir", format!("{}: {detail}", program.display())));
+    }
+    // It is run from wherever the agent is by then.
+    config.credential_provider_dir = std::path::absolute(&folder).unwrap_or(folder);
+    Ok(())
+}
+
+/// The file, or those of the folder that look like one, by name.
+fn provider_files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Read { flag: PROVIDER_CONFIG, path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let file = entry.path();
+        let named = file.extension().is_some_and(|e| matches!(e.to_str(), Some("json" | "yaml" | "yml")));
+        if named && !entry.file_type().map_err(failed)?.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let detail = format!("{}: no *.json, *.yaml or *.yml in it", path.display());
+        return Err(flag("image-credential-provider-config", detail));
+    }
+    Ok(files)
 }
 
 type Apply = fn(&mut Config, Value, &mut Vec<Problem>);

@@ -12,6 +12,7 @@ pub mod fields;
 pub mod hostinfo;
 mod kubelet;
 mod load;
+mod providers;
 mod proxy;
 mod reserved;
 mod standalone;
@@ -86,6 +87,11 @@ pub struct Config {
     pub max_parallel_image_pulls: usize,
     /// `imagePullCredentialsVerificationPolicy` and `preloadedImagesVerificationAllowlist`.
     pub image_policy: Policy,
+    /// `--image-credential-provider-config`, and the folder of `--image-credential-provider-bin-dir`.
+    pub credential_providers: Vec<crate::images::providers::Provider>,
+    pub credential_provider_dir: PathBuf,
+    /// Where the node's own docker config may be.
+    pub docker_config: crate::images::node_config::Places,
     /// `crashLoopBackOff.maxContainerRestartPeriod`.
     pub max_container_restart_period: Duration,
     /// `configMapAndSecretChangeDetectionStrategy`, with `syncFrequency`.
@@ -269,6 +275,9 @@ impl Default for Config {
             ids_per_pod: crate::userns::UNIT,
             max_parallel_image_pulls: 1,
             image_policy: Policy::default(),
+            credential_providers: Vec::new(),
+            credential_provider_dir: PathBuf::new(),
+            docker_config: crate::images::node_config::Places::default(),
             max_container_restart_period: Duration::from_secs(300),
             object_changes: Strategy::Watch,
             server: ServerConfig {

@@ -1,6 +1,7 @@
 //! The task that pulls and that alone writes the records: that a pull has begun, before the runtime is asked; by what
 //! credential it succeeded, before anybody hears of it.
 
+use super::auth::Source;
 use super::records::disk::{DiskError, Folder};
 use super::records::{Intent, Record, Users, merged};
 use super::reference::Reference;
@@ -82,7 +83,7 @@ impl Puller {
     async fn take(&mut self, request: Request) {
         match request {
             Request::Grant { asked, image_ref, secret } => {
-                self.record(&asked, &image_ref, Some(Users::of(Some(&secret)))).await;
+                self.record(&asked, &image_ref, Some(Users::of(Some(&Source::Secret(secret))))).await;
             }
             Request::Pull { wanted, sandbox, reply, turn } => {
                 let secrets = wanted.credential.as_ref().map(|c| {
@@ -130,7 +131,7 @@ impl Puller {
         let replies = self.waiting.remove(key).map(|pull| pull.replies).unwrap_or_default();
         let recorded = match &answer {
             Ok(pulled) => {
-                let users = Users::of(wanted.credential.as_ref().map(|c| &c.secret));
+                let users = Users::of(wanted.credential.as_ref().map(|c| &c.source));
                 self.record(&wanted.asked, &pulled.image.id, Some(users)).await
             }
             Err(_) => true,

@@ -5,7 +5,7 @@
 
 pub mod disk;
 
-use super::auth::Credential;
+use super::auth::{Credential, Source};
 use super::policy::plain_name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ const OLD_VERSION: &str = "kubelet.config.k8s.io/v1alpha1";
 const ADDED_MAX: usize = 100;
 
 /// The secret that a credential is from, and the credential's hash.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PullSecret {
     pub uid: String,
@@ -32,13 +32,13 @@ impl PullSecret {
     }
 }
 
-/// Written by kubelet for credential providers; kept, and never matched here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The service account that a credential provider was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PullAccount {
-    uid: String,
-    namespace: String,
-    name: String,
+    pub uid: String,
+    pub namespace: String,
+    pub name: String,
 }
 
 /// Who may use an image under one name.
@@ -56,10 +56,11 @@ pub struct Users {
 
 impl Users {
     /// Those who the credential that a pull succeeded with stands for; `None`: it needed none.
-    pub fn of(credential: Option<&PullSecret>) -> Users {
-        match credential {
-            Some(secret) => Users { kubernetes_secrets: vec![secret.clone()], ..Users::default() },
-            None => Users { node_pods_accessible: true, ..Users::default() },
+    pub fn of(source: Option<&Source>) -> Users {
+        match source {
+            Some(Source::Secret(secret)) => Users { kubernetes_secrets: vec![secret.clone()], ..Users::default() },
+            Some(Source::Account(account)) => Users { kubernetes_service_accounts: vec![account.clone()], ..Users::default() },
+            Some(Source::Node) | None => Users { node_pods_accessible: true, ..Users::default() },
         }
     }
 }
@@ -153,7 +154,10 @@ pub fn merged(known: Option<&Record>, image_ref: &str, name: &str, users: Option
             *before = users.clone();
             true
         }
-        (Some(users), Some(before)) => add(&mut before.kubernetes_secrets, &users.kubernetes_secrets),
+        (Some(users), Some(before)) => {
+            let secrets = add(&mut before.kubernetes_secrets, &users.kubernetes_secrets);
+            add_accounts(&mut before.kubernetes_service_accounts, &users.kubernetes_service_accounts) || secrets
+        }
     };
     record.api_version = VERSION.into();
     record.last_updated_time = Some(now);
@@ -179,6 +183,14 @@ fn add(all: &mut Vec<PullSecret>, new: &[PullSecret]) -> bool {
     changed
 }
 
+fn add_accounts(all: &mut Vec<PullAccount>, new: &[PullAccount]) -> bool {
+    let before = all.len();
+    let missing: Vec<_> = new.iter().filter(|a| !all.contains(a)).cloned().collect();
+    all.extend(missing);
+    all.sort();
+    all.len() > before
+}
+
 /// Whether a pod may use an image that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
@@ -194,9 +206,15 @@ pub fn without_credentials(record: &Record, image: &str) -> Option<Access> {
     let users = plain_name(image).ok().and_then(|name| record.credential_mapping.get(&name));
     match users {
         Some(users) if users.node_pods_accessible => Some(Access::Granted),
-        Some(users) if !users.kubernetes_secrets.is_empty() => None,
+        Some(users) if !users.kubernetes_secrets.is_empty() || !users.kubernetes_service_accounts.is_empty() => None,
         _ => Some(Access::Denied),
     }
+}
+
+/// Whether it depends on a service account, for which a credential provider must be asked.
+pub fn asks_for_account(record: &Record, image: &str) -> bool {
+    let users = plain_name(image).ok().and_then(|name| record.credential_mapping.get(&name));
+    users.is_some_and(|users| !users.node_pods_accessible && !users.kubernetes_service_accounts.is_empty())
 }
 
 /// The same credential counts whatever secret it is from, and another credential in the same secret counts too: whoever could
@@ -210,7 +228,19 @@ pub fn access(record: &Record, image: &str, credentials: &[Credential]) -> Acces
     let same_hash = |mine: &PullSecret, other: &PullSecret| {
         !other.credential_hash.is_empty() && other.credential_hash == mine.credential_hash
     };
-    let mine = || credentials.iter().map(|c| &c.secret);
+    let account = credentials.iter().find_map(|c| match &c.source {
+        Source::Account(account) => Some(account),
+        Source::Secret(_) | Source::Node => None,
+    });
+    if account.is_some_and(|mine| users.kubernetes_service_accounts.contains(mine)) {
+        return Access::Granted;
+    }
+    let mine = || {
+        credentials.iter().filter_map(|c| match &c.source {
+            Source::Secret(secret) => Some(secret),
+            Source::Account(_) | Source::Node => None,
+        })
+    };
     if mine().any(|m| known.iter().any(|o| same_hash(m, o) && o.is_of(m))) {
         return Access::Granted;
     }

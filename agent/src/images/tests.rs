@@ -2,6 +2,7 @@
 
 mod access;
 
+use super::auth::Source;
 use super::*;
 use ferrolet_cri::fake::{Fake, ImageConfig, Outcome, Profile};
 use ferrolet_cri::types::AuthConfig;
@@ -48,7 +49,7 @@ impl Bench {
 fn wanted(image: &str, auth: Option<AuthConfig>) -> Wanted {
     let secret =
         |user: &str| PullSecret { uid: "u".into(), namespace: "ns".into(), name: "s".into(), credential_hash: user.to_owned() };
-    let credential = auth.map(|config| Credential { secret: secret(&config.username), config });
+    let credential = auth.map(|config| Credential { source: Source::Secret(secret(&config.username)), config });
     Wanted { asked: image.into(), image: image.into(), credential }
 }
 

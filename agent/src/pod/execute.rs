@@ -48,6 +48,7 @@ pub struct Shared {
     pub probes: ferrolet_probes::Driver,
     pub events: EventRecorder,
     pub images: Images,
+    pub providers: crate::images::providers::Providers,
     pub runtime: observe::Handle,
     pub services: Option<Watched<ferrolet_netproxy::wire::Service>>,
     pub own_pods: ferrolet_netproxy::OwnPods,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::testing::{Answer, Server};
 use serde_json::json;
 
 fn status(value: serde_json::Value) -> api::PodStatus {
@@ -40,4 +41,19 @@ fn what_others_own_is_left_alone() {
     let from = status(json!({"phase": "Running", "nominatedNodeName": "n", "resize": ""}));
     let to = status(json!({"phase": "Running"}));
     assert_eq!(patch::between("u", &from, &to), None);
+}
+
+/// A pod that was deleted by force while it ran here, and whose name another pod has on another node, has nobody to report to.
+#[tokio::test]
+async fn a_name_that_went_to_another_node_is_nobody_here() {
+    let message =
+        "pods \"web-0\" is forbidden: node \"node-1\" can only update pod status for pods with spec.nodeName set to itself";
+    let forbidden = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message});
+    let server = Server::queue(vec![Answer::Json(403, forbidden)]).await;
+    let id = PodId { namespace: "ns".into(), name: "web-0".into(), uid: "old".into() };
+    let to = Recipient::Own(Box::default());
+    let mut reporter = Reporter::spawn(server.client(), Arc::new(Semaphore::new(1)), id, to, &TaskTracker::new());
+    reporter.report(&Arc::new(status(json!({"phase": "Failed"}))), true);
+    tokio::time::timeout(Duration::from_secs(5), reporter.gone()).await.unwrap();
+    assert_eq!(server.uris().len(), 1);
 }

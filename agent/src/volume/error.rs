@@ -25,6 +25,13 @@ pub enum Error {
         "MountVolume.SetUp failed for volume {volume:?} : token for service account {account:?}: the answer has no {missing}"
     )]
     TokenAnswer { volume: String, account: String, missing: &'static str },
+    /// Of `certificates.k8s.io`.
+    #[error("MountVolume.SetUp failed for volume {volume:?}")]
+    Certificates {
+        volume: String,
+        #[source]
+        why: Box<super::kinds::certificates::Problem>,
+    },
     #[error("MountVolume.SetUp failed for volume {volume:?}")]
     Field { volume: String, source: Box<FieldError> },
     /// A key or path that would leave the volume.
@@ -96,6 +103,7 @@ impl Error {
             | Error::Affinity { .. }
             | Error::Taken { .. }
             | Error::Program { .. }
+            | Error::Certificates { .. }
             | Error::Mount { .. }
             | Error::UserNamespace { .. }
             | Error::Io { .. }

@@ -4,8 +4,10 @@
 //! what is as it should be. It keeps nothing in memory and may be cut off anywhere. What it mounts lies below the pod's folder,
 //! where `Manager::teardown` finds and unmounts it without knowing the kind. A new kind is a module and a line in `prepare`.
 
+mod anchors;
 pub(super) mod atomic;
 mod bound;
+pub(super) mod certificates;
 mod claim;
 mod empty_dir;
 mod files;
@@ -13,6 +15,7 @@ mod files;
 pub mod fuzzing;
 mod host_path;
 mod image;
+mod issue;
 mod local;
 mod nfs;
 mod payload;
@@ -36,6 +39,7 @@ use std::time::SystemTime;
 pub(super) struct Ask<'a> {
     pub(super) kube: &'a kube::Client,
     pub(super) objects: &'a Store,
+    pub(super) certificates: &'a certificates::Certificates,
     pub(super) pod: &'a Pod,
     pub(super) context: &'a PodContext,
     /// The volume's name in the pod.

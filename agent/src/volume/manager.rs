@@ -1,10 +1,12 @@
 //! Preparing and removing a pod's volumes.
 //!
-//! Owns `<root>/pods/<uid>` on disk and nothing in memory: what is there is looked up again at each call. The API is asked
+//! Owns `<root>/pods/<uid>` on disk; what is there is looked up again at each call. In memory it has only keys that pods'
+//! certificates were asked for with. The API is asked
 //! on the async side, all file work runs on the blocking pool under a lock on a folder that no pod can see.
 
 use super::beneath::{make_folder, open_folder, open_root, path_of, remove_tree};
 use super::fields::PodContext;
+use super::kinds::certificates::Certificates;
 use super::kinds::{self, Ask, Ready, Shown, Used, checked};
 use super::place::{Place, blocking, checked_uid, label, lock, pods};
 use super::{Error, Result, inside, mounts, subpath, userns};
@@ -33,6 +35,7 @@ struct Inner {
     removed: watch::Sender<u64>,
     kube: kube::Client,
     objects: Store,
+    certificates: Certificates,
 }
 
 /// A pod's volumes, ready to be bound into containers.
@@ -66,7 +69,8 @@ pub struct SubPath<'a> {
 impl Manager {
     /// `root_dir` is the agent's, `/var/lib/kubelet` by default.
     pub fn new(root_dir: impl Into<PathBuf>, kube: kube::Client, objects: Store) -> Manager {
-        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), removed: watch::Sender::new(0), kube, objects }) }
+        let (removed, certificates) = (watch::Sender::new(0), Certificates::new());
+        Manager { inner: Arc::new(Inner { root_dir: root_dir.into(), removed, kube, objects, certificates }) }
     }
 
     /// The pod's own folder.
@@ -118,6 +122,7 @@ impl Manager {
         let ask = Ask {
             kube: &self.inner.kube,
             objects: &self.inner.objects,
+            certificates: &self.inner.certificates,
             pod,
             context,
             volume: name,
@@ -132,6 +137,7 @@ impl Manager {
     /// Unmounts and removes all of the pod's volumes and its folder. Nothing there is success.
     pub async fn teardown(&self, uid: &str) -> Result<()> {
         let (root_dir, uid) = (self.inner.root_dir.clone(), checked_uid(uid)?.to_owned());
+        self.inner.certificates.forget(&uid);
         blocking(move || {
             let Some(root) = open_root(&root_dir)? else { return Ok(()) };
             let Some(pods) = open_folder(root.as_fd(), "pods")? else { return Ok(()) };

@@ -19,15 +19,6 @@ pub fn unsupported(pod: &Pod) -> Vec<Unsupported> {
             let reason = format!("volume {:?}: volumes of type {source} are not supported by this agent", volume.name);
             out.push(Unsupported { field: format!("spec.volumes[{i}].{source}"), reason });
         }
-        for (j, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
-            let kind = match source {
-                s if s.cluster_trust_bundle.is_some() => "clusterTrustBundle",
-                s if s.pod_certificate.is_some() => "podCertificate",
-                _ => continue,
-            };
-            let reason = format!("volume {:?}: projected sources of type {kind} are not supported by this agent", volume.name);
-            out.push(Unsupported { field: format!("spec.volumes[{i}].projected.sources[{j}].{kind}"), reason });
-        }
     }
     out
 }

@@ -1,5 +1,6 @@
-//! `cargo lab bench`: what a pod costs through the agent, how fast and small the service data plane is, and what probes cost.
+//! `cargo lab bench`: what a pod and a watched object cost through the agent, how fast and small the service data plane is, and what probes cost.
 
+pub mod configs;
 pub mod fake_pods;
 pub mod pods;
 pub mod probes;
@@ -13,6 +14,8 @@ pub enum What {
     Pods,
     /// What a thousand pods cost the agent alone, on the fake runtime.
     FakePods,
+    /// How soon a changed ConfigMap is in the volumes of many pods, and what watched objects cost.
+    Configs,
     Probes,
     /// What exec probes cost the pods that start meanwhile.
     ExecProbes,
@@ -27,6 +30,9 @@ pub fn run(what: Option<What>) -> Result<()> {
     }
     if wanted(What::FakePods) {
         fake_pods::run()?;
+    }
+    if wanted(What::Configs) {
+        configs::run()?;
     }
     if wanted(What::Probes) {
         probes::run()?;

@@ -15,6 +15,7 @@ mod lifecycle;
 mod nodes;
 mod pods;
 mod probes;
+mod registries;
 mod resize;
 mod rules;
 mod runtime;
@@ -51,6 +52,7 @@ fn main() {
         stats::trials(),
         together::trials(),
         credentials::trials(),
+        registries::trials(),
         debug::trials(),
         admission::trials(),
         services::trials(),

@@ -12,7 +12,10 @@ use ferrolet_tests::sys::wait_for;
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
-    let mut all = vec![test("volumes::running_pods_see_changes", running_pods_see_changes)];
+    let mut all = vec![
+        test("volumes::running_pods_see_changes", running_pods_see_changes),
+        test("volumes::certificates_that_are_not_offered", not_offered),
+    ];
     all.extend(claims::trials());
     all.extend(escapes::trials());
     all.extend(images::trials());
@@ -46,6 +49,24 @@ spec:
       - {secret: {name: s, items: [{key: word, path: deep/word}]}}
       - {downwardAPI: {items: [{path: notes, fieldRef: {fieldPath: metadata.annotations}}]}}
 ";
+
+/// The lab's API server has neither kind: the pod waits and says why, and others do not.
+fn not_offered(ns: &mut Ns) -> Result<()> {
+    let source = |name: &str, source: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+             - {{name: main, image: '{WEB}', args: [serve], volumeMounts: [{{name: v, mountPath: /v}}]}}\n  volumes:\n  \
+             - {{name: v, projected: {{sources: [{source}]}}}}\n"
+        )
+    };
+    ns.apply(&source("trust", "{clusterTrustBundle: {name: roots, path: roots.pem}}"))?;
+    ns.apply(&source("own", "{podCertificate: {signerName: example.com/s, keyType: ED25519, credentialBundlePath: own.pem}}"))?;
+    ns.apply(&source("plain", "{downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}"))?;
+    // Who may not ask for what is not there is told that; who may is told that it is not there.
+    ns.event("trust", "FailedMount", "clustertrustbundles.certificates.k8s.io is forbidden")?;
+    ns.event("own", "FailedMount", "podcertificaterequests.certificates.k8s.io is forbidden")?;
+    ns.ready("plain").map(drop)
+}
 
 fn running_pods_see_changes(ns: &mut Ns) -> Result<()> {
     ns.kubectl(&["create", "configmap", "c", "--from-literal=key=one", "--from-literal=goes=x"])?;

@@ -1,5 +1,6 @@
 //! Who may use what has been pulled, also when the agent is killed at it.
 
+use super::super::auth::Source;
 use super::super::*;
 use super::sandbox;
 use ferrolet_cri::fake::{Fake, Fault, ImageConfig, Profile};
@@ -40,13 +41,13 @@ impl World {
 fn credential(uid: &str, password: &str) -> Credential {
     Credential {
         config: AuthConfig { username: "u".into(), password: password.into(), ..Default::default() },
-        secret: PullSecret {
-            uid: uid.into(),
-            namespace: "ns".into(),
-            name: "s".into(),
-            credential_hash: format!("hash of {password}"),
-        },
+        source: Source::Secret(secret(uid, password)),
     }
+}
+
+fn secret(uid: &str, password: &str) -> PullSecret {
+    let credential_hash = format!("hash of {password}");
+    PullSecret { uid: uid.into(), namespace: "ns".into(), name: "s".into(), credential_hash }
 }
 
 fn private(fake: &Fake) {
@@ -88,12 +89,12 @@ async fn who_has_pulled_may_use_and_others_may_not() {
         assert_eq!(w.access(&id, &[]).await, Some(Access::Denied));
         assert_eq!(w.access(&id, &[credential("2", "wrong")]).await, Some(Access::Denied));
         let same = credential("2", "right");
-        assert_eq!(w.access(&id, std::slice::from_ref(&same)).await, Some(Access::GrantedBy(same.secret)));
+        assert_eq!(w.access(&id, std::slice::from_ref(&same)).await, Some(Access::GrantedBy(secret("2", "right"))));
     }
     let w = World::start(&fake, dir.path(), Policy::Never);
     assert_eq!(w.access(&id, &[]).await, None);
     // One credential more is remembered, by the one that writes.
-    w.images.grant(IMAGE, &id, credential("2", "right").secret);
+    w.images.grant(IMAGE, &id, secret("2", "right"));
     let record = || folder(dir.path()).read::<Record>(&id).unwrap().unwrap();
     until("remembered", || (record().credential_mapping["reg.local/private/web"].kubernetes_secrets.len() == 2).then_some(()))
         .await;

@@ -1,7 +1,9 @@
 //! Making sure of a container's image, by its pull policy.
 
 use super::{Failed, Job, Outcome};
-use crate::images::auth::{self, Credential};
+use crate::images::auth::{Credential, Own};
+use crate::images::keyring::Keyring;
+use crate::images::providers::{For, Given};
 use crate::images::records::{self, Access};
 use crate::images::{Known, PullError, Pulled, Wanted, reference};
 use crate::pod::container::ImageFacts;
@@ -104,10 +106,10 @@ impl Job {
             Failed { reason: "ImageInspectError", message }
         })?;
         // Asked for at most once, and only where something depends on them.
-        let secrets = OnceCell::new();
+        let own = OnceCell::new();
         let usable = match (what.pull, &present) {
             (PullPolicy::Always, _) | (_, None) => false,
-            (_, Some(found)) => self.may_use(asked, &image, found, &secrets).await,
+            (_, Some(found)) => self.may_use(asked, &image, found, &own).await,
         };
         match (what.pull, present) {
             (_, Some(found)) if usable => {
@@ -125,18 +127,18 @@ impl Job {
                 Err(Failed { reason: "ErrImageNeverPull", message })
             }
             _ => {
-                let secrets = secrets.get_or_init(|| self.pull_secrets()).await;
-                let credentials = auth::mark(&secrets.found);
+                let PullCredentials { own, missing, unknown } = own.get_or_init(|| self.own_credentials()).await;
+                let credentials = own.mark();
                 let tried = self.held.as_ref().and_then(|h| h.credentials);
-                if tried.is_some_and(|tried| tried == credentials || secrets.unknown) {
+                if tried.is_some_and(|tried| tried == credentials || *unknown) {
                     return Ok(Ensured::Held);
                 }
-                for name in &secrets.missing {
+                for name in missing {
                     let message =
                         format!("Unable to retrieve image pull secret {name:?}; attempting to pull the image may not succeed.");
                     self.warn(None, "FailedToRetrieveImagePullSecret", message);
                 }
-                Ok(match self.fetch(what.about, asked, &image, &secrets.found).await {
+                Ok(match self.fetch(what.about, asked, &image, own).await {
                     Ok(found) => Ensured::There(found),
                     Err(failed) => Ensured::Not { failed, credentials },
                 })
@@ -152,14 +154,17 @@ impl Job {
     }
 
     /// Whether the pod may use the image that is there, without asking its registry.
-    async fn may_use(&self, asked: &str, image: &str, found: &Image, secrets: &OnceCell<PullSecrets>) -> bool {
+    async fn may_use(&self, asked: &str, image: &str, found: &Image, own: &OnceCell<PullCredentials>) -> bool {
         let record = match self.shared.images.known(asked, &found.id).await {
             Known::Free => return true,
             Known::Unproven => return false,
             Known::Asks(record) => record,
         };
-        let secrets = secrets.get_or_init(|| self.pull_secrets()).await;
-        match records::access(&record, asked, &auth::find(image, &secrets.found)) {
+        let own = &own.get_or_init(|| self.own_credentials()).await.own;
+        // Of what providers give only for whom they give it counts here.
+        let given =
+            if records::asks_for_account(&record, asked) { self.provided(image).await.keyring } else { Keyring::default() };
+        match records::access(&record, asked, &own.find(image, &given)) {
             Access::Granted => true,
             Access::GrantedBy(secret) => {
                 self.shared.images.grant(asked, &found.id, secret);
@@ -169,10 +174,10 @@ impl Job {
         }
     }
 
-    async fn fetch(&self, about: Option<&str>, asked: &str, image: &str, secrets: &[Secret]) -> Result<Image, Failed> {
+    async fn fetch(&self, about: Option<&str>, asked: &str, image: &str, own: &Own) -> Result<Image, Failed> {
         self.normal(about, "Pulling", format!("Pulling image {asked:?}"));
         let begun = Instant::now();
-        match self.pull_with_any(asked, image, secrets).await {
+        match self.pull_with_any(asked, image, own).await {
             Ok(pulled) => {
                 let message = format!(
                     "Successfully pulled image {asked:?} in {} ({} including waiting). Image size: {} bytes.",
@@ -193,9 +198,10 @@ impl Job {
     }
 
     /// With each of the fitting credentials in turn, or with none.
-    async fn pull_with_any(&self, asked: &str, image: &str, secrets: &[Secret]) -> Result<Pulled, String> {
+    async fn pull_with_any(&self, asked: &str, image: &str, own: &Own) -> Result<Pulled, String> {
         let sandbox = self.sandbox_config(0).await.map_err(|e| e.to_string())?;
-        let mut credentials: Vec<Option<Credential>> = auth::find(image, secrets).into_iter().map(Some).collect();
+        let given = self.provided(image).await;
+        let mut credentials: Vec<Option<Credential>> = own.find(image, &given.keyring).into_iter().map(Some).collect();
         if credentials.is_empty() {
             credentials.push(None);
         }
@@ -216,31 +222,45 @@ impl Job {
                 }
             }
         }
-        Err(if errors.len() == 1 { errors.remove(0) } else { format!("[{}]", errors.join(", ")) })
+        let error = if errors.len() == 1 { errors.remove(0) } else { format!("[{}]", errors.join(", ")) };
+        let problems: Vec<&str> = own.problems.iter().chain(&given.problems).map(String::as_str).collect();
+        Err(if problems.is_empty() { error } else { format!("{error} ({})", problems.join("; ")) })
+    }
+
+    async fn provided(&self, image: &str) -> Given {
+        let id = &self.desired.id;
+        let account = self.desired.pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or_default();
+        let who = For { namespace: &id.namespace, pod: &id.name, uid: &id.uid, account };
+        self.shared.providers.credentials(image, who).await
     }
 
     /// A secret that is missing is passed over: the image may be public.
-    async fn pull_secrets(&self) -> PullSecrets {
+    async fn own_credentials(&self) -> PullCredentials {
         let names = self.desired.pod.spec.as_ref().and_then(|s| s.image_pull_secrets.as_ref());
-        let mut secrets = PullSecrets::default();
+        let (mut found, mut missing, mut unknown) = (Vec::new(), Vec::new(), false);
         for name in names.into_iter().flatten().map(|r| &r.name).filter(|n| !n.is_empty()) {
             match self.shared.objects.get::<Secret>(&self.desired.id.namespace, name).await {
-                Ok(Some(secret)) => secrets.found.push(Secret::clone(&secret)),
-                Ok(None) => secrets.missing.push(name.clone()),
+                Ok(Some(secret)) => found.push(Secret::clone(&secret)),
+                Ok(None) => missing.push(name.clone()),
                 Err(error) => {
                     tracing::debug!(pod = %self.desired.id, secret = name, %error, "cannot read the image pull secret");
-                    secrets.unknown = true;
-                    secrets.missing.push(name.clone());
+                    unknown = true;
+                    missing.push(name.clone());
                 }
             }
         }
-        secrets
+        let places = self.shared.config.docker_config.clone();
+        let (node, mut problems) = tokio::task::spawn_blocking(move || places.read()).await.unwrap_or_default();
+        let mut own = Own::of(&found, node);
+        own.problems.append(&mut problems);
+        PullCredentials { own, missing, unknown }
     }
 }
 
-#[derive(Default)]
-struct PullSecrets {
-    found: Vec<Secret>,
+/// What the pod and its node have to show, credential providers aside.
+struct PullCredentials {
+    own: Own,
+    /// Secrets that the pod names and that could not be read.
     missing: Vec<String>,
     /// Some may be there: the API did not say.
     unknown: bool,

@@ -43,7 +43,8 @@ pub(super) async fn prepare(volume: &Volume, ask: &Ask<'_>) -> Result<Ready> {
 async fn collect(volume: &Volume, ask: &Ask<'_>) -> Result<Files> {
     let name = ask.volume;
     let (kube, objects, pod, context) = (ask.kube, ask.objects, ask.pod, ask.context);
-    let collector = Collector { kube, objects, pod, context, volume: name, fs_group: ask.gid, fs_user: fs_user(pod) };
+    let (certificates, fs_group) = (ask.certificates, ask.gid);
+    let collector = Collector { kube, objects, certificates, pod, context, volume: name, fs_group, fs_user: fs_user(pod) };
     if let Some(c) = &volume.config_map {
         let named = Named { name: &c.name, items: c.items.as_ref(), default_mode: c.default_mode, optional: c.optional };
         let payload = collector.config_map(&named).await?;

@@ -1,5 +1,7 @@
 //! Collects the files of a volume from the API. Reads only.
 
+use super::certificates::{Certificates, Problem};
+use super::issue;
 use super::payload::{DEFAULT_MODE, File, Keys, Mapping, Payload, checked, mode};
 use super::token::{self, Life};
 use crate::objects;
@@ -7,8 +9,8 @@ use crate::volume::fields::{PodContext, field_value, resource_value};
 use crate::volume::{Error, Result};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, ServiceAccount,
-    ServiceAccountTokenProjection,
+    ClusterTrustBundleProjection, ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodCertificateProjection,
+    ProjectedVolumeSource, Secret, ServiceAccount, ServiceAccountTokenProjection,
 };
 use kube::api::{Api, PostParams};
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(super) struct Collector<'a> {
     pub(super) kube: &'a kube::Client,
     pub(super) objects: &'a objects::Store,
+    pub(super) certificates: &'a Certificates,
     pub(super) pod: &'a Pod,
     pub(super) context: &'a PodContext,
     pub(super) volume: &'a str,
@@ -102,7 +105,7 @@ impl Collector<'_> {
         let mut out = Payload::new();
         let mut renew_at: Option<SystemTime> = None;
         let default_mode = source.default_mode;
-        for part in source.sources.iter().flatten() {
+        for (index, part) in source.sources.iter().flatten().enumerate() {
             let files = if let Some(s) = &part.secret {
                 let named = Named { name: &s.name, items: s.items.as_ref(), default_mode, optional: s.optional };
                 self.secret(&named).await?
@@ -115,10 +118,15 @@ impl Collector<'_> {
                 let path = checked(self.volume, &t.path)?;
                 let (data, at) = self.token(t, current.get(&path).cloned()).await?;
                 renew_at = Some(renew_at.map_or(at, |r| r.min(at)));
-                // Readable by one user or by the pod's group, where that is known; else as the volume says.
-                let owned = self.fs_group.is_some() || self.fs_user.is_some();
-                let mode = if owned { 0o600 } else { mode(default_mode.unwrap_or(DEFAULT_MODE)) };
-                Payload::from([(path, File { data, mode, uid: self.fs_user })])
+                Payload::from([(path, self.private(data, default_mode))])
+            } else if let Some(b) = &part.cluster_trust_bundle {
+                let (files, at) = self.anchors(b, default_mode).await?;
+                renew_at = Some(renew_at.map_or(at, |r| r.min(at)));
+                files
+            } else if let Some(c) = &part.pod_certificate {
+                let (files, at) = self.certificate(c, index, default_mode).await?;
+                renew_at = Some(renew_at.map_or(at, |r| r.min(at)));
+                files
             } else {
                 let field = "projected source".to_owned();
                 return Err(Error::Unsupported { volume: self.volume.to_owned(), field });
@@ -126,6 +134,40 @@ impl Collector<'_> {
             out.extend(files);
         }
         Ok((out, renew_at))
+    }
+
+    /// A file for the pod's user or group alone, where that is known.
+    fn private(&self, data: Vec<u8>, default_mode: Option<i32>) -> File {
+        let owned = self.fs_group.is_some() || self.fs_user.is_some();
+        File { data, mode: issue::private_mode(owned, default_mode), uid: self.fs_user }
+    }
+
+    fn problem(&self, why: Problem) -> Error {
+        Error::Certificates { volume: self.volume.to_owned(), why: Box::new(why) }
+    }
+
+    async fn anchors(&self, source: &ClusterTrustBundleProjection, default_mode: Option<i32>) -> Result<(Payload, SystemTime)> {
+        let path = checked(self.volume, &source.path)?;
+        let (data, at) = self.certificates.anchors(self.kube, source).await.map_err(|why| self.problem(why))?;
+        Ok((Payload::from([(path, self.private(data, default_mode))]), at))
+    }
+
+    async fn certificate(
+        &self,
+        source: &PodCertificateProjection,
+        index: usize,
+        default_mode: Option<i32>,
+    ) -> Result<(Payload, SystemTime)> {
+        let about = (self.kube, self.pod, self.context);
+        let issued = self.certificates.credentials(about, (self.volume, index), source).await;
+        let (issued, at) = issued.map_err(|why| self.problem(why))?;
+        let paths =
+            (source.credential_bundle_path.as_deref(), source.key_path.as_deref(), source.certificate_chain_path.as_deref());
+        let mut out = Payload::new();
+        for (path, data) in issue::files(paths, &issued) {
+            out.insert(checked(self.volume, path)?, self.private(data, default_mode));
+        }
+        Ok((out, at))
     }
 
     /// The token that is there as long as it is young enough, else a new one; and when to renew it.
