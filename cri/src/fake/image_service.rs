@@ -1,7 +1,8 @@
 //! The image service of the fake.
 
 use super::runtime_service::{Parts, around, parts};
-use super::state::{Shared, State, StoredImage, now};
+use super::shared::Shared;
+use super::state::{State, StoredImage, now};
 use crate::pb;
 use crate::pb::image_service_server::ImageService;
 use futures::stream::BoxStream;

@@ -1,7 +1,7 @@
 //! Make-believe processes: one task each, which outlives the server.
 
 use super::program::{OnTerm, Program};
-use super::state::Shared;
+use super::shared::Shared;
 use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};

@@ -1,6 +1,7 @@
 //! The runtime service of the fake.
 
-use super::state::{Fault, Outcome, Shared, now};
+use super::shared::Shared;
+use super::state::{Fault, Outcome, now};
 use super::stats;
 use super::work::{container, not_found, running, sandbox};
 use crate::pb;

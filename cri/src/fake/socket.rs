@@ -1,6 +1,6 @@
 //! Connections that can be cut all at once, as they are when a runtime is killed.
 
-use super::state::Shared;
+use super::shared::Shared;
 use futures::Stream;
 use std::future::Future;
 use std::io;
