@@ -114,6 +114,24 @@ async fn a_post_start_hook_runs_once_and_to_its_end() {
     }
 }
 
+/// A runtime whose call is broken off says that the container could not be started, though it was only told to end.
+#[tokio::test]
+async fn a_start_under_way_is_let_come_to_its_end_when_the_pod_is_deleted() {
+    for profile in profiles() {
+        let w = World::start(profile).await;
+        w.fake.inject_first("StartContainer", 1, Fault::Delay(SLOW));
+        w.create("p", plain());
+        w.until("start", |w| (w.fake.count("StartContainer") == 1).then_some(())).await;
+        w.delete("p", 1);
+        w.until("gone", |w| w.pod("p").is_none().then_some(())).await;
+        let calls = w.fake.calls();
+        let place = |method: &str| calls.iter().position(|c| c.method == method);
+        let started = &calls[place("StartContainer").unwrap()];
+        assert_eq!(started.outcome, Outcome::Answered);
+        assert!(place("StopContainer") > place("StartContainer"), "one that runs is stopped with its grace");
+    }
+}
+
 #[tokio::test]
 async fn the_start_after_a_failed_one_is_not_taken_for_its_leftover() {
     for profile in profiles() {

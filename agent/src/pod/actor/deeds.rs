@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError};
 use tokio::time::Instant;
 
+/// How long a runtime may go on with the start of a container that is to end.
+const START_ENDS: Duration = Duration::from_secs(10);
 /// Pause between tries to look at the pod while the runtime does not answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -71,15 +73,24 @@ impl Actor {
     }
 
     pub(super) fn cut_off(&mut self, key: &Key) {
-        let Some(running) = self.running.remove(key) else { return };
-        running.abort.abort();
+        let Some(Running { abort, mut progress, .. }) = self.running.remove(key) else { return };
         // Its effect is unknown until the pod has been looked at.
         if self.unknown == 0 {
             self.unsure = self.now();
         }
         self.unknown += 1;
+        // A runtime whose start is broken off reports a container that could not be started; one that runs is ended well.
+        let starting = progress.borrow().stage == Stage::Starting;
+        if !starting {
+            abort.abort();
+        }
         let (shared, id) = (self.shared.clone(), self.inputs.id.clone());
         self.tasks.spawn(async move {
+            if starting {
+                let started = progress.wait_for(|now| now.stage != Stage::Starting);
+                let _ = tokio::time::timeout(START_ENDS, started).await;
+                abort.abort();
+            }
             look(&shared, &id).await;
             Done::Looked
         });
