@@ -226,6 +226,8 @@ pub struct ProxyConfig {
     /// `syncPeriod`: after twice that a change that waits makes `/healthz` fail.
     pub sync_period: Duration,
     pub conntrack: Conntrack,
+    /// `clientConnection.kubeconfig`: the identity that reads Services and EndpointSlices, where it is another than the node's.
+    pub kubeconfig: Option<PathBuf>,
     /// `oomScoreAdj`; without it the service manager's stays.
     pub oom_score_adj: Option<i16>,
     /// What was mapped to something else: said once at the start.
@@ -347,6 +349,7 @@ impl Default for ProxyConfig {
             masquerade_all: false,
             sync_period: Duration::from_secs(30),
             conntrack: Conntrack::default(),
+            kubeconfig: None,
             oom_score_adj: None,
             notices: Vec::new(),
         }

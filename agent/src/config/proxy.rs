@@ -266,13 +266,10 @@ fn conntrack(fields: &mut Fields<'_>, proxy: &mut ProxyConfig) {
     });
 }
 
-/// The one connection of the agent is that of `--kubeconfig`.
 fn client_connection(fields: &mut Fields<'_>, proxy: &mut ProxyConfig) {
-    let notices = &mut proxy.notices;
+    let ProxyConfig { notices, kubeconfig, .. } = proxy;
     fields.object("clientConnection", |fields| {
-        if let Some(file) = fields.text("kubeconfig") {
-            notices.push(format!("clientConnection.kubeconfig: --kubeconfig is used instead of {file}"));
-        }
+        *kubeconfig = fields.text("kubeconfig").map(Into::into);
         for name in ["acceptContentTypes", "contentType"] {
             let _ = fields.string(name);
         }

@@ -83,10 +83,11 @@ impl Host {
         let proxy = self.data_plane(inbox, supervisor, root)?;
         // Before anybody else sends: node ports answer on the primary addresses.
         supervisor.watch("own addresses", addresses::spawn(primary(config), inputs.clone(), root.clone()).await);
-        let (services, [service_task, slice_task]) = feed::spawn(&client, inputs.clone(), root);
+        let of_services = of_services(config.proxy.kubeconfig.as_deref(), &client)?;
+        let (services, [service_task, slice_task]) = feed::spawn(&of_services, inputs.clone(), root);
         supervisor.watch("services watcher", service_task);
         supervisor.watch("endpointslices watcher", slice_task);
-        supervisor.watch("service ranges", ranges::spawn(client.clone(), inputs.clone(), root.clone()));
+        supervisor.watch("service ranges", ranges::spawn(of_services, inputs.clone(), root.clone()));
 
         let bound = Selector::fields(format!("spec.nodeName={}", config.node_name));
         let (pods, task) = snapshot::spawn::<Pod>(client.clone(), bound, root.clone());
@@ -232,5 +233,36 @@ impl Host {
             progress,
             metrics: Vec::new(),
         }
+    }
+}
+
+/// The way to Services and EndpointSlices: an identity that the operator gave for them, else the node's own. What kubeadm writes
+/// names a file that only kube-proxy's pod has.
+fn of_services(kubeconfig: Option<&Path>, node: &kube::Client) -> Result<kube::Client, Error> {
+    let Some(file) = kubeconfig else { return Ok(node.clone()) };
+    if !file.exists() {
+        warn!(file = %file.display(), "clientConnection.kubeconfig of kube-proxy's configuration is not there: Services are read with the node's own identity");
+        return Ok(node.clone());
+    }
+    Ok(Transport::new(file)?.client())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn services_are_read_with_an_identity_of_their_own_where_there_is_one() {
+        let node = absent::client();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig");
+        assert!(of_services(None, &node).is_ok() && of_services(Some(&file), &node).is_ok());
+        std::fs::write(&file, "clusters: nonsense").unwrap();
+        let error = of_services(Some(&file), &node).map(drop).unwrap_err();
+        assert!(crate::api::watch::chain(&error).contains("kubeconfig"), "{error}");
+        let whole = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+                     clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: t}}]\n";
+        std::fs::write(&file, whole).unwrap();
+        assert!(of_services(Some(&file), &node).is_ok());
     }
 }

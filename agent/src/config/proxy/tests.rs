@@ -97,7 +97,7 @@ fn what_kubeadm_writes_is_taken_as_it_is() {
     assert_eq!(problems, "");
     let expected = ProxyConfig {
         cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        notices: vec!["clientConnection.kubeconfig: --kubeconfig is used instead of /var/lib/kube-proxy/kubeconfig.conf".into()],
+        kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
         ..ProxyConfig::default()
     };
     assert_eq!(format!("{proxy:#?}"), format!("{expected:#?}"));
