@@ -40,14 +40,9 @@ impl Plane {
         plane.start_others(lab)?;
         plane.wait_for("the default service account", || lab.kubectl(&["get", "serviceaccount", "default"]))?;
         plane.start_dns(lab)?;
-        // Nodes may not read EndpointSlices unless they are given kube-proxy's role.
-        lab.kubectl(&[
-            "create",
-            "clusterrolebinding",
-            "nodes-proxy",
-            "--clusterrole=system:node-proxier",
-            "--group=system:nodes",
-        ])?;
+        // Nodes may not read EndpointSlices.
+        let proxy = json!({"kubeconfig": plane.kubeconfig("kube-proxy")?});
+        lab.nodes.iter_mut().for_each(|node| drop(node.proxy.insert("clientConnection".into(), proxy.clone())));
         Ok(plane)
     }
 
@@ -83,6 +78,7 @@ impl Plane {
         self.sign("apiserver-kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client", "")?;
         self.sign("kube-controller-manager", "/CN=system:kube-controller-manager", "")?;
         self.sign("kube-scheduler", "/CN=system:kube-scheduler", "")?;
+        self.sign("kube-proxy", "/CN=system:kube-proxy", "")?;
         let mut public = openssl(&["pkey", "-pubout", "-in"]);
         run(public.arg(self.pki.join("sa.key")).arg("-out").arg(self.pki.join("sa.pub")))?;
         let front = self.pki.join("front-proxy-ca");
