@@ -191,9 +191,10 @@ async fn container_metrics(State(deps): State<Deps>) -> Response {
 async fn summary(State(deps): State<Deps>, request: Request) -> Json<Value> {
     let query = request.uri().query().unwrap_or_default();
     let brief = form_urlencoded::parse(query.as_bytes()).any(|(k, v)| k == "only_cpu_and_memory" && v == "true");
-    let sample = deps.stats.sample(&find::pods(&deps)).await;
+    let pods = find::pods(&deps);
+    let sample = deps.stats.sample(&pods).await;
     // Of the rest nothing is asked, where only this is wanted.
-    let layers = if brief { Default::default() } else { deps.stats.layers().await };
+    let layers = if brief { Default::default() } else { deps.stats.layers(&pods).await };
     Json(stats::summary::document(&sample, &layers, brief))
 }
 

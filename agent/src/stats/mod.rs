@@ -1,8 +1,8 @@
 //! What the node, its pods and their containers use: `/stats/summary`, `/metrics/resource`, `/metrics/cadvisor`.
 //!
 //! Read when somebody asks, from cgroups and `/proc`, and from the runtime only what is nowhere else (its writable layers and the
-//! images). Nothing is walked and nothing kept but the last sample: those who ask within a second share it, and rates are
-//! against it. `summary`, `resource` and `cadvisor` are pure: a sample in, a page out.
+//! images). Nothing is kept but the last sample, which those who ask within a second share and rates are against, and the sizes of
+//! volumes, which are walked apart. `summary`, `resource` and `cadvisor` are pure: a sample in, a page out.
 
 pub mod cadvisor;
 mod host;
@@ -10,6 +10,7 @@ mod page;
 pub mod resource;
 pub mod sample;
 pub mod summary;
+pub mod volumes;
 
 use crate::cgroup::{self, PodUsage, Usage};
 use host::{Network, read_network};
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use volumes::Volumes;
 
 /// Whoever asks within this time of another gets the same answer.
 const SHARED: Duration = Duration::from_secs(1);
@@ -37,6 +39,7 @@ struct Inner {
     root_dir: PathBuf,
     logs_dir: PathBuf,
     last: Mutex<Option<(Instant, Arc<Sample>)>>,
+    volumes: Arc<Volumes>,
 }
 
 /// A container that runs, as the pod's status has it.
@@ -57,6 +60,7 @@ impl Stats {
             root_dir: config.root_dir.clone(),
             logs_dir: config.pod_logs_dir.clone(),
             last: Mutex::default(),
+            volumes: Volumes::new(config.root_dir.clone()),
         };
         Stats { inner: Arc::new(inner) }
     }
@@ -79,12 +83,16 @@ impl Stats {
         sample
     }
 
-    /// The sizes of what containers have written, and of the images, where the runtime tells them in time.
-    pub async fn layers(&self) -> sample::Layers {
+    /// The sizes of what containers have written, and of the images, where the runtime tells them in time; and of volumes, as far as
+    /// they were measured.
+    pub async fn layers(&self, pods: &[Arc<Pod>]) -> sample::Layers {
+        let volumes = self.inner.volumes.of(pods);
         let cri = &self.inner.cri;
         let filter = ferrolet_cri::types::ContainerStatsFilter::default();
         let asked = async { tokio::join!(cri.list_container_stats(&filter), cri.image_fs_info()) };
-        let Ok((containers, images)) = tokio::time::timeout(LAYERS, asked).await else { return sample::Layers::default() };
+        let Ok((containers, images)) = tokio::time::timeout(LAYERS, asked).await else {
+            return sample::Layers { volumes, ..sample::Layers::default() };
+        };
         let layer = |usage: ferrolet_cri::types::FilesystemUsage| Layer {
             bytes: usage.used_bytes,
             inodes: usage.inodes_used,
@@ -95,6 +103,7 @@ impl Stats {
         sample::Layers {
             containers: of_containers.filter_map(|c| Some((c.id, layer(c.writable_layer?)))).collect(),
             images: images.image_filesystems.pop().map(layer),
+            volumes,
         }
     }
 }

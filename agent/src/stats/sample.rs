@@ -63,12 +63,13 @@ pub struct Layer {
     pub on: Option<FileSystem>,
 }
 
-/// What only the runtime knows.
+/// What is not in cgroups.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// By container id.
     pub containers: BTreeMap<String, Layer>,
     pub images: Option<Layer>,
+    pub volumes: BTreeMap<super::volumes::Key, super::volumes::Measured>,
 }
 
 /// What is used, and how much processor time of late: nanoseconds a second.

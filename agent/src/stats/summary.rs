@@ -62,6 +62,7 @@ impl Writer<'_> {
             ("memory", self.memory(&pod.used, None)),
             ("io", self.unless_brief(self.io(&pod.used))),
             ("network", self.unless_brief(self.network(pod.network.as_ref()))),
+            ("volume", self.unless_brief(self.volumes(pod))),
             ("ephemeral-storage", self.unless_brief(self.ephemeral(pod))),
             ("process_stats", self.unless_brief(tasks.map_or(Value::Null, |n| json!({ "process_count": n })))),
             ("swap", self.swap(&pod.used)),
@@ -153,10 +154,23 @@ impl Writer<'_> {
         ])
     }
 
-    /// Of the writable layers and the logs.
+    fn volumes(&self, pod: &Pod) -> Value {
+        let own = self.layers.volumes.iter().filter(|((uid, _), _)| *uid == pod.uid);
+        let each = own.map(|((_, name), measured)| {
+            let mut volume = self.fs(measured.layer.on, measured.layer.bytes, measured.layer.inodes);
+            volume["name"] = json!(name);
+            volume
+        });
+        let all: Vec<Value> = each.collect();
+        if all.is_empty() { Value::Null } else { json!(all) }
+    }
+
+    /// Of the writable layers, the logs and the pod's own volumes on the disk.
     fn ephemeral(&self, pod: &Pod) -> Value {
         let rootfs = pod.containers.iter().filter_map(|c| self.layers.containers.get(&c.id).copied());
-        let layers: Vec<Layer> = rootfs.chain(pod.containers.iter().filter_map(|c| c.logs)).collect();
+        let volumes = self.layers.volumes.iter().filter(|((uid, _), measured)| *uid == pod.uid && measured.ephemeral);
+        let logs = pod.containers.iter().filter_map(|c| c.logs);
+        let layers: Vec<Layer> = rootfs.chain(logs).chain(volumes.map(|(_, measured)| measured.layer)).collect();
         let on = layers.iter().find_map(|layer| layer.on);
         let sum = |of: fn(&Layer) -> Option<u64>| layers.iter().filter_map(of).reduce(u64::saturating_add);
         self.fs(on, sum(|l| l.bytes), sum(|l| l.inodes))

@@ -91,7 +91,7 @@ async fn a_pod_in_all_three_pages() {
     assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     assert!(page.contains("container_network_receive_bytes_total{id=\"/\",interface="), "{page}");
 
-    let document = summary::document(&sample, &host.stats.layers().await, false);
+    let document = summary::document(&sample, &host.stats.layers(&pods).await, false);
     let a = &document["pods"][0];
     assert_eq!(a["podRef"], json!({"name": "a", "namespace": "ns", "uid": "uid-a"}));
     let c = &a["containers"][0];
@@ -123,4 +123,34 @@ fn rates_are_between_samples_and_never_across_a_counters_beginning() {
     let mut anew = sample(5);
     anew.rate_against(&sample(1_000_000_000), Duration::from_secs(4));
     assert_eq!(anew.node.used.nano_cores, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_measured_apart_and_count_for_their_pod() {
+    let host = Host::new().await;
+    let volumes =
+        json!([{"name": "own", "emptyDir": {}}, {"name": "given", "configMap": {"name": "x"}}, {"name": "away", "emptyDir": {}}]);
+    let pods = [pod("a", json!({"volumes": volumes}))];
+    let folder = host.at.path().join("pods/uid-a/volumes");
+    put(&folder.join("kubernetes.io~empty-dir/own/file"), &"x".repeat(40 << 10));
+    put(&folder.join("kubernetes.io~configmap/given/file"), &"x".repeat(80 << 10));
+    let end = Instant::now() + Duration::from_secs(10);
+    let layers = loop {
+        let layers = host.stats.layers(&pods).await;
+        if layers.volumes.len() == 2 {
+            break layers;
+        }
+        assert!(Instant::now() < end, "not measured: {layers:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let document = summary::document(&*host.stats.sample(&pods).await, &layers, false);
+    let a = &document["pods"][0];
+    let used = |volume: &Value| volume["usedBytes"].as_u64().unwrap();
+    let [given, own] = [0, 1].map(|i| a["volume"][i].clone());
+    assert_eq!((&given["name"], &own["name"]), (&json!("given"), &json!("own")));
+    assert!(used(&own) >= 40 << 10 && used(&given) >= 80 << 10 && own["capacityBytes"].as_u64() > Some(0), "{a}");
+    // Its logs are twelve bytes, and the runtime's fake has no such container.
+    assert_eq!(used(&a["ephemeral-storage"]), used(&own) + 12);
+    let none = host.stats.layers(&[]).await;
+    assert!(none.volumes.is_empty(), "nothing is kept of pods that are gone");
 }

@@ -13,6 +13,7 @@ mod manager;
 mod mounts;
 mod ownership;
 mod place;
+pub mod sizes;
 mod subpath;
 mod unsupported;
 mod userns;

@@ -15,7 +15,12 @@ fn ask(ns: &Ns, node: &str, path: &str) -> Result<String> {
 }
 
 fn pages(ns: &mut Ns) -> Result<()> {
-    ns.apply(&pod("used", "serve", "resources: {limits: {memory: 64Mi}}", ""))?;
+    ns.apply(&pod(
+        "used",
+        "serve",
+        "resources: {limits: {memory: 64Mi}}\nvolumeMounts: [{name: own, mountPath: /own}]",
+        "volumes: [{name: own, emptyDir: {}}]",
+    ))?;
     let object = ns.ready("used")?;
     let node = object["spec"]["nodeName"].as_str().context("no node")?;
     let uid = &object["metadata"]["uid"];
@@ -27,6 +32,8 @@ fn pages(ns: &mut Ns) -> Result<()> {
     let used = wait_for("the summary to have all of the pod", LIMIT, || {
         let used = own(&serde_json::from_str(&ask(ns, node, "stats/summary")?)?)?;
         ensure!(used["containers"][0]["rootfs"]["usedBytes"].is_u64(), "no layer: {used}");
+        let volumes = used["volume"].as_array().into_iter().flatten();
+        ensure!(volumes.into_iter().any(|v| v["name"] == "own" && v["usedBytes"].is_u64()), "no size of the volume: {used}");
         Ok(used)
     })?;
     let container = &used["containers"][0];
