@@ -405,6 +405,7 @@ impl Task {
             Outcome::Warning(why) => {
                 (Reading::Success, String::new(), Some((EventKind::Warning, format!("{kind} probe warning: {why}"))))
             }
+            Outcome::Failure(why) if entry.machine.forgives(now) => (Reading::Unknown, why, None),
             Outcome::Failure(why) => {
                 let text = format!("{kind} probe failed: {why}");
                 (Reading::Failure, why, Some((EventKind::Failure, text)))

@@ -63,6 +63,8 @@ pub struct Machine {
     failure_threshold: u32,
     state: State,
     phase: Phase,
+    /// Until then a failure says only that the container has just begun.
+    young_until: Time,
     /// The last counted reading and how many times in a row it came.
     run: Option<(Reading, u32)>,
 }
@@ -87,8 +89,15 @@ impl Machine {
             failure_threshold: spec.failure_threshold.max(1),
             state,
             phase,
+            young_until: started.saturating_add(spec.initial_delay).saturating_add(spec.period),
             run: None,
         }
+    }
+
+    /// Whether a failure now is not held against the container. The first check comes as soon as it may, so that success is known at
+    /// once; kubelet's comes up to a period later, and what is up by then must not be ended for having been asked earlier.
+    pub fn forgives(&self, now: Time) -> bool {
+        self.kind != Kind::Readiness && now < self.young_until
     }
 
     pub fn state(&self) -> State {

@@ -132,3 +132,13 @@ fn zero_settings_do_not_spin() {
     assert_eq!(machine.on_result(secs(0), Reading::Success), Some(State::Success));
     assert!(machine.next_deadline().unwrap() > secs(0));
 }
+
+#[test]
+fn a_container_has_its_first_period_to_come_up() {
+    for kind in [Kind::Startup, Kind::Liveness] {
+        let machine = Machine::new(kind, &spec(5, 10, 1, 1), secs(100), secs(0), None, false);
+        assert!(machine.forgives(secs(105)) && machine.forgives(secs(114)));
+        assert!(!machine.forgives(secs(115)));
+    }
+    assert!(!Machine::new(Kind::Readiness, &spec(5, 10, 1, 1), secs(100), secs(0), None, false).forgives(secs(105)));
+}
