@@ -91,7 +91,7 @@ fn graces(ns: &mut Ns) -> Result<()> {
         stubborn.push((name.clone(), kind.trim_end_matches("Probe"), Record::of(ns, &name, spec)?));
     }
     let timeout =
-        |seconds: &str| json!({"exec": {"command": ["/web", "sleep", seconds]}, "periodSeconds": 60, "failureThreshold": 1});
+        |seconds: &str| json!({"exec": {"command": ["/web", "sleep", seconds]}, "periodSeconds": 5, "failureThreshold": 1});
     let live = with(life("main", "-", "0", 0), json!({"livenessProbe": timeout("1000.125")}));
     let unready = with(life("main", "-", "0", 0), json!({"readinessProbe": timeout("1000.25")}));
     let late = Record::of(ns, "late", json!({"containers": [live]}))?;
