@@ -3,7 +3,7 @@
 use super::hierarchy::Hierarchy;
 use super::manager::Version;
 use super::plan::{Limits, cpu_shares_of_weight};
-use super::{Error, Result};
+use super::{Error, Result, usage};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub struct Found {
 }
 
 /// v1 says "no limit" by a number that no machine has.
-const V1_UNLIMITED: u64 = 1 << 62;
+pub(super) const V1_UNLIMITED: u64 = 1 << 62;
 
 /// A container's id is long; a shorter one could be part of another's name.
 const ID_MIN: usize = 12;
@@ -57,7 +57,7 @@ pub(super) fn bears(name: &str, id: &str) -> bool {
     id.len() >= ID_MIN && !id.contains('/') && name.contains(id)
 }
 
-fn text(path: PathBuf) -> Result<Option<String>> {
+pub(super) fn text(path: PathBuf) -> Result<Option<String>> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         // A controller or a feature that is not there.
@@ -66,7 +66,7 @@ fn text(path: PathBuf) -> Result<Option<String>> {
     }
 }
 
-fn number<T: std::str::FromStr>(path: PathBuf) -> Result<Option<T>> {
+pub(super) fn number<T: std::str::FromStr>(path: PathBuf) -> Result<Option<T>> {
     Ok(text(path)?.and_then(|text| text.parse().ok()))
 }
 
@@ -74,10 +74,7 @@ fn number<T: std::str::FromStr>(path: PathBuf) -> Result<Option<T>> {
 pub(super) fn held(folder: &Path) -> Option<u64> {
     let used: u64 = number(folder.join("memory.current")).ok()??;
     let stat = text(folder.join("memory.stat")).ok()??;
-    let of = |name: &str| {
-        let line = stat.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
+    let of = |name: &str| usage::field(&stat, name).unwrap_or(0);
     Some(used.saturating_sub(of("inactive_file")).saturating_sub(of("active_file")))
 }
 

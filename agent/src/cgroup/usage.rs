@@ -4,6 +4,7 @@
 
 use super::hierarchy::Hierarchy;
 use super::manager::Version;
+use super::read::{self, V1_UNLIMITED};
 use std::path::{Path, PathBuf};
 
 /// What a cgroup and all below it use.
@@ -68,9 +69,6 @@ pub struct PodUsage {
     pub process: Option<i32>,
 }
 
-/// v1 says "no limit" by a number that no machine has.
-const V1_UNLIMITED: u64 = 1 << 62;
-
 /// `None` if no hierarchy has such a cgroup.
 pub(super) fn of(version: Version, hierarchies: &[Hierarchy], path: &Path) -> Option<Usage> {
     let mut usage = None;
@@ -91,7 +89,7 @@ pub(super) fn of(version: Version, hierarchies: &[Hierarchy], path: &Path) -> Op
 pub(super) fn of_pod(version: Version, hierarchies: &[Hierarchy], path: &Path, ids: &[String]) -> PodUsage {
     let names: Vec<String> =
         hierarchies.iter().find_map(|h| h.children(path).ok().filter(|names| !names.is_empty())).unwrap_or_default();
-    let name_of = |id: &String| names.iter().find(|name| super::read::bears(name, id));
+    let name_of = |id: &String| names.iter().find(|name| read::bears(name, id));
     let containers: Vec<Option<PathBuf>> = ids.iter().map(|id| name_of(id).map(|name| path.join(name))).collect();
     let process = containers.iter().flatten().find_map(|path| process(hierarchies, path));
     let used = |path: Option<PathBuf>| path.and_then(|path| of(version, hierarchies, &path));
@@ -99,71 +97,71 @@ pub(super) fn of_pod(version: Version, hierarchies: &[Hierarchy], path: &Path, i
 }
 
 fn process(hierarchies: &[Hierarchy], path: &Path) -> Option<i32> {
-    let first = |h: &Hierarchy| text(&h.folder(path).join("cgroup.procs"))?.lines().next()?.parse().ok();
+    let first = |h: &Hierarchy| text(h.folder(path).join("cgroup.procs"))?.lines().next()?.parse().ok();
     hierarchies.iter().find_map(first)
 }
 
-fn text(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok()
+fn text(path: PathBuf) -> Option<String> {
+    read::text(path).ok().flatten()
 }
 
-fn number(path: &Path) -> Option<u64> {
-    text(path)?.trim().parse().ok()
+fn number(path: PathBuf) -> Option<u64> {
+    read::number(path).ok().flatten()
 }
 
 /// A line of a file of names and numbers.
-fn field(stat: &str, name: &str) -> Option<u64> {
+pub(super) fn field(stat: &str, name: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.trim().parse().ok()
 }
 
 fn v1(h: &Hierarchy, folder: &Path, usage: &mut Usage) {
     if h.has("cpuacct") {
-        usage.cpu_ns = number(&folder.join("cpuacct.usage"));
+        usage.cpu_ns = number(folder.join("cpuacct.usage"));
     }
     if h.has("cpu") {
-        let stat = text(&folder.join("cpu.stat")).unwrap_or_default();
+        let stat = text(folder.join("cpu.stat")).unwrap_or_default();
         usage.throttling = throttling(&stat, "throttled_time", 1);
     }
     if h.has("memory") {
-        let stat = text(&folder.join("memory.stat")).unwrap_or_default();
+        let stat = text(folder.join("memory.stat")).unwrap_or_default();
         // The sums of all below, where the kernel makes them.
         let of = |name: &str| field(&stat, &format!("total_{name}")).or_else(|| field(&stat, name));
-        usage.memory = number(&folder.join("memory.usage_in_bytes")).map(|used| Memory {
+        usage.memory = number(folder.join("memory.usage_in_bytes")).map(|used| Memory {
             usage: used,
             working_set: used.saturating_sub(of("inactive_file").unwrap_or(0)),
             rss: of("rss"),
             cache: of("cache"),
             page_faults: of("pgfault"),
             major_page_faults: of("pgmajfault"),
-            limit: number(&folder.join("memory.limit_in_bytes")).filter(|limit| *limit < V1_UNLIMITED),
+            limit: number(folder.join("memory.limit_in_bytes")).filter(|limit| *limit < V1_UNLIMITED),
         });
         usage.swap_bytes = of("swap");
-        let both = number(&folder.join("memory.memsw.limit_in_bytes")).filter(|limit| *limit < V1_UNLIMITED);
+        let both = number(folder.join("memory.memsw.limit_in_bytes")).filter(|limit| *limit < V1_UNLIMITED);
         usage.swap_limit = both.zip(usage.memory.and_then(|m| m.limit)).map(|(both, memory)| both.saturating_sub(memory));
     }
     if h.has("pids") {
-        usage.tasks = number(&folder.join("pids.current"));
+        usage.tasks = number(folder.join("pids.current"));
     }
 }
 
 fn v2(folder: &Path, usage: &mut Usage) {
-    let cpu = text(&folder.join("cpu.stat")).unwrap_or_default();
+    let cpu = text(folder.join("cpu.stat")).unwrap_or_default();
     usage.cpu_ns = field(&cpu, "usage_usec").map(|us| us.saturating_mul(1000));
     usage.throttling = throttling(&cpu, "throttled_usec", 1000);
-    let stat = text(&folder.join("memory.stat")).unwrap_or_default();
-    usage.memory = number(&folder.join("memory.current")).map(|used| Memory {
+    let stat = text(folder.join("memory.stat")).unwrap_or_default();
+    usage.memory = number(folder.join("memory.current")).map(|used| Memory {
         usage: used,
         working_set: used.saturating_sub(field(&stat, "inactive_file").unwrap_or(0)),
         rss: field(&stat, "anon"),
         cache: field(&stat, "file"),
         page_faults: field(&stat, "pgfault"),
         major_page_faults: field(&stat, "pgmajfault"),
-        limit: number(&folder.join("memory.max")),
+        limit: number(folder.join("memory.max")),
     });
-    usage.swap_bytes = number(&folder.join("memory.swap.current"));
-    usage.swap_limit = number(&folder.join("memory.swap.max"));
-    usage.tasks = number(&folder.join("pids.current"));
-    let pressure = |name: &str| text(&folder.join(name)).and_then(|text| pressure(&text));
+    usage.swap_bytes = number(folder.join("memory.swap.current"));
+    usage.swap_limit = number(folder.join("memory.swap.max"));
+    usage.tasks = number(folder.join("pids.current"));
+    let pressure = |name: &str| text(folder.join(name)).and_then(|text| pressure(&text));
     usage.cpu_pressure = pressure("cpu.pressure");
     usage.memory_pressure = pressure("memory.pressure");
     usage.io_pressure = pressure("io.pressure");

@@ -60,24 +60,35 @@ pub fn read(roots: &Roots) -> Machine {
     }
 }
 
-/// Size and free bytes of the file system that holds a path.
+/// The file system that holds a path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FileSystem {
     pub size_bytes: u64,
+    pub used_bytes: u64,
+    /// To those without privileges.
+    pub available_bytes: u64,
     pub inodes: u64,
+    pub inodes_free: u64,
 }
 
 /// Looks at the nearest parent that exists: the folder may not have been made yet.
 pub fn file_system(path: &Path) -> Option<FileSystem> {
     let stat = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok())?;
-    Some(FileSystem { size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize), inodes: stat.f_files })
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Some(FileSystem {
+        size_bytes: bytes(stat.f_blocks),
+        used_bytes: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+        available_bytes: bytes(stat.f_bavail),
+        inodes: stat.f_files,
+        inodes_free: stat.f_ffree,
+    })
 }
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-fn meminfo_kib(meminfo: &str, field: &str) -> Option<u64> {
+pub(crate) fn meminfo_kib(meminfo: &str, field: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }

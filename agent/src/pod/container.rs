@@ -84,13 +84,9 @@ fn target_pids(mut namespaces: cri::NamespaceOptions, target: Option<&str>) -> c
     namespaces
 }
 
-fn log_directory(logs: &std::path::Path, d: &Desired) -> std::path::PathBuf {
-    logs.join(format!("{}_{}_{}", d.id.namespace, d.id.name, d.id.uid))
-}
-
 /// The pod's folder of logs, given the root of all.
-pub fn pod_logs(logs: &std::path::Path, d: &Desired) -> std::path::PathBuf {
-    log_directory(logs, d)
+pub fn pod_logs(logs: &std::path::Path, id: &crate::pod::PodId) -> std::path::PathBuf {
+    logs.join(format!("{}_{}_{}", id.namespace, id.name, id.uid))
 }
 
 fn pod_labels(d: &Desired) -> cri::Labels {
@@ -124,7 +120,7 @@ pub fn sandbox(
             attempt,
         },
         hostname,
-        log_directory: log_directory(logs, d).to_string_lossy().into_owned(),
+        log_directory: pod_logs(logs, &d.id).to_string_lossy().into_owned(),
         port_mappings: serving(spec).flat_map(|c| ports(c, d.host_network)).collect(),
         labels: all_labels,
         annotations: pod_annotations(&d.pod),

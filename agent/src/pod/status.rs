@@ -41,6 +41,12 @@ pub struct Inputs<'a> {
     pub now: Time,
 }
 
+/// The main containers of a status, then its init and ephemeral ones.
+pub fn all_containers(status: &api::PodStatus) -> impl Iterator<Item = &api::ContainerStatus> {
+    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
+}
+
 pub fn status(i: &Inputs<'_>) -> api::PodStatus {
     let mut main = containers::statuses(i, &[Role::Main]);
     let mut init = containers::statuses(i, &[Role::Init, Role::Sidecar]);

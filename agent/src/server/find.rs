@@ -1,6 +1,7 @@
 //! Which container or sandbox a request means: the pod by the API's snapshot, the rest by the runtime's own list.
 
 use crate::api::snapshot::{ObjectKey, Snapshot};
+use crate::pod::status::all_containers;
 use crate::static_pods::read::{HASH, MIRROR};
 use axum::http::StatusCode;
 use ferrolet_cri::types::{ContainerFilter, ContainerState, ContainerSummary, SandboxFilter, SandboxState};
@@ -125,8 +126,7 @@ pub async fn logged(cri: &Client, pod: &Pod, container: &str, previous: bool) ->
 
 fn waiting(pod: &Pod, container: &str) -> String {
     let Some(status) = &pod.status else { return "not available".to_owned() };
-    let all = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
-    let state = all.into_iter().flatten().flatten().find(|c| c.name == container).and_then(|c| c.state.as_ref());
+    let state = all_containers(status).find(|c| c.name == container).and_then(|c| c.state.as_ref());
     let Some(state) = state else { return "not available".to_owned() };
     match state.waiting.as_ref().map(|w| w.reason.as_deref().unwrap_or_default()) {
         Some("ErrImagePull") => "waiting to start: image can't be pulled".to_owned(),

@@ -2,19 +2,9 @@
 
 use super::sample::Layer;
 use crate::cgroup::Memory;
+use crate::node::facts::meminfo_kib;
 use jiff::Timestamp;
 use std::path::Path;
-
-/// Bytes and inodes of a file system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FileSystem {
-    pub capacity: u64,
-    /// To those without privileges.
-    pub available: u64,
-    pub used: u64,
-    pub inodes: u64,
-    pub inodes_free: u64,
-}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interface {
@@ -44,18 +34,6 @@ pub struct Network {
 pub struct Pids {
     pub max: Option<i64>,
     pub running: Option<i64>,
-}
-
-pub fn file_system(path: &Path) -> Option<FileSystem> {
-    let stat = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok())?;
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Some(FileSystem {
-        capacity: bytes(stat.f_blocks),
-        available: bytes(stat.f_bavail),
-        used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
-        inodes: stat.f_files,
-        inodes_free: stat.f_ffree,
-    })
 }
 
 /// The sizes of the files of a folder, without those of its subfolders.
@@ -102,8 +80,7 @@ fn text(path: &str) -> Option<String> {
 }
 
 fn meminfo(text: &str, field: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024))
+    Some(meminfo_kib(text, field)?.saturating_mul(1024))
 }
 
 /// proc_meminfo(5).
@@ -160,6 +137,6 @@ mod tests {
         assert!(memory.working_set <= memory.usage && memory.usage < memory_capacity().unwrap());
         assert!(pids().running.unwrap() > 0 && pids().max.unwrap() > 0);
         assert!(booted().unwrap() < Timestamp::now());
-        assert!(file_system(Path::new("/no/such/folder")).unwrap().capacity > 0);
+        assert!(crate::node::facts::file_system(Path::new("/no/such/folder")).unwrap().size_bytes > 0);
     }
 }

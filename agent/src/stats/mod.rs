@@ -13,6 +13,10 @@ pub mod summary;
 pub mod volumes;
 
 use crate::cgroup::{self, PodUsage, Usage};
+use crate::node::facts;
+use crate::pod::container::pod_logs;
+use crate::pod::desired::id_of;
+use crate::pod::status::all_containers;
 use host::{Network, read_network};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use sample::{Layer, Node, Sample, Tracked};
@@ -96,7 +100,7 @@ impl Stats {
         let layer = |usage: ferrolet_cri::types::FilesystemUsage| Layer {
             bytes: usage.used_bytes,
             inodes: usage.inodes_used,
-            on: host::file_system(Path::new(&usage.mountpoint)),
+            on: facts::file_system(Path::new(&usage.mountpoint)),
         };
         let of_containers = containers.unwrap_or_default().into_iter();
         let mut images = images.unwrap_or_default();
@@ -156,8 +160,7 @@ fn on_host_network(pod: &Pod) -> bool {
 
 fn running(pod: &Pod) -> Vec<Running> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
-    lists.into_iter().flatten().flatten().filter_map(running_one).collect()
+    all_containers(status).filter_map(running_one).collect()
 }
 
 fn running_one(status: &ContainerStatus) -> Option<Running> {
@@ -168,9 +171,7 @@ fn running_one(status: &ContainerStatus) -> Option<Running> {
 }
 
 fn log_folders(logs: &Path, pod: &Pod, containers: &[Running]) -> Vec<PathBuf> {
-    let meta = &pod.metadata;
-    let part = |text: &Option<String>| text.clone().unwrap_or_default();
-    let folder = logs.join(format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid)));
+    let folder = pod_logs(logs, &id_of(pod));
     containers.iter().map(|c| folder.join(&c.name)).collect()
 }
 
@@ -221,7 +222,7 @@ impl FromFiles {
             memory: host::memory(),
             memory_capacity: host::memory_capacity(),
             network: read_network(Path::new("/proc/self/net")),
-            fs: host::file_system(root_dir),
+            fs: facts::file_system(root_dir),
             pids: host::pids(),
             booted: host::booted(),
             ..Node::default()
@@ -229,7 +230,7 @@ impl FromFiles {
         let network = |pid: &Option<i32>| pid.and_then(|pid| read_network(&PathBuf::from(format!("/proc/{pid}/net"))));
         let networks = processes.iter().map(network).collect();
         // One lookup: logs lie on one file system.
-        let on = logs.iter().flatten().next().and_then(|folder| host::file_system(folder));
+        let on = logs.iter().flatten().next().and_then(|folder| facts::file_system(folder));
         let size = |folder: PathBuf| Layer { on, ..host::folder(&folder) };
         let logs = logs.into_iter().map(|pod| pod.into_iter().map(size).collect()).collect();
         FromFiles { node, networks, logs }

@@ -1,7 +1,8 @@
 //! One look at what is used. Data only, and rates from two of them.
 
-use super::host::{FileSystem, Network, Pids};
+use super::host::{Network, Pids};
 use crate::cgroup::{Memory, Usage};
+use crate::node::facts::FileSystem;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,8 +1,9 @@
 //! `/stats/summary`: kubelet's `stats/v1alpha1` document. Pure. What is not known is left out.
 
-use super::host::{FileSystem, Interface, Network};
+use super::host::{Interface, Network};
 use super::sample::{Container, Layer, Layers, Pod, Sample, Tracked};
 use crate::cgroup::{Pressure, Stall};
+use crate::node::facts::FileSystem;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -44,7 +45,7 @@ impl Writer<'_> {
             ("memory", self.memory(&node.used, capacity)),
             ("io", self.unless_brief(self.io(&node.used))),
             ("network", self.unless_brief(self.network(node.network.as_ref()))),
-            ("fs", self.unless_brief(self.fs(node.fs, node.fs.map(|fs| fs.used), None))),
+            ("fs", self.unless_brief(self.fs(node.fs, node.fs.map(|fs| fs.used_bytes), None))),
             ("runtime", self.unless_brief(image_fs)),
             ("rlimit", self.unless_brief(rlimit)),
             ("swap", self.swap(&node.used)),
@@ -145,8 +146,8 @@ impl Writer<'_> {
         }
         object([
             ("time", json!(seconds(self.at))),
-            ("availableBytes", json!(on.map(|fs| fs.available))),
-            ("capacityBytes", json!(on.map(|fs| fs.capacity))),
+            ("availableBytes", json!(on.map(|fs| fs.available_bytes))),
+            ("capacityBytes", json!(on.map(|fs| fs.size_bytes))),
             ("usedBytes", json!(used)),
             ("inodesFree", json!(on.map(|fs| fs.inodes_free))),
             ("inodes", json!(on.map(|fs| fs.inodes))),

@@ -3,8 +3,8 @@
 //! One worker at a time, so that many volumes are a long walk and never a broad one. What is older than `FRESH` is measured anew at
 //! the next question; without questions nothing is.
 
-use super::host;
 use super::sample::Layer;
+use crate::node::facts;
 use crate::volume::sizes::{self, Size};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ impl Volumes {
     }
 
     fn measure(&self, due: Vec<Wanted>) {
-        let on = host::file_system(&self.root_dir);
+        let on = facts::file_system(&self.root_dir);
         for Wanted { key, kind, own } in due {
             let Some(Size { bytes, inodes, on_disk }) = sizes::measure(&self.root_dir, &key.0, kind, &key.1) else { continue };
             let layer = Layer { bytes: Some(bytes), inodes: Some(inodes), on: on.filter(|_| on_disk) };

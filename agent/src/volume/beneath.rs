@@ -98,7 +98,7 @@ pub(super) fn is_mount_point(parent: BorrowedFd<'_>, folder: BorrowedFd<'_>) -> 
 }
 
 /// Calls for each name in a folder with its type, until one fails. Names may be removed meanwhile.
-fn each(folder: BorrowedFd<'_>, mut act: impl FnMut(&CStr, FileType) -> Result<()>) -> Result<()> {
+pub(super) fn each(folder: BorrowedFd<'_>, mut act: impl FnMut(&CStr, FileType) -> Result<()>) -> Result<()> {
     let err = |errno| failed("list", path_of(folder))(errno);
     for entry in Dir::read_from(folder).map_err(err)? {
         let entry = entry.map_err(err)?;

@@ -9,6 +9,13 @@ use rustix::fs::FlockOperation;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// The folders of the kinds of volumes whose contents the agent keeps, under kubelet's names.
+pub(super) const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
+pub(super) const CONFIG_MAP: &str = "kubernetes.io~configmap";
+pub(super) const SECRET: &str = "kubernetes.io~secret";
+pub(super) const DOWNWARD_API: &str = "kubernetes.io~downward-api";
+pub(super) const PROJECTED: &str = "kubernetes.io~projected";
+
 /// Where a volume's folder belongs.
 #[derive(Debug, Clone)]
 pub(super) struct Place {

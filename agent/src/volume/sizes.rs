@@ -3,9 +3,10 @@
 //! What is in a volume belongs to its pod: links are not followed, mounts not crossed, names may go while they are looked at, and
 //! what lies too deep to be opened by a path is left out.
 
-use super::place::{Place, checked_uid};
+use super::beneath::each;
+use super::place::{self, Place, checked_uid};
 use k8s_openapi::api::core::v1::Volume;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,11 +25,11 @@ pub struct Size {
 /// The folder of volumes like this one; `None` for those that the agent does not keep.
 pub fn kind(volume: &Volume) -> Option<&'static str> {
     let kinds = [
-        (volume.empty_dir.is_some(), "kubernetes.io~empty-dir"),
-        (volume.config_map.is_some(), "kubernetes.io~configmap"),
-        (volume.secret.is_some(), "kubernetes.io~secret"),
-        (volume.downward_api.is_some(), "kubernetes.io~downward-api"),
-        (volume.projected.is_some(), "kubernetes.io~projected"),
+        (volume.empty_dir.is_some(), place::EMPTY_DIR),
+        (volume.config_map.is_some(), place::CONFIG_MAP),
+        (volume.secret.is_some(), place::SECRET),
+        (volume.downward_api.is_some(), place::DOWNWARD_API),
+        (volume.projected.is_some(), place::PROJECTED),
     ];
     kinds.into_iter().find(|(is, _)| *is).map(|(_, kind)| kind)
 }
@@ -62,20 +63,18 @@ fn walk(top: BorrowedFd<'_>) -> Size {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     while let Some(path) = folders.pop() {
         let Ok(folder) = rustix::fs::openat2(top, &path, flags, Mode::empty(), resolve) else { continue };
-        let Ok(entries) = Dir::read_from(&folder) else { continue };
-        for entry in entries.map_while(Result::ok) {
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        // Of a folder that cannot be read further, what was read counts.
+        let _ = each(folder.as_fd(), |name, _| {
+            let Ok(stat) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return Ok(()) };
+            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if is_folder {
                 folders.push(path.join(OsStr::from_bytes(name.to_bytes())));
-            } else if stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
-                continue;
             }
-            size.add(&stat);
-        }
+            if is_folder || stat.st_nlink <= 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+                size.add(&stat);
+            }
+            Ok(())
+        });
     }
     size
 }

@@ -30,7 +30,7 @@ fn at(second: i64) -> Timestamp {
 
 fn with<T>(config: &Config, health: &Health, synced: bool, read: impl FnOnce(&Inputs<'_>) -> T) -> T {
     let machine = machine();
-    let node_fs = Some(FileSystem { size_bytes: 100 << 30, inodes: 1 });
+    let node_fs = Some(FileSystem { size_bytes: 100 << 30, inodes: 1, ..FileSystem::default() });
     read(&Inputs { config, machine: &machine, node_fs, runtime: health, services_synced: synced, images: &[] })
 }
 

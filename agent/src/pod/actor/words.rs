@@ -4,14 +4,13 @@
 
 use super::Actor;
 use crate::events::Severity;
-use crate::pod::execute;
+use crate::pod::{execute, status};
 use k8s_openapi::api::core::v1 as api;
 
 impl Actor {
     pub(super) fn waiting_events(&self, next: &api::PodStatus) {
         let reason = |s: &api::PodStatus, name: &str| {
-            let all = [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses];
-            let found = all.into_iter().flatten().flatten().find(|s| s.name == name)?;
+            let found = status::all_containers(s).find(|s| s.name == name)?;
             found.state.as_ref()?.waiting.as_ref()?.reason.clone()
         };
         for c in &self.desired.containers {

@@ -210,7 +210,7 @@ impl Job {
     }
 
     fn pod_logs(&self) -> std::path::PathBuf {
-        container::pod_logs(&self.shared.config.pod_logs_dir, &self.desired)
+        container::pod_logs(&self.shared.config.pod_logs_dir, &self.desired.id)
     }
 
     pub(super) fn cleanup_failed(&self, what: &str, error: impl std::error::Error) -> Failed {

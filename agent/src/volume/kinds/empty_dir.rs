@@ -4,7 +4,7 @@ use super::{Ask, Ready, blocking};
 use crate::cgroup;
 use crate::volume::beneath::{is_mount_point, open_to_pod};
 use crate::volume::fields::PodContext;
-use crate::volume::place::Folder;
+use crate::volume::place::{EMPTY_DIR, Folder};
 use crate::volume::{Error, Result, manager, mounts};
 use ferrolet_quantity::Quantity;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
@@ -25,7 +25,7 @@ pub(super) async fn prepare(ask: &Ask<'_>, source: &EmptyDirVolumeSource) -> Res
     let medium = medium(ask.pod, source, ask.volume, ask.context)?;
     let (place, gid, nested) = (ask.place.clone(), ask.gid, ask.nested.clone());
     let path = blocking(move || {
-        let mut folder = place.open("kubernetes.io~empty-dir", 0o777)?;
+        let mut folder = place.open(EMPTY_DIR, 0o777)?;
         ensure(&mut folder, &place.name, &medium)?;
         open_to_pod(folder.fd.as_fd(), gid)?;
         manager::make_nested(&folder.fd, &nested)?;

@@ -5,7 +5,7 @@ use super::source::{Collector, Named};
 use super::{Ask, Ready, Shown, atomic, blocking, empty_dir};
 use crate::pod::containers;
 use crate::volume::beneath::open_to_pod;
-use crate::volume::place::Place;
+use crate::volume::place::{self, Place};
 use crate::volume::{Error, Result, manager};
 use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
 use std::collections::BTreeMap;
@@ -48,20 +48,20 @@ async fn collect(volume: &Volume, ask: &Ask<'_>) -> Result<Files> {
     if let Some(c) = &volume.config_map {
         let named = Named { name: &c.name, items: c.items.as_ref(), default_mode: c.default_mode, optional: c.optional };
         let payload = collector.config_map(&named).await?;
-        return Ok(Files { kind: "kubernetes.io~configmap", in_memory: false, payload, renew_at: None });
+        return Ok(Files { kind: place::CONFIG_MAP, in_memory: false, payload, renew_at: None });
     }
     if let Some(s) = &volume.secret {
         let object = s.secret_name.as_deref().unwrap_or_default();
         let named = Named { name: object, items: s.items.as_ref(), default_mode: s.default_mode, optional: s.optional };
         let payload = collector.secret(&named).await?;
-        return Ok(Files { kind: "kubernetes.io~secret", in_memory: true, payload, renew_at: None });
+        return Ok(Files { kind: place::SECRET, in_memory: true, payload, renew_at: None });
     }
     if let Some(d) = &volume.downward_api {
         let payload = collector.downward(d.items.as_deref().unwrap_or_default(), d.default_mode)?;
-        return Ok(Files { kind: "kubernetes.io~downward-api", in_memory: true, payload, renew_at: None });
+        return Ok(Files { kind: place::DOWNWARD_API, in_memory: true, payload, renew_at: None });
     }
     if let Some(p) = &volume.projected {
-        let kind = "kubernetes.io~projected";
+        let kind = place::PROJECTED;
         let (wanted, place) = (token_paths(name, p)?, ask.place.clone());
         let tokens = blocking(move || current(&place, kind, &wanted)).await?;
         let (payload, renew_at) = collector.projected(p, &tokens).await?;
