@@ -1,10 +1,10 @@
 //! `cargo lab bench configs`: how soon a change of a ConfigMap is in the volumes of all pods that show it, and what the objects
 //! cost that the agent watches for its pods. The runtime is the fake on a real socket; API, watches and volumes are the real ones.
 
-use crate::cluster::{Lab, run_dir};
-use crate::{bins, images, setup};
+use crate::cluster::Lab;
+use crate::images;
 use anyhow::{Context, Result, bail};
-use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
+use ferrolet_cri::fake::Fake;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,30 +21,10 @@ const REST: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(300);
 
 pub fn run() -> Result<()> {
-    let mut lab = Lab::create(LAB, 0, bins::build(true)?, setup::prepare()?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = {
-        let _inside = runtime.enter();
-        measure(&mut lab)
-    };
-    if result.is_err() {
-        println!("{}", lab.log_tails(30));
-    }
-    lab.destroy()?;
-    result
+    super::on_fake(LAB, 300, measure)
 }
 
-fn measure(lab: &mut Lab) -> Result<()> {
-    let node = lab.add_node(None)?;
-    let fake = Fake::start_at(Profile::containerd_2(), &run_dir(&lab.name).join("fake.sock"))?;
-    for image in [images::WEB, images::PAUSE] {
-        fake.add_image(image, ImageConfig::default());
-    }
-    lab.nodes[node].endpoint = fake.endpoint();
-    lab.nodes[node].kubelet.insert("maxPods".into(), 300.into());
-    lab.start_stub()?;
-    lab.start_agent(node)?;
-    lab.wait_ready()?;
+fn measure(lab: &mut Lab, _: &Fake) -> Result<()> {
     changes(lab)?;
     watched(lab)
 }

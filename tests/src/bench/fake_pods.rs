@@ -1,10 +1,10 @@
 //! `cargo lab bench fake-pods`: what many pods cost the agent itself. The runtime is the fake on a real socket, so nothing of a
 //! container runtime or of processes is in the figures; agent, control plane, cgroups, folders and volumes are the real ones.
 
-use crate::cluster::{Lab, run_dir};
-use crate::{bins, images, setup};
+use crate::cluster::Lab;
+use crate::images;
 use anyhow::{Context, Result, bail};
-use ferrolet_cri::fake::{Fake, ImageConfig, Profile};
+use ferrolet_cri::fake::Fake;
 use std::time::{Duration, Instant};
 
 const LAB: &str = "bench-fake";
@@ -15,18 +15,7 @@ const MOST_MIB: f64 = 150.0;
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub fn run() -> Result<()> {
-    let tools = setup::prepare()?;
-    let mut lab = Lab::create(LAB, 0, bins::build(true)?, tools)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = {
-        let _inside = runtime.enter();
-        measure(&mut lab)
-    };
-    if result.is_err() {
-        println!("{}", lab.log_tails(30));
-    }
-    lab.destroy()?;
-    result
+    super::on_fake(LAB, 1100, measure)
 }
 
 /// The agent's memory, and the processor time it has had.
@@ -46,18 +35,7 @@ struct Row {
     after: f64,
 }
 
-fn measure(lab: &mut Lab) -> Result<()> {
-    let node = lab.add_node(None)?;
-    let socket = run_dir(&lab.name).join("fake.sock");
-    let fake = Fake::start_at(Profile::containerd_2(), &socket)?;
-    for image in [images::WEB, images::PAUSE] {
-        fake.add_image(image, ImageConfig::default());
-    }
-    lab.nodes[node].endpoint = fake.endpoint();
-    lab.nodes[node].kubelet.insert("maxPods".into(), 1100.into());
-    lab.start_stub()?;
-    lab.start_agent(node)?;
-    lab.wait_ready()?;
+fn measure(lab: &mut Lab, fake: &Fake) -> Result<()> {
     let empty = cost(lab)?;
     println!("many pods on the fake runtime; the agent with none: {:.1} MiB\n", empty.mib);
     println!(
@@ -66,7 +44,7 @@ fn measure(lab: &mut Lab) -> Result<()> {
     );
     let mut rows = Vec::new();
     for pods in SIZES {
-        let row = one(lab, &fake, pods)?;
+        let row = one(lab, fake, pods)?;
         println!(
             "{:>6} | {:>8.2} {:>8.2} {:>10.1} | {:>8.1} {:>9.1} | {:>8.2} | {:>8.2} {:>8.2} | {:>9.1}",
             row.pods,

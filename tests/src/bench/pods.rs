@@ -8,8 +8,8 @@ use super::probes::load;
 use super::services::figures::{Table, percentile, sorted};
 use super::services::plane::cpu;
 use crate::cluster::{Lab, cgroup_root};
+use crate::images;
 use crate::sys::wait_for;
-use crate::{bins, images, setup};
 use anyhow::{Context, Result};
 use bare::Bare;
 use seen::{Moments, Watch};
@@ -37,15 +37,11 @@ fn pod_cgroup(name: &str) -> String {
 pub fn run() -> Result<()> {
     println!("pods; load {}", load());
     let mut table = Table::new();
-    let tools = setup::prepare()?;
-    let mut lab = Lab::create(LAB, 1, bins::build(true)?, tools)?;
-    let result = measure(&mut lab, &mut table);
-    if result.is_err() {
-        println!("{}", lab.log_tails(30));
-    }
-    println!("\n{table}\nload afterwards {}", load());
-    lab.destroy()?;
-    result
+    super::in_lab(LAB, 1, |lab| {
+        let result = measure(lab, &mut table);
+        println!("\n{table}\nload afterwards {}", load());
+        result
+    })
 }
 
 fn measure(lab: &mut Lab, table: &mut Table) -> Result<()> {

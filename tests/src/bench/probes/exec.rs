@@ -9,7 +9,6 @@ use crate::bench::services::figures::{Table, percentile, sorted};
 use crate::cluster::{Lab, condition};
 use crate::images::WEB;
 use crate::sys::wait_for;
-use crate::{bins, setup};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -27,15 +26,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub fn run() -> Result<()> {
     println!("exec probes; load {}", load());
     let mut table = Table::new();
-    let tools = setup::prepare()?;
-    let mut lab = Lab::create(LAB, 1, bins::build(true)?, tools)?;
-    let result = compare(&mut lab, &mut table);
-    if result.is_err() {
-        println!("{}", lab.log_tails(30));
-    }
-    println!("\n{table}\nload afterwards {}", load());
-    lab.destroy()?;
-    result
+    crate::bench::in_lab(LAB, 1, |lab| {
+        let result = compare(lab, &mut table);
+        println!("\n{table}\nload afterwards {}", load());
+        result
+    })
 }
 
 fn compare(lab: &mut Lab, table: &mut Table) -> Result<()> {
